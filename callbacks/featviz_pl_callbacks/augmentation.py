@@ -1,0 +1,83 @@
+"""Many random views of the pictures at every step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from typing_extensions import override
+
+from featviz_pl.numerics._checks import size_pair, whole_number
+from featviz_pl.transforms import Compose, Schedule, Transform, Views, view_preset
+from featviz_pl_callbacks._support import visualization
+
+
+class Augmentation(Callback):
+    """Show the pictures through random, differentiable transforms: the regulariser of feature visualization.
+
+    The callback owns the transforms, the number of views and how their strength changes over the run; it hands the module a
+    pipeline, which the module applies. Every view of every picture has a draw of its own, made from the seed, the step and the
+    view's number alone, so a resumed run and a run on several devices see the same views. Without this callback the pictures are
+    seen as they are.
+
+    Args:
+        transforms: the name of a preset (``"lucid"``, ``"article"``), a transform, or a list of them.
+        views: in total, over all devices; the preset's own number (1, and 4 for ``"article"``) unless given.
+        schedule: strength of the views over the run: ``"linear"`` and ``"cosine"`` rise from 0 to 1, ``"warmup"`` rises over the
+            first tenth, or a `Schedule`. None is full strength throughout.
+        size: of the views, one number or (height, width); the pictures' own unless given.
+
+    Raises:
+        ValueError: when a name is unknown or a number impossible, or, at setup, when the run has two of these callbacks.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(max_steps=64, callbacks=[Augmentation("article", views=8, schedule="cosine")], logger=False)
+        >>> trainer.callbacks[0]
+        Augmentation('article', views=8, schedule=Cosine(start=0, end=1), size=None)
+
+    Logs: nothing.
+    """
+
+    def __init__(
+        self,
+        transforms: str | Transform | Sequence[Transform] = "lucid",
+        views: int | None = None,
+        schedule: str | Schedule | None = None,
+        size: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = transforms if isinstance(transforms, str) else None
+        suggested = 1
+        if isinstance(transforms, str):
+            composed, suggested = view_preset(transforms)
+        elif isinstance(transforms, Compose):
+            composed = transforms
+        else:
+            composed = Compose([transforms] if isinstance(transforms, Transform) else list(transforms))
+        self.size = None if size is None else size_pair("size", size)
+        if self.size is not None:
+            composed = Compose(composed._listed(), self.size)
+        self.views = Views(composed, suggested if views is None else whole_number("views", views), schedule)
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        module = visualization(self, pl_module)
+        others = [other for other in trainer.callbacks if isinstance(other, Augmentation) and other is not self]  # type: ignore[attr-defined]
+        if others:
+            raise ValueError("the Trainer has two Augmentation callbacks; put all transforms into one")
+        module.views = self.views
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        visualization(self, pl_module).views = None
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        visualization(self, pl_module).views = None  # teardown does not run after an exception
+
+    def __repr__(self) -> str:
+        """Show what is applied."""
+        what: Any = self.name if self.name is not None else self.views.transforms
+        return f"Augmentation({what!r}, views={self.views.count}, schedule={self.views.schedule!r}, size={self.size})"

@@ -1,0 +1,54 @@
+"""Feature visualization as training, in PyTorch Lightning.
+
+The names below are imported when they are first used, so that ``import featviz_pl`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from featviz_pl import callbacks, images, networks, objectives, presets, transforms
+    from featviz_pl.module import FeatureVisualization
+    from featviz_pl.networks import FrozenNetwork, load_network
+    from featviz_pl.render import render
+
+_ROOMS = ("callbacks", "images", "networks", "objectives", "presets", "transforms")
+_NAMES = {
+    "FeatureVisualization": "featviz_pl.module",
+    "FrozenNetwork": "featviz_pl.networks",
+    "load_network": "featviz_pl.networks",
+    "render": "featviz_pl.render",
+}
+
+__all__ = [
+    "FeatureVisualization",
+    "FrozenNetwork",
+    "callbacks",
+    "images",
+    "load_network",
+    "networks",
+    "objectives",
+    "presets",
+    "render",
+    "transforms",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name in _ROOMS:
+        return import_module(f"featviz_pl.{name}")
+    if name in _NAMES:
+        value = getattr(import_module(_NAMES[name]), name)
+        globals()[name] = value  # over the submodule of the same name, which importing it has just bound
+        return value
+    raise AttributeError(f"module 'featviz_pl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*__all__, "__version__"])

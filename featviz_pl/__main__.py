@@ -1,0 +1,7 @@
+"""Run the command line with ``python -m featviz_pl``."""
+
+import sys
+
+from featviz_pl.cli import main
+
+sys.exit(main())

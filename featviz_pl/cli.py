@@ -1,0 +1,196 @@
+"""The command line. Heavy libraries are imported inside the commands, so that help is immediate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from featviz_pl import __version__
+
+USAGE_ERROR, INTERRUPTED = 2, 130
+
+
+class _OneLineParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Print one line instead of the whole usage."""
+        self.exit(USAGE_ERROR, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 2 for what the user can mend, 130 for Ctrl-C.
+
+    Args:
+        args: the command line without the program's name; that of the process unless given.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    if given[:1] == ["fit"]:
+        from featviz_pl.lightning_cli import fit
+
+        return _guarded(lambda: fit(given), "featviz fit")
+    options = _parser().parse_args(given)
+    return _guarded(lambda: options.run(options), f"featviz {options.command}")
+
+
+def _guarded(run: Any, program: str) -> int:
+    # Lightning's own, under torch 2.10 and newer: https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).* is deprecated", category=FutureWarning)
+    try:
+        return int(run() or 0)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, TypeError) as error:
+        message = " ".join(str(error).split())
+    except Exception as error:
+        if type(error).__name__ != "MisconfigurationException":  # Lightning's word for a wrong flag
+            raise
+        message = " ".join(str(error).split())
+    print(f"{program}: error: {message}", file=sys.stderr)
+    return USAGE_ERROR
+
+
+def _size(text: str) -> Any:
+    """Read ``224`` or ``96x128`` (height x width)."""
+    try:
+        parts = [int(part) for part in text.lower().split("x")]
+    except ValueError:
+        parts = []
+    if len(parts) not in (1, 2):
+        raise argparse.ArgumentTypeError(f"size must be a number of pixels or HEIGHTxWIDTH, got {text!r}")
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneLineParser(prog="featviz", description="See what the units of a trained network look for.")
+    parser.add_argument("--version", action="version", version=f"featviz {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    render = commands.add_parser("render", help="render a target of a network to a PNG", description="Render a target of a network.")
+    render.set_defaults(run=_render)
+    _network_arguments(render)
+    render.add_argument("target", nargs="?", help="layer, layer:unit, layer:0-63, layer:3,5,8, layer:unit@y,x, output:class")
+    render.add_argument("--steps", type=int, help="optimisation steps (the preset's unless given)")
+    render.add_argument("--views", type=int, help="views per step (the preset's unless given)")
+    render.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
+    render.add_argument("--preset", default="lucid", help="named recipe: lucid, article (default: lucid)")
+    render.add_argument("--lr", type=float, help="learning rate (the preset's unless given)")
+    render.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel (the preset's unless given)")
+    render.add_argument("--start", metavar="PICTURE", help="picture file to start from")
+    render.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
+    render.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
+    render.add_argument("--num-nodes", type=int, default=1, help="of the Lightning Trainer (default: 1)")
+    render.add_argument("--precision", default="32-true", help="of the network, for example bf16-mixed (default: 32-true)")
+    render.add_argument("-o", "--output", default="feature.png", help="file to write (default: feature.png)")
+    render.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
+
+    layers = commands.add_parser("layers", help="list the layers of a network", description="List layers, shapes and units.")
+    layers.set_defaults(run=_layers)
+    _network_arguments(layers)
+    layers.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
+
+    commands.add_parser("fit", help="run a Lightning configuration: featviz fit --config FILE.yaml", add_help=False)
+    return parser
+
+
+def _network_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "network", nargs="?", default="embedded", help="embedded, a torchvision classifier, or package.module:factory (default: embedded)"
+    )
+    parser.add_argument("--weights", default="DEFAULT", help="enum name, 'none' for random weights, or a file (default: DEFAULT)")
+    parser.add_argument("--mean", type=float, nargs="+", help="subtracted from pictures in [0, 1], one or one per channel")
+    parser.add_argument("--std", type=float, nargs="+", help="by which they are then divided")
+    parser.add_argument("--size", type=_size, help="of the picture in pixels, one number or HEIGHTxWIDTH (the network's own unless given)")
+
+
+def _network(options: argparse.Namespace) -> Any:
+    from featviz_pl.networks import FrozenNetwork, load_network
+
+    loaded = load_network(options.network, options.weights)
+    if options.mean is None and options.std is None:
+        return loaded
+    mean = options.mean if options.mean is not None else loaded.mean
+    std = options.std if options.std is not None else loaded.std
+    return FrozenNetwork(loaded.module, mean, std, loaded.size, loaded.classes, loaded.name)
+
+
+def _render(options: argparse.Namespace) -> int:
+    from featviz_pl.io import check_output
+
+    output = check_output(options.output)
+    _check_cheaply(options)
+    import logging
+
+    from featviz_pl.render import render
+
+    for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here
+        logging.getLogger(name).setLevel(logging.ERROR)
+    devices = int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices
+    result = render(
+        _network(options),
+        options.target,
+        steps=options.steps,
+        size=options.size,
+        views=options.views,
+        seed=options.seed,
+        preset=options.preset,
+        lr=options.lr,
+        image=options.image,
+        start=options.start,
+        accelerator=options.accelerator,
+        devices=devices,
+        num_nodes=options.num_nodes,
+        precision=options.precision,
+        progress=sys.stderr.isatty(),
+    )
+    paths = result.save(output)
+    report: dict[str, Any] = {
+        "path": str(output),
+        "network": options.network,
+        "target": options.target or result.targets[0],
+        "steps": result.provenance[0]["steps"],
+        "seed": options.seed,
+        "score": result.scores[0] if len(paths) == 1 else sum(result.scores) / len(result.scores),
+        "seconds": round(result.seconds, 3),
+    }
+    if len(paths) > 1:
+        report |= {"paths": [str(path) for path in paths], "targets": result.targets, "scores": result.scores}
+    if options.json:
+        print(json.dumps(report))
+    else:
+        what = f"{len(paths)} pictures" if len(paths) > 1 else report["target"]
+        print(f"{output}: {what} of {options.network}, score {report['score']:.4g}, {report['steps']} steps in {report['seconds']:.1f} s")
+    if result.interrupted:
+        print(f"featviz render: interrupted after {report['steps']} steps; the picture so far was saved", file=sys.stderr)
+    return INTERRUPTED if result.interrupted else 0
+
+
+def _check_cheaply(options: argparse.Namespace) -> None:
+    """Refuse what needs no network to be refused, before anything heavy is imported."""
+    for name in ("steps", "views", "num_nodes"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    sides = options.size if isinstance(options.size, tuple) else (options.size,)
+    if any(side is not None and side < 1 for side in sides):
+        raise ValueError(f"size must be at least 1, got {options.size}")
+    if options.target is not None:
+        from featviz_pl.objectives import parse_target
+
+        parse_target(options.target)
+
+
+def _layers(options: argparse.Namespace) -> int:
+    infos = _network(options).layers(options.size)
+    if options.json:
+        print(json.dumps([{"name": i.name, "kind": i.kind, "shape": list(i.shape), "units": i.units} for i in infos]))
+        return 0
+    rows = [("layer", "kind", "shape", "units")]
+    rows += [(info.name, info.kind, " x ".join(map(str, info.shape)), str(info.units)) for info in infos]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]))
+    return 0

@@ -1,0 +1,44 @@
+"""Pictures whose weights are their pixels."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from featviz_pl.images.base import Image
+
+
+class PixelImage(Image):
+    """Optimise the pixels themselves: ``picture = sigmoid(colour @ weight)``.
+
+    The naive parameterization: all frequencies move equally fast, so high ones win and the picture grows noisy. Useful as a
+    baseline, and where every pixel must be free.
+
+    Shape:
+        () -> (N, C, H, W)
+
+    Args:
+        size: of the pictures in pixels, one number or (height, width).
+        count: number of pictures; None lets the objective decide.
+        channels: of each picture.
+        color: see `Image`.
+        deviation: standard deviation of the first weights.
+
+    Example:
+        >>> PixelImage(size=(4, 6), count=2)().shape
+        torch.Size([2, 3, 4, 6])
+
+    Reference:
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
+    """
+
+    def weight_shape(self) -> tuple[int, ...]:
+        """Return (C, H, W)."""
+        return (self.channels, *self.size)
+
+    def decode_latent(self, weight: Tensor) -> Tensor:
+        """Return the weights as they are."""
+        return weight
+
+    def encode_latent(self, latent: Tensor) -> Tensor:
+        """Return the picture as it is."""
+        return latent

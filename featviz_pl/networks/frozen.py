@@ -1,0 +1,120 @@
+"""A network with what is needed to show it pictures, and the promise to leave it alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featviz_pl.networks.layers import LayerInfo, describe_layers
+from featviz_pl.networks.shadow import Shadow
+from featviz_pl.numerics._checks import finite_number, size_pair
+
+
+class FrozenNetwork:
+    """Hold any network as a guest: its weights, modes, hooks, gradients, device and memory format stay as they are.
+
+    The module itself is never run. Every run works on a `shadow`: the same structure in evaluation mode, whose parameters are
+    detached and share the guest's storage. This is no ``nn.Module`` on purpose: as an attribute of a LightningModule it is in no
+    checkpoint, optimizer, DDP bucket or model summary.
+
+    Args:
+        module: any ``nn.Module`` that takes one batch of pictures (N, C, H, W).
+        mean: subtracted from pictures in [0, 1], one number or one per channel; None subtracts nothing.
+        std: by which they are divided then, above 0; None divides by nothing.
+        size: of the pictures that the network was trained on, one number or (height, width): the default size of a render.
+            Nothing is resized, except for networks that accept no other size.
+        classes: names of the outputs.
+        name: for provenance; the class name unless given.
+
+    Raises:
+        TypeError: when `module` is no ``nn.Module``.
+        ValueError: when mean, std or size are impossible.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+        >>> frozen = FrozenNetwork(net, mean=0.5, std=0.25)
+        >>> frozen.activations(torch.rand(2, 1, 8, 8), ["0"])["0"].shape
+        torch.Size([2, 4, 6, 6])
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        mean: float | Sequence[float] | None = None,
+        std: float | Sequence[float] | None = None,
+        size: int | Sequence[int] | None = None,
+        classes: Sequence[str] = (),
+        name: str | None = None,
+    ) -> None:
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
+        self.module = module
+        self.mean = _per_channel("mean", mean)
+        self.std = _per_channel("std", std, above=0.0)
+        self.size = None if size is None else size_pair("size", size)
+        self.classes = tuple(classes)
+        self.name = name if name is not None else type(module).__name__
+
+    def shadow(self) -> Shadow:
+        """Return a private copy of the structure that shares the weights: what a run works on."""
+        return Shadow(self.module, self.mean, self.std, self.size)
+
+    def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Read layers for pictures in [0, 1], stopping after the deepest one.
+
+        Shape:
+            images (N, C, H, W) -> one (N, …) for each layer
+
+        Args:
+            images: in [0, 1].
+            layers: dotted module names; ``"output"`` is the network's result.
+
+        Raises:
+            ValueError: when a layer is unknown, is not reached, or gives no tensor.
+        """
+        return self.shadow().activations(images, layers)
+
+    def layers(self, size: int | Sequence[int] | None = None, channels: int | None = None) -> list[LayerInfo]:
+        """List every layer in the order in which it is first reached, with its shape and number of units.
+
+        Args:
+            size: of the picture; the network's own, or 224, unless given.
+            channels: of the picture; found from mean, std or the first weights unless given.
+        """
+        side = size_pair("size", size if size is not None else self.size or 224)
+        return describe_layers(self.shadow(), side, channels or self.channels)
+
+    @property
+    def channels(self) -> int:
+        """Number of picture channels that the network takes, 3 where nothing tells."""
+        for values in (self.mean, self.std):
+            if values is not None and len(values) > 1:
+                return len(values)
+        for module in self.module.modules():
+            if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+                return module.in_channels
+        return 3
+
+    def weights_hash(self) -> str:
+        """Return the first 16 hexadecimal digits of the SHA-256 over all weights and buffers, by name."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.module.state_dict().items()):
+            if isinstance(tensor, Tensor):
+                digest.update(name.encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        """Show the name and how pictures reach the network."""
+        return f"FrozenNetwork({self.name!r}, mean={self.mean}, std={self.std}, size={self.size})"
+
+
+def _per_channel(argument: str, values: Any, above: float = float("-inf")) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    listed = values if isinstance(values, (Sequence, Tensor)) else [values]
+    return tuple(finite_number(argument, float(value), above=above) for value in listed)

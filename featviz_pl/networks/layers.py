@@ -1,0 +1,107 @@
+"""What the layers of a network give, found by running it once; and the least picture that reaches one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featviz_pl.networks.shadow import OUTPUT, Shadow
+from featviz_pl.numerics.axes import unit_axis
+
+LARGEST_PROBE = 4096
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """Describe one layer: its dotted name, class, output shape without the batch, and number of units."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    units: int
+
+
+def describe_layers(shadow: Shadow, size: tuple[int, int], channels: int) -> list[LayerInfo]:
+    """List the layers that give a tensor in one pass over a grey picture, in order of their last call."""
+    found: dict[str, LayerInfo] = {}
+
+    def describe(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, result: Any) -> None:
+            if isinstance(result, (tuple, list)):
+                result = next((part for part in result if isinstance(part, Tensor)), None)
+            if isinstance(result, Tensor) and result.ndim > 1:
+                shape = tuple(result.shape[1:])
+                found.pop(name, None)
+                found[name] = LayerInfo(name, type(module).__name__, shape, shape[unit_axis(shape)])
+
+        return hook
+
+    with shadow._hooked({name: describe(name) for name in shadow.layer_names}):
+        probe(shadow, (channels, *size), [OUTPUT])
+    return list(found.values())
+
+
+def probe(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each layer for a picture (C, H, W), without the batch axis; learn whether one size only is accepted.
+
+    Raises:
+        ValueError: when the picture is too small (with the least size that works), has the wrong number of channels, or when a
+            layer is unknown or gives no tensor.
+    """
+    for layer in layers:
+        shadow.check_layer(layer)
+    try:
+        return _shapes(shadow, picture, layers)
+    except (RuntimeError, AssertionError, IndexError) as error:
+        failure = error
+    channels, size = picture[0], picture[1:]
+    least = _least_size(shadow, channels, layers)
+    if least is not None and least > min(size):
+        raise ValueError(
+            f"size: a picture of {size[0]} x {size[1]} is too small for {', '.join(layers)}; the least size that works is {least}"
+        ) from failure
+    if shadow.size is not None and shadow.size != size:
+        shadow.only_size = shadow.size
+        try:
+            return _shapes(shadow, picture, layers)
+        except (RuntimeError, AssertionError, IndexError):
+            shadow.only_size = None
+    raise ValueError(f"network: its forward fails on a picture of shape {picture}: {_first_line(failure)}") from failure
+
+
+def _shapes(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    reference = next(shadow.module.parameters(), torch.empty(0))
+    image = torch.full((1, *picture), 0.5, device=reference.device)
+    with torch.inference_mode(False), torch.enable_grad():
+        read = shadow.activations(image.requires_grad_(True), layers)
+    return {layer: tuple(value.shape[1:]) for layer, value in read.items()}
+
+
+def _works(shadow: Shadow, channels: int, side: int, layers: Sequence[str]) -> bool:
+    try:
+        shapes = _shapes(shadow, (channels, side, side), layers)
+    except (RuntimeError, AssertionError, IndexError):
+        return False
+    return all(0 not in shape for shape in shapes.values())
+
+
+def _least_size(shadow: Shadow, channels: int, layers: Sequence[str]) -> int | None:
+    """Find the least side of a square picture that works, if every larger one does too."""
+    side = 1
+    while not _works(shadow, channels, side, layers):
+        side *= 2
+        if side > LARGEST_PROBE // 4:
+            return None
+    low, high = side // 2, side
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _works(shadow, channels, middle, layers) else (middle, high)
+    return high if _works(shadow, channels, high + 1, layers) else None
+
+
+def _first_line(error: BaseException) -> str:
+    return whole_text[0] if (whole_text := str(error).strip().splitlines()) else type(error).__name__

@@ -1,0 +1,80 @@
+"""Weights from files: read without running code, matched to a network, with errors that name the keys."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_NESTS = ("state_dict", "model")
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Return the named tensors of a file: a state dict, or one nested under ``state_dict`` or ``model``.
+
+    Raises:
+        ValueError: when the file is missing, broken, holds other objects, or no tensors.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"weights: there is no file {str(path)!r}")
+    try:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        if "Unsupported global" in str(error) or "WeightsUnpickler" in str(error):
+            reason = "it holds objects besides tensors, which are not read for safety; save module.state_dict() alone"
+        else:
+            reason = "it is truncated or no file of torch.save"
+        raise ValueError(f"weights: cannot read {str(path)!r}: {reason}") from error
+    for nest in _NESTS:
+        if isinstance(held, Mapping) and isinstance(held.get(nest), Mapping):
+            held = held[nest]
+    tensors = {str(key): value for key, value in held.items() if isinstance(value, Tensor)} if isinstance(held, Mapping) else {}
+    if not tensors:
+        raise ValueError(f"weights: {str(path)!r} holds no tensors by name; give a state dict")
+    return tensors
+
+
+def load_weights(module: nn.Module, weights: str | Path | Mapping[str, Tensor], source: str | None = None) -> None:
+    """Fill a network from a file or from named tensors; a prefix common to all keys is stripped when that makes them fit.
+
+    Raises:
+        ValueError: when keys are missing or left over, or shapes differ; the network is then unchanged.
+    """
+    tensors = dict(weights) if isinstance(weights, Mapping) else read_tensors(weights)
+    label = source or str(weights)
+    wanted = module.state_dict()
+    tensors = _without_prefix(tensors, wanted)
+    missing = [key for key in wanted if key not in tensors and not key.endswith("num_batches_tracked")]
+    surplus = [key for key in tensors if key not in wanted]
+    shapes = [
+        f"{key} is {tuple(tensors[key].shape)}, the network's is {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in tensors and tensors[key].shape != wanted[key].shape
+    ]
+    problems = _listing("missing", missing) + _listing("unexpected", surplus) + _listing("of another shape", shapes)
+    if problems:
+        raise ValueError(f"weights: {label!r} does not fit {type(module).__name__}: {'; '.join(problems)}")
+    module.load_state_dict(tensors, strict=False)
+
+
+def _without_prefix(tensors: dict[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Keep, of a checkpoint, the part under the prefix that makes every key of the network present."""
+    if not wanted or all(key in tensors for key in wanted):
+        return tensors
+    first = next(iter(wanted))
+    for key in tensors:
+        prefix = key[: -len(first)] if key.endswith(first) else ""
+        if prefix and all(prefix + name in tensors or name.endswith("num_batches_tracked") for name in wanted):
+            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+    return tensors
+
+
+def _listing(what: str, entries: list[str]) -> list[str]:
+    if not entries:
+        return []
+    rest = f" and {len(entries) - 3} more" if len(entries) > 3 else ""
+    return [f"{len(entries)} {what} ({', '.join(entries[:3])}{rest})"]

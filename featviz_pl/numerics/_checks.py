@@ -1,0 +1,55 @@
+"""Errors that teach: each names the argument, the value, and what would be right."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def near(name: str, names: Iterable[str], at_most: int = 3) -> str:
+    """Return a sentence part that lists names like `name`, or the first ones when none is near."""
+    known = list(names)
+    close = difflib.get_close_matches(name, known, at_most, cutoff=0.5)
+    if not close:
+        close = [other for other in known if name and (name in other or other in name)][:at_most]
+    if close:
+        return f"did you mean {', '.join(repr(other) for other in close)}?"
+    return f"known: {', '.join(known[:12])}{', …' if len(known) > 12 else ''}"
+
+
+def unknown(argument: str, what: str, name: str, names: Iterable[str]) -> ValueError:
+    """Make the error for a name that is not among the known ones."""
+    return ValueError(f"{argument}: unknown {what} {name!r}; {near(name, names)}")
+
+
+def whole_number(argument: str, value: Any, least: int = 1) -> int:
+    """Return a whole number that is at least `least`, or raise."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{argument} must be a whole number of at least {least}, got {value!r}")
+    number = int(value.__index__())
+    if number < least:
+        raise ValueError(f"{argument} must be at least {least}, got {number}")
+    return number
+
+
+def finite_number(argument: str, value: Any, least: float = -math.inf, above: float = -math.inf) -> float:
+    """Return a finite number of at least `least` and above `above`, or raise."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise TypeError(f"{argument} must be a number, got {value!r}")
+    number = float(value)
+    if not math.isfinite(number) or number < least or number <= above:
+        bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}" if least > -math.inf else "finite"
+        raise ValueError(f"{argument} must be {bound}, got {value!r}")
+    return number
+
+
+def size_pair(argument: str, value: Any) -> tuple[int, int]:
+    """Return ``(height, width)`` from one whole number or two."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != 2:
+            raise ValueError(f"{argument} must be one number or (height, width), got {value!r}")
+        return whole_number(argument, value[0]), whole_number(argument, value[1])
+    side = whole_number(argument, value)
+    return side, side

@@ -1,0 +1,77 @@
+"""Decorrelated colour: independent channels whose mixture has the colour statistics of photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# The square root of the colour covariance of ImageNet as Lucid publishes it (lucid/optvis/param/color.py).
+IMAGENET_COLOUR_ROOT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+
+
+def normalized_colour_root(root: Tensor) -> Tensor:
+    """Divide a square root of a colour covariance by its largest column norm, as Lucid does.
+
+    Shape:
+        (3, 3) -> (3, 3)
+
+    Example:
+        >>> [round(v, 4) for v in normalized_colour_root(torch.tensor(IMAGENET_COLOUR_ROOT))[0].tolist()]
+        [0.5628, 0.1948, 0.0433]
+
+    Reference:
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
+    """
+    largest: Tensor = root.norm(dim=0).max()
+    return root / largest
+
+
+def color_matrix(color: Any, channels: int) -> Tensor | None:
+    """Resolve what a user calls a colour space to the matrix that turns decorrelated channels into picture channels.
+
+    Args:
+        color: ``"auto"`` (the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"none"`` or None, a square
+            matrix, or any object with a ``matrix`` attribute such as measured statistics.
+        channels: of the picture.
+
+    Raises:
+        ValueError: when the name is unknown, or the matrix does not fit the channels or cannot be inverted.
+
+    Example:
+        >>> color_matrix("auto", 3).shape, color_matrix("auto", 1)
+        (torch.Size([3, 3]), None)
+    """
+    if isinstance(color, str):
+        if color == "none" or (color == "auto" and channels != 3):
+            return None
+        if color not in ("auto", "imagenet"):
+            raise ValueError(f"color: unknown colour space {color!r}; use 'auto', 'imagenet', 'none' or a {channels} x {channels} matrix")
+        matrix = normalized_colour_root(torch.tensor(IMAGENET_COLOUR_ROOT))
+    elif color is None:
+        return None
+    else:
+        matrix = torch.as_tensor(getattr(color, "matrix", color), dtype=torch.float32).detach().clone()
+    if matrix.shape != (channels, channels):
+        raise ValueError(
+            f"color: a matrix of shape {tuple(matrix.shape)} does not fit {channels} channels; it must be ({channels}, {channels})"
+        )
+    if not torch.isfinite(matrix).all() or torch.linalg.matrix_rank(matrix) < channels:
+        raise ValueError("color: the matrix cannot be inverted, so no picture could be started from it")
+    return matrix
+
+
+def mix_channels(image: Tensor, matrix: Tensor | Sequence[Sequence[float]]) -> Tensor:
+    """Multiply the channels of every pixel by a matrix.
+
+    Shape:
+        image (N, C, H, W), matrix (D, C) -> (N, D, H, W)
+
+    Example:
+        >>> mix_channels(torch.ones(1, 2, 1, 1), torch.tensor([[1.0, 1.0], [1.0, -1.0]])).flatten().tolist()
+        [2.0, 0.0]
+    """
+    matrix = torch.as_tensor(matrix, dtype=image.dtype, device=image.device)
+    return torch.matmul(matrix, image.flatten(2)).view(len(image), -1, *image.shape[2:])

@@ -1,0 +1,106 @@
+"""Differentiable resampling: affine sampling with an honest border, and the blur that keeps shrinking free of aliases."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Border = Literal["reflect", "constant"]
+
+
+def affine_sample(
+    image: Tensor,
+    matrix: Tensor,
+    size: tuple[int, int],
+    border: Border = "reflect",
+    fill: Tensor | None = None,
+    reach: float | None = None,
+) -> Tensor:
+    """Read a picture at affinely mapped points, bilinearly.
+
+    Points are in pixels from the centre of their picture, x to the right and y down; `matrix` maps a point of the result to the
+    point of `image` that it shows, ``(x, y, 1)_image = matrix (x, y, 1)_result``.
+
+    Shape:
+        image (N, C, H, W), matrix (N, 3, 3), size (h, w) -> (N, C, h, w)
+
+    Args:
+        image: what is read.
+        matrix: maps points of the result to points of `image`.
+        size: of the result, (height, width).
+        border: what lies outside the picture: its mirror image, or `fill`.
+        fill: (N,) value outside the picture for ``"constant"``.
+        reach: for ``"reflect"``, how many pixels outside the picture are mirrored; beyond, the last one is repeated. None: no end.
+
+    Example:
+        >>> image = torch.arange(9.0).view(1, 1, 3, 3)
+        >>> shift = torch.tensor([[[1.0, 0, 1], [0, 1, 0], [0, 0, 1]]])
+        >>> affine_sample(image, shift, (3, 3))[0, 0, 0].round(decimals=3).tolist()
+        [1.0, 2.0, 2.0]
+    """
+    height, width = image.shape[-2:]
+    to_pixels = matrix.new_tensor([size[1] / 2, size[0] / 2, 1.0])
+    from_pixels = matrix.new_tensor([2 / width, 2 / height])
+    theta = matrix[:, :2] * to_pixels * from_pixels[:, None]
+    grid = functional.affine_grid(theta.to(image.dtype), [len(image), 1, *size], align_corners=False)
+    if border == "constant":
+        level = torch.as_tensor(0.5 if fill is None else fill, dtype=image.dtype, device=image.device).view(-1, 1, 1, 1)
+        return functional.grid_sample(image - level, grid, padding_mode="zeros", align_corners=False) + level
+    if reach is not None:
+        limit = grid.new_tensor([1 + 2 * reach / width, 1 + 2 * reach / height])
+        grid = torch.maximum(torch.minimum(grid, limit), -limit)
+    return functional.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+
+
+def antialias(image: Tensor, shrink: float) -> Tensor:
+    """Blur a picture just enough to be shrunk by a factor without aliases.
+
+    A Gaussian of deviation ``0.5 * sqrt(shrink ** 2 - 1)`` pixels: it widens the half pixel of a sharp picture to that of the
+    shrunk one. The border is mirrored, so the mean of the picture stays.
+
+    Shape:
+        (N, C, H, W) -> (N, C, H, W)
+
+    Args:
+        image: what will be shrunk.
+        shrink: how many pixels become one, at least 1 (1 leaves the picture as it is).
+
+    Example:
+        >>> antialias(torch.ones(1, 1, 4, 4), 2.0).unique().round(decimals=5).tolist()
+        [1.0]
+    """
+    if shrink <= 1:
+        return image
+    deviation = 0.5 * math.sqrt(shrink**2 - 1)
+    for axis in (-2, -1):
+        radius = min(math.ceil(3 * deviation), image.shape[axis] - 1)
+        if radius < 1:
+            continue
+        offsets = torch.arange(-radius, radius + 1, dtype=image.dtype, device=image.device)
+        kernel = torch.exp(-0.5 * (offsets / deviation) ** 2)
+        kernel = kernel / kernel.sum()
+        channels = image.shape[1]
+        shape = (1, 1, -1, 1) if axis == -2 else (1, 1, 1, -1)
+        padding = (0, 0, radius, radius) if axis == -2 else (radius, radius, 0, 0)
+        weight = kernel.view(shape).expand(channels, -1, -1, -1)
+        image = functional.conv2d(functional.pad(image, padding, mode="reflect"), weight, groups=channels)
+    return image
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resample a picture to a size, bilinearly, blurred first where it shrinks.
+
+    Shape:
+        (N, C, H, W) -> (N, C, h, w)
+
+    Example:
+        >>> resize(torch.ones(1, 3, 8, 8), (4, 6)).shape
+        torch.Size([1, 3, 4, 6])
+    """
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    return functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)

@@ -1,0 +1,289 @@
+"""The tree of objectives: terms at the leaves, arithmetic above them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from featviz_pl.numerics._checks import finite_number
+from featviz_pl.objectives.needs import Observation, Setting, Source
+
+
+class Objective(nn.Module, ABC):
+    """Score pictures; more is better.
+
+    Objectives never see a network: they say which activations they need (`sources`) and read them from an `Observation`.
+    Every node returns one score for each picture in each view, (N, V); the mean over views is taken at the root. Arithmetic
+    with numbers and other objectives makes new nodes and never changes an operand; ``repr`` is the formula.
+
+    Shape:
+        Observation of N pictures in V views -> (N, V), or (N, 1) for what does not depend on the view
+    """
+
+    joint: ClassVar[bool] = False  #: couples the pictures of one view
+    joint_views: ClassVar[bool] = False  #: needs all views at once, so views cannot be divided over processes
+
+    @abstractmethod
+    def forward(self, seen: Observation) -> Tensor:
+        """Return the scores (N, V)."""
+
+    def children_objectives(self) -> list[Objective]:
+        """Return the operands of a node, none for a term."""
+        return [child for child in self.children() if isinstance(child, Objective)]
+
+    def walk(self) -> Iterator[Objective]:
+        """Yield this node and all below it."""
+        yield self
+        for child in self.children_objectives():
+            yield from child.walk()
+
+    def terms(self) -> list[Term]:
+        """Return the leaves that score something, in the order of the formula."""
+        return [node for node in self.walk() if isinstance(node, Term)]
+
+    def sources(self) -> list[Source]:
+        """Return every activation that the tree needs, each once."""
+        return list(dict.fromkeys(source for term in self.terms() for source in term.term_sources()))
+
+    def count(self) -> int | None:
+        """Return the number of pictures that the tree asks for, None where any number will do.
+
+        Raises:
+            ValueError: when two terms ask for different numbers.
+        """
+        asked = {term.term_count(): term for term in self.terms() if term.term_count() is not None}
+        if len(asked) > 1:
+            parts = ", ".join(f"{term!r} asks for {count}" for count, term in asked.items())
+            raise ValueError(f"objective: the terms ask for different numbers of pictures: {parts}")
+        return next(iter(asked), None)
+
+    def check(self, setting: Setting) -> None:
+        """Refuse, before the first step, what cannot work in this setting."""
+        for term in self.terms():
+            term.check_term(setting)
+
+    def targets(self, count: int) -> list[str]:
+        """Return a name for each picture: what its terms look for, in the shorthand of targets where there is one."""
+        named = [term.target_names(count) for term in self.terms() if term.term_sources()]
+        return [" + ".join(dict.fromkeys(names)) for names in zip(*named)] if named else [repr(self)] * count
+
+    def __add__(self, other: Objective | float) -> Objective:
+        return Sum([self, as_objective(other)])
+
+    def __radd__(self, other: float) -> Objective:
+        return Sum([as_objective(other), self])
+
+    def __sub__(self, other: Objective | float) -> Objective:
+        return Sum([self, -as_objective(other)])
+
+    def __rsub__(self, other: float) -> Objective:
+        return Sum([as_objective(other), -self])
+
+    def __mul__(self, other: Objective | float) -> Objective:
+        return Product(self, as_objective(other))
+
+    def __rmul__(self, other: float) -> Objective:
+        return Product(as_objective(other), self)
+
+    def __truediv__(self, other: Objective | float) -> Objective:
+        return Quotient(self, as_objective(other))
+
+    def __rtruediv__(self, other: float) -> Objective:
+        return Quotient(as_objective(other), self)
+
+    def __neg__(self) -> Objective:
+        return Product(Constant(-1.0), self)
+
+    def __repr__(self) -> str:
+        return self.formula()
+
+    @abstractmethod
+    def formula(self) -> str:
+        """Return the expression that builds this tree."""
+
+
+class Term(Objective):
+    """Score one thing. A new objective implements `score` and says what it needs.
+
+    A term that reads activations overrides `term_sources`; one that gives each picture its own unit overrides `term_count`; one
+    that can be asked for the impossible overrides `check_term`. Set the class attributes `joint` and `joint_views` where they hold.
+    """
+
+    @abstractmethod
+    def score(self, seen: Observation) -> Tensor:
+        """Return (N, V), or (N, 1) for what does not depend on the view."""
+
+    def term_sources(self) -> Sequence[Source]:
+        """Return the activations that `score` reads."""
+        return ()
+
+    def term_count(self) -> int | None:
+        """Return the number of pictures asked for, None for any."""
+        return None
+
+    def check_term(self, setting: Setting) -> None:
+        """Raise ValueError for what cannot work in this setting."""
+
+    def target_names(self, count: int) -> list[str]:
+        """Return what each picture looks for."""
+        return [self.formula()] * count
+
+    def name(self) -> str:
+        """Return the name under which the score is logged."""
+        layers = [source.layer for source in self.term_sources()]
+        return ".".join([type(self).__name__, *dict.fromkeys(layers)])
+
+    def forward(self, seen: Observation) -> Tensor:
+        """Score, and keep the score for the log."""
+        scores = self.score(seen)
+        seen.record(self.name(), scores)
+        return scores
+
+
+class Constant(Objective):
+    """Stand for a number in a formula.
+
+    Args:
+        value: the number, finite.
+
+    Example:
+        >>> Constant(0.5)
+        0.5
+    """
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = finite_number("a number in an objective", value)
+
+    def forward(self, seen: Observation) -> Tensor:
+        """Return the number for every picture."""
+        precision = torch.promote_types(seen.pictures.dtype, torch.float32)
+        return torch.full((len(seen.pictures), 1), self.value, dtype=precision, device=seen.pictures.device)
+
+    def formula(self) -> str:
+        """Return the number as Python prints it."""
+        return f"{self.value:g}"
+
+
+class Sum(Objective):
+    """Add objectives; sums inside a sum are flattened.
+
+    Args:
+        terms: two or more objectives.
+
+    Example:
+        >>> from featviz_pl.objectives import Channel, TotalVariation
+        >>> Channel("features.9", 33) - 1e-4 * TotalVariation()
+        Channel('features.9', 33) - 0.0001 * TotalVariation()
+    """
+
+    def __init__(self, terms: Sequence[Objective]) -> None:
+        super().__init__()
+        flat: list[Objective] = []
+        for term in terms:
+            flat += term.children_objectives() if isinstance(term, Sum) else [as_objective(term)]
+        if not flat:
+            raise ValueError("terms must hold at least one objective")
+        self.operands = nn.ModuleList(flat)
+
+    def children_objectives(self) -> list[Objective]:
+        """Return the terms."""
+        return [term for term in self.operands if isinstance(term, Objective)]
+
+    def forward(self, seen: Observation) -> Tensor:
+        """Add the scores; a score without views counts in each."""
+        first, *rest = [term(seen) for term in self.children_objectives()]
+        total: Tensor = first
+        for scores in rest:
+            total = total + scores
+        return total
+
+    def formula(self) -> str:
+        """Join the terms by plus and minus."""
+        first, *rest = [term.formula() for term in self.children_objectives()]
+        return first + "".join(f" - {part[1:]}" if part.startswith("-") else f" + {part}" for part in rest)
+
+
+class Product(Objective):
+    """Multiply two objectives, view by view.
+
+    Args:
+        left: one factor.
+        right: the other.
+
+    Example:
+        >>> from featviz_pl.objectives import L2
+        >>> -(2 * L2())
+        -2 * L2()
+    """
+
+    def __init__(self, left: Objective, right: Objective) -> None:
+        super().__init__()
+        left, right = as_objective(left), as_objective(right)
+        if isinstance(left, Constant) and isinstance(right, Product) and isinstance(right.left, Constant):
+            left, right = Constant(left.value * right.left.value), right.right
+        self.left: Objective = left
+        self.right: Objective = right
+
+    def forward(self, seen: Observation) -> Tensor:
+        """Multiply the scores."""
+        product: Tensor = self.left(seen) * self.right(seen)
+        return product
+
+    def formula(self) -> str:
+        """Write the factors, with brackets around sums."""
+        if isinstance(self.left, Constant) and self.left.value == -1:
+            return f"-{_bracketed(self.right)}"
+        return f"{_bracketed(self.left)} * {_bracketed(self.right)}"
+
+
+class Quotient(Objective):
+    """Divide one objective by another, view by view.
+
+    Args:
+        left: what is divided.
+        right: by what.
+
+    Example:
+        >>> from featviz_pl.objectives import Channel
+        >>> Channel("features.9", 33) / Channel("features.9", 34)
+        Channel('features.9', 33) / Channel('features.9', 34)
+    """
+
+    def __init__(self, left: Objective, right: Objective) -> None:
+        super().__init__()
+        self.left: Objective = as_objective(left)
+        self.right: Objective = as_objective(right)
+        if isinstance(self.right, Constant) and self.right.value == 0:
+            raise ValueError("an objective cannot be divided by 0")
+
+    def forward(self, seen: Observation) -> Tensor:
+        """Divide the scores."""
+        quotient: Tensor = self.left(seen) / self.right(seen)
+        return quotient
+
+    def formula(self) -> str:
+        """Write the fraction, with brackets where precedence needs them."""
+        below = f"({self.right.formula()})" if isinstance(self.right, (Sum, Product, Quotient)) else self.right.formula()
+        return f"{_bracketed(self.left)} / {below}"
+
+
+def as_objective(value: Objective | float) -> Objective:
+    """Return an objective as it is, and a number as a `Constant`.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(value, Objective):
+        return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return Constant(value)
+    raise TypeError(f"an objective goes together with objectives and numbers, not with {type(value).__name__} ({value!r})")
+
+
+def _bracketed(node: Objective) -> str:
+    return f"({node.formula()})" if isinstance(node, Sum) else node.formula()

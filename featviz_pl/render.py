@@ -1,0 +1,205 @@
+"""The one-call door: a network, a target, a picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor, nn
+
+from featviz_pl.callbacks import Augmentation, StepProgressBar
+from featviz_pl.images import Image
+from featviz_pl.io import as_saved, check_output, contact_sheet, read_picture, save_png, to_pillow
+from featviz_pl.module import FeatureVisualization
+from featviz_pl.networks import FrozenNetwork, as_network, load_network
+from featviz_pl.numerics._checks import size_pair, whole_number
+from featviz_pl.numerics.resampling import resize
+from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.presets import Recipe, image_class, recipe
+
+EMBEDDED_TARGET = "output:church"
+
+
+@dataclass
+class RenderResult:
+    """Hold rendered pictures; shows itself in a notebook.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], in the 256 levels of a file.
+        scores: the objective on each picture, without views.
+        targets: what each picture looks for.
+        provenance: of each picture.
+        seconds: that the run took.
+        interrupted: whether it was stopped before its last step.
+    """
+
+    images: Tensor
+    scores: list[float]
+    targets: list[str]
+    provenance: list[dict[str, Any]] = field(repr=False)
+    seconds: float
+    interrupted: bool = False
+
+    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Save the picture as PNG with its origin; of several, a sheet under this name and each beside it. Return the pictures' paths."""
+        chosen = check_output(path)
+        if len(self.images) == 1:
+            return [save_png(self.images[0], chosen, self.provenance[0])]
+        paths = [
+            save_png(image, chosen.with_name(f"{chosen.stem}-{name}.png"), origin)
+            for image, name, origin in zip(self.images, self._names(), self.provenance)
+        ]
+        save_png(contact_sheet(self.images), chosen, {**self.provenance[0], "target": self.targets, "score": self.scores})
+        return paths
+
+    def _names(self) -> list[str]:
+        names = [re.sub(r"[^\w,@-]+", "-", target.rpartition(":")[2]).strip("-") for target in self.targets]
+        if len(set(names)) == len(names):
+            return names
+        width = len(str(len(names) - 1))
+        return [f"{index:0{width}d}" for index in range(len(names))]
+
+    def _repr_html_(self) -> str:
+        """Show the pictures with their targets and scores."""
+        figures = []
+        for image, target, score in zip(self.images, self.targets, self.scores):
+            buffer = io.BytesIO()
+            to_pillow(image).save(buffer, format="PNG")
+            data = base64.b64encode(buffer.getvalue()).decode()
+            figures.append(
+                f'<figure style="display:inline-block"><img src="data:image/png;base64,{data}">'
+                f"<figcaption>{target}: {score:.4g}</figcaption></figure>"
+            )
+        return "".join(figures)
+
+
+def render(
+    network: str | nn.Module | FrozenNetwork = "embedded",
+    target: str | Objective | None = None,
+    *,
+    weights: str = "DEFAULT",
+    steps: int | None = None,
+    size: int | Sequence[int] | None = None,
+    views: int | None = None,
+    seed: int = 0,
+    preset: str | Recipe = "lucid",
+    lr: float | None = None,
+    image: str | Image | None = None,
+    start: str | os.PathLike[str] | Tensor | None = None,
+    callbacks: Sequence[Callback] = (),
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    precision: Any = "32-true",
+    progress: bool = False,
+) -> RenderResult:
+    """Render what a target of a network responds to, in one call.
+
+    The same as building a `FeatureVisualization` and an `Augmentation` by hand and fitting them with a `Trainer`.
+
+    Args:
+        network: a name, ``"package.module:factory"``, an ``nn.Module`` or a `FrozenNetwork`.
+        target: the shorthand of a target, or any objective; a class of the embedded network unless given.
+        weights: for a network by name; see `load_network`.
+        steps: of the optimisation; the preset's unless given.
+        size: of the picture, one number or (height, width); the network's own unless given, or that of `start`.
+        views: per step; the preset's number unless given.
+        seed: of every draw.
+        preset: a recipe by name.
+        lr: learning rate; the preset's unless given.
+        image: name of a parameterization (``"fourier"``, ``"pixel"``), or one that is built; the preset's unless given.
+        start: a picture, or its file, from which to start.
+        callbacks: further Lightning callbacks.
+        accelerator: of the Trainer.
+        devices: of the Trainer.
+        num_nodes: of the Trainer.
+        precision: of the Trainer; only the network runs in less than float32.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: when anything is asked for that cannot work, before the first step.
+
+    Example:
+        >>> result = render(nn.Conv2d(3, 4, 3), "output:2", steps=3, size=16, accelerator="cpu")
+        >>> result.images.shape, result.targets
+        (torch.Size([1, 3, 16, 16]), ['output:2'])
+    """
+    chosen = recipe(preset)
+    frozen = load_network(network, weights) if isinstance(network, str) else as_network(network)
+    if target is None:
+        if frozen.name != "embedded":
+            raise ValueError("target: say what to look for, for example 'features.9:33'; `featviz layers NETWORK` lists the layers")
+        target = EMBEDDED_TARGET
+    objective = parse_target(target) if isinstance(target, str) else target
+    steps = chosen.steps if steps is None else whole_number("steps", steps)
+    augmentation = Augmentation(chosen.transforms, chosen.views if views is None else whole_number("views", views))
+    model = FeatureVisualization(
+        frozen,
+        objective,
+        _image(image, chosen, frozen, size, start),
+        steps=steps,
+        seed=seed,
+        optimizer=chosen.optimizer,
+        lr=chosen.lr if lr is None else lr,
+    )
+    bars: list[Callback] = [StepProgressBar()] if progress else []
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=precision,
+        callbacks=[augmentation, *bars, *callbacks],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        log_every_n_steps=min(50, steps),
+    )
+    began = time.perf_counter()
+    interrupted = False
+    try:
+        trainer.fit(model)
+    except SystemExit:  # Lightning turns Ctrl-C into an exit after its callbacks have finished; what was done is still here
+        if trainer.global_step == 0:
+            raise
+        interrupted = True
+    seconds = time.perf_counter() - began
+    return _result(model, trainer, chosen, seconds, interrupted)
+
+
+def _image(
+    image: str | Image | None, chosen: Recipe, network: FrozenNetwork, size: Any, start: str | os.PathLike[str] | Tensor | None
+) -> Image:
+    if isinstance(image, Image):
+        if size is not None and size_pair("size", size) != image.size:
+            raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
+        built = image
+    else:
+        picture = read_picture(start, network.channels) if isinstance(start, (str, os.PathLike)) else start
+        own = tuple(picture.shape[-2:]) if picture is not None else network.size or 224
+        make = chosen.image if image is None else image_class(image)
+        built = make(size=own if size is None else size_pair("size", size), channels=network.channels)
+        start = picture
+    if start is not None:
+        picture = read_picture(start, built.channels) if isinstance(start, (str, os.PathLike)) else start
+        batch = picture if picture.ndim == 4 else picture[None]
+        built.start_from(resize(batch, built.size).clamp(0, 1))
+    return built
+
+
+def _result(model: FeatureVisualization, trainer: Trainer, chosen: Recipe, seconds: float, interrupted: bool) -> RenderResult:
+    model.cpu()
+    images = as_saved(model.images)
+    scores = [float(score) for score in model.scores()]
+    origin = {"preset": chosen.name, "steps": trainer.global_step, "size": list(model.image.size)}
+    provenance = [model.provenance(index, score=score, **origin) for index, score in enumerate(scores)]
+    return RenderResult(images, scores, model.targets, provenance, seconds, interrupted)

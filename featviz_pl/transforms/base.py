@@ -1,0 +1,64 @@
+"""The contract of every transform: draw, then apply."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# What one draw holds: a tensor whose first axis counts the views, or a tuple of such for a composition.
+Parameters = Any
+
+
+class Transform(nn.Module, ABC):
+    """Draw plain parameter tensors with `sample`, then use them in the pure function `apply`.
+
+    ``transform(image, generator)`` does both. Keeping the parameters replays the same view on another picture.
+    A transform holds no tensors: constants are made on the picture's device.
+    """
+
+    @abstractmethod
+    def sample(self, generator: torch.Generator, n: int) -> Parameters:
+        """Draw the parameters of `n` views from a CPU generator, and from nothing else."""
+
+    @abstractmethod
+    def apply(self, image: Tensor, parameters: Parameters) -> Tensor:  # type: ignore[override]
+        """Return the view of each picture (N, C, H, W) that its parameters describe."""
+
+    def weaken(self, parameters: Parameters, strength: float) -> Parameters:
+        """Return the parameters scaled towards those of no change: 0 is none, 1 is as drawn."""
+        return parameters
+
+    def forward(self, image: Tensor, generator: torch.Generator) -> Tensor:
+        """Apply a fresh draw, one for each picture."""
+        view: Tensor = self.apply(image, self.sample(generator, len(image)))
+        return view
+
+
+class GeometricTransform(Transform):
+    """Move points: successive ones compose into one sampling, so a picture is interpolated once however many there are."""
+
+    @abstractmethod
+    def matrix(self, parameters: Parameters) -> Tensor:
+        """Return (n, 3, 3) maps from a point of the view to the point of the picture it shows.
+
+        Points are (x, y, 1) in pixels from the centre, x to the right and y down.
+        """
+
+    def apply(self, image: Tensor, parameters: Parameters) -> Tensor:  # type: ignore[override]
+        """Sample each picture at the mapped points, once."""
+        from featviz_pl.transforms.compose import Compose
+
+        return Compose([self]).apply(image, (parameters,))
+
+    @property
+    def largest_shrink(self) -> float:
+        """How many pixels of the picture the strongest draw makes one of the view, at least 1."""
+        return 1.0
+
+
+def identity(n: int, like: Tensor) -> Tensor:
+    """Return n identity maps (n, 3, 3) with the precision and device of a tensor."""
+    return torch.eye(3, dtype=like.dtype, device=like.device).repeat(n, 1, 1)

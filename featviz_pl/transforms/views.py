@@ -1,0 +1,73 @@
+"""Many views of many pictures, each with a draw of its own that depends on nothing but its key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.random import generator_for
+from featviz_pl.transforms.base import Transform
+from featviz_pl.transforms.schedule import Schedule, schedule_named
+
+
+class Views:
+    """Turn N pictures into N x V views.
+
+    View v of a picture at a step is drawn from (seed, step, the picture's key, v) alone: it does not matter which process
+    evaluates it, nor which pictures stand beside it.
+
+    Shape:
+        (N, C, H, W) -> (N, V, C, h, w)
+
+    Args:
+        transforms: what happens to each view.
+        count: number of views V.
+        schedule: strength of the views over the run; None is full strength throughout.
+
+    Example:
+        >>> from featviz_pl.transforms import Compose, Jitter
+        >>> views = Views(Compose([Jitter(2)]), count=4)
+        >>> drawn = views.sample(seed=0, step=0, keys=[7, 8])
+        >>> views.apply(torch.rand(2, 3, 8, 8), drawn, progress=0.0).shape
+        torch.Size([2, 4, 3, 8, 8])
+    """
+
+    def __init__(self, transforms: Transform, count: int = 1, schedule: str | Schedule | None = None) -> None:
+        if not isinstance(transforms, Transform):
+            raise TypeError(f"transforms must be a transform, got {type(transforms).__name__}")
+        self.transforms = transforms
+        self.count = whole_number("views", count)
+        self.schedule = schedule_named(schedule)
+
+    def sample(self, seed: int, step: int, keys: Sequence[int], indices: Sequence[int] | None = None) -> Any:
+        """Draw the views at `indices` (all unless given) of every picture; the parameters' first axis is N x V, views fastest."""
+        chosen = range(self.count) if indices is None else indices
+        drawn = [self.transforms.sample(generator_for(seed, "views", step, key, index), 1) for key in keys for index in chosen]
+        return _concatenated(drawn)
+
+    def apply(self, images: Tensor, parameters: Any, progress: float) -> Tensor:
+        """Show every picture through its own parameters, at the strength of this progress in [0, 1]."""
+        drawn = _length(parameters)
+        if self.schedule is not None:
+            parameters = self.transforms.weaken(parameters, self.schedule.strength(progress))
+        repeated = images[:, None].expand(-1, drawn // len(images), -1, -1, -1)
+        seen: Tensor = self.transforms.apply(repeated.flatten(0, 1), parameters)
+        return seen.view(len(images), -1, *seen.shape[1:])
+
+    def __repr__(self) -> str:
+        """Show what is drawn."""
+        return f"Views({self.transforms!r}, count={self.count}, schedule={self.schedule!r})"
+
+
+def _concatenated(draws: list[Any]) -> Any:
+    if isinstance(draws[0], tuple):
+        return tuple(_concatenated(list(parts)) for parts in zip(*draws))
+    return torch.cat(draws)
+
+
+def _length(parameters: Any) -> int:
+    return _length(parameters[0]) if isinstance(parameters, tuple) else len(parameters)
