@@ -72,7 +72,7 @@ class Photos(LightningDataModule):
         assert self.trainer is not None
         assert self.trainer.max_epochs is not None
         progress = self.trainer.current_epoch / self.trainer.max_epochs
-        return 64 if progress < 0.4 else 80 if progress < 0.65 else FULL_SIZE
+        return 64 if progress < 0.5 else 80 if progress < 0.75 else FULL_SIZE
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Crop, flip and recolour at random."""
@@ -127,15 +127,15 @@ def l2_attack(loss: Any, images: Tensor, radius: float, steps: int) -> Tensor:
 
     start = torch.randn_like(images)
     start = start / start.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * radius * torch.rand(len(images), 1, 1, 1, device=images.device)
-    adversarial = (images + start).clamp(0, 1)
+    adversarial: Tensor = (images + start).clamp(0, 1)
     for _ in range(steps):
         adversarial.requires_grad_(True)
         with torch.enable_grad():
             gradient = torch.autograd.grad(loss(adversarial), adversarial)[0]
         gradient = gradient / gradient.flatten(1).norm(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
         moved = adversarial.detach() + 2.0 * radius / steps * gradient
-        adversarial = (images + into_ball(moved - images)).clamp(0, 1)
-    return adversarial.detach()
+        adversarial = (images + into_ball(moved - images)).clamp(0, 1).detach()
+    return adversarial
 
 
 class RobustClassifier(LightningModule):
@@ -217,7 +217,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--download", action="store_true", help="fetch the photos (94 MB)")
     parser.add_argument("--output", type=Path, default=Path("embedded.pt"), help="where the fp16 weights go")
     parser.add_argument("--logs", type=Path, default=Path("logs"), help="folder for checkpoints and metrics")
-    parser.add_argument("--epochs", type=int, default=75)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--radius", type=float, default=1.25)
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--limit", type=float, default=1.0, help="share of the batches, for a trial")
@@ -243,7 +243,7 @@ def main() -> None:
         gradient_clip_val=5.0,
         log_every_n_steps=10,
         logger=CSVLogger(args.logs, name="embedded"),
-        callbacks=[ModelCheckpoint(save_last=True, save_top_k=0), LearningRateMonitor()],
+        callbacks=[ModelCheckpoint(save_last=True, save_on_train_epoch_end=True), LearningRateMonitor()],
         enable_progress_bar=False,
         inference_mode=False,  # the attack differentiates during measurements too
     )

@@ -5,7 +5,9 @@ The names below are imported when they are first used, so that ``import featviz_
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -44,7 +46,7 @@ def __getattr__(name: str) -> Any:
         return import_module(f"featviz_pl.{name}")
     if name in _NAMES:
         value = getattr(import_module(_NAMES[name]), name)
-        globals()[name] = value  # over the submodule of the same name, which importing it has just bound
+        globals()[name] = value
         return value
     raise AttributeError(f"module 'featviz_pl' has no attribute {name!r}")
 
@@ -52,3 +54,14 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """List the public names."""
     return sorted([*__all__, "__version__"])
+
+
+class _Package(ModuleType):
+    """Keep `render` the function: importing the submodule of that name would bind the submodule over it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _NAMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -20,6 +20,8 @@ from featviz_pl.transforms import Views
 
 REDIRECTED_STEPS = 16  # Lucid's: rectifiers that are off pass gradient only this long, and only where there is no other
 
+CHECK_EVERY = 25  # steps between looks for pictures without a gradient: each one waits for the device
+
 
 class NonFiniteError(ValueError):
     """Say that a step gave NaN or infinity; it never reached the picture."""
@@ -57,6 +59,8 @@ class Ascent:
     def __init__(self, image: Image, network: FrozenNetwork, objective: Objective, seed: int = 0, views: Views | None = None) -> None:
         self.image, self.network, self.objective = image, network, objective
         self.seed, self.views = whole_number("seed", seed, least=0), views
+        if not objective.terms():
+            raise ValueError(f"objective: {objective!r} is a number, and nothing in it can be raised")
         image.allocate(objective.count() or image.count or 1)
         assert image.count is not None
         self.targets = objective.targets(image.count)
@@ -64,6 +68,8 @@ class Ascent:
         self._shadows: dict[object, Shadow] = {}
         self._fixed: dict[Source, Tensor] = {}
         self._sources = objective.sources()
+        self._warned = False
+        self._weights_hash: str | None = None
 
     def initialize(self) -> None:
         """Draw the first weights of the image from the seed, each picture from its own target; started pictures stay."""
@@ -79,22 +85,31 @@ class Ascent:
         Raises:
             ValueError: when a layer, unit, size or class cannot work.
         """
-        size = self.image.size
-        seen_size = getattr(getattr(self.views, "transforms", None), "size", None) or size
+        picture = (self.image.channels, *self.image.size)
+        seen = picture if self.views is None else (self.image.channels, *self.views.transforms.output_size(self.image.size))
         shapes: dict[Source, tuple[int, ...]] = {}
         for network, sources in self._grouped(self._sources).items():
             shadow = (self.network if network is None else as_network(network)).shadow()  # type: ignore[arg-type]
             shadow.module.to(device=device, dtype=dtype)
             self._shadows[network] = shadow
-            found = probe(shadow, (self.image.channels, *seen_size), [source.layer for source in sources])
+            layers = [source.layer for source in sources]
+            found = probe(shadow, picture, layers)  # scores are of the picture as it is …
+            if seen != picture:
+                found = probe(shadow, seen, layers)  # … and steps are of its views
             shapes |= {source: found[source.layer] for source in sources}
-        picture = (self.image.channels, *size)
-        self.objective.check(Setting(shapes, len(self.keys), picture, self.network.classes))
         for source in self._sources:
             if source.reference is not None and not source.reference.through_views:
-                with torch.no_grad():
-                    image = source.reference.image.to(device)
-                    self._fixed[source] = self._shadows[source.network].activations(image, [source.layer])[source.layer][:, None]
+                self._fixed[source] = self._read_reference(source, device)
+                shapes[source] = tuple(self._fixed[source].shape[2:])
+        self.objective.check(Setting(shapes, len(self.keys), picture, self.network.classes))
+
+    @torch.no_grad()
+    def _read_reference(self, source: Source, device: torch.device | str) -> Tensor:
+        assert source.reference is not None
+        image = source.reference.image.to(device)
+        if len(image) not in (1, len(self.keys)):
+            raise ValueError(f"reference: {len(image)} pictures do not fit {len(self.keys)}; give one, or as many")
+        return self._shadows[source.network].activations(image, [source.layer])[source.layer][:, None]
 
     def step(self, step: int, steps: int, indices: Sequence[int] | None = None) -> Step:
         """Evaluate one step on a graph that leads to the image.
@@ -107,8 +122,11 @@ class Ascent:
         pictures, views, parameters = self._seen(step, steps, indices)
         seen = self._observe(pictures, views, parameters)
         scores = self.objective(seen).expand(-1, views.shape[1])
-        if step < REDIRECTED_STEPS and views.requires_grad:
-            views.register_hook(lambda gradient: self._revived(gradient, pictures, views, parameters, step))
+        if views.requires_grad and scores.requires_grad:
+            if step < REDIRECTED_STEPS:
+                self._revive(scores, pictures, views, parameters)
+            if not self._warned and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1):
+                views.register_hook(lambda gradient: self._warn_of_dead(gradient, step))
         loss = -scores.mean(1).sum()
         return Step(loss, scores.detach().mean(1), {name: own.mean(1) for name, own in seen.terms.items()})
 
@@ -146,7 +164,7 @@ class Ascent:
 
     def _read(self, network: object, sources: list[Source], views: Tensor) -> dict[Source, Tensor]:
         read = self._shadows[network].activations(views.flatten(0, 1), [source.layer for source in sources])
-        return {source: read[source.layer].view(*views.shape[:2], *read[source.layer].shape[1:]) for source in sources}
+        return {source: read[source.layer].unflatten(0, views.shape[:2]) for source in sources}
 
     def _reference_views(self, reference: Reference | None, pictures: Tensor, drawn: Any) -> Tensor:
         assert reference is not None
@@ -156,32 +174,56 @@ class Ascent:
         parameters, progress = drawn
         return self.views.apply(image, parameters, progress)
 
-    def _revived(self, gradient: Tensor, pictures: Tensor, views: Tensor, drawn: Any, step: int) -> Tensor:
-        """Give pictures whose whole gradient is zero the one that rectifiers would pass if they were on."""
-        dead = gradient.flatten(1).abs().amax(1) == 0
-        if not dead.any():
-            return gradient
-        fresh = views.detach().requires_grad_(True)
-        with torch.enable_grad(), redirected_relu():
-            scores = self.objective(self._observe(pictures.detach(), fresh, drawn)).expand(-1, views.shape[1])
-        if not scores.requires_grad:
-            return gradient
-        (replacement,) = torch.autograd.grad(-scores.mean(1).sum(), fresh, allow_unused=True)
-        if replacement is None:
-            return gradient
-        revived = torch.where(dead.view(-1, 1, 1, 1, 1), replacement.to(gradient), gradient)
-        if step == REDIRECTED_STEPS - 1:
-            self._warn_of_dead(revived.flatten(1).abs().amax(1) == 0)
-        return revived
+    def _revive(self, scores: Tensor, pictures: Tensor, views: Tensor, drawn: Any) -> None:
+        """Give pictures whose whole gradient is zero, once it is known, the one that rectifiers would pass if they were on."""
+        device = views.device.type
+        autocast = torch.autocast(device, torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device))
+        # Whatever is done to the loss between here and backward (accumulation, a scaler) arrives as the gradient of the scores.
+        upstream: list[Tensor] = []
+        scores.register_hook(upstream.append)
+        # Detached: a hook that held the views would keep the step's whole graph, and with it the run, alive for ever.
+        pictures, shown = pictures.detach(), views.detach()
 
-    def _warn_of_dead(self, dead: Tensor) -> None:
-        names = [target for target, is_dead in zip(self.targets, dead.tolist()) if is_dead]
+        def revived(gradient: Tensor) -> Tensor:
+            dead = gradient.flatten(1).abs().amax(1) == 0
+            if not dead.any():
+                return gradient
+            fresh = shown.clone().requires_grad_(True)
+            with torch.enable_grad(), autocast, redirected_relu():
+                again = self.objective(self._observe(pictures, fresh, drawn)).expand(-1, shown.shape[1])
+            (replacement,) = torch.autograd.grad(again, fresh, upstream[0])
+            return torch.where(dead.view(-1, 1, 1, 1, 1), replacement.to(gradient), gradient)
+
+        views.register_hook(revived)
+
+    def _warn_of_dead(self, gradient: Tensor, step: int) -> None:
+        dead = (gradient.flatten(1).abs().amax(1) == 0).tolist()
+        names = [target for target, is_dead in zip(self.targets, dead) if is_dead]
         if names:
+            self._warned = True
             warnings.warn(
-                f"no gradient reached {len(names)} of {len(self.targets)} pictures in {REDIRECTED_STEPS} steps ({', '.join(names[:5])}): "
-                "the unit may be dead; try the layer before the rectifier, another seed, or FourierImage(deviation=…) above 0.01",
+                f"at step {step} no gradient reaches {len(names)} of {len(self.targets)} pictures ({', '.join(names[:5])}): "
+                "nothing turns the unit on; try the layer before its rectifier, another seed, or a louder start, "
+                "such as FourierImage(deviation=0.1)",
                 stacklevel=2,
             )
+
+    def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move or cast what the run made: shadows and fixed activations."""
+        for shadow in self._shadows.values():
+            shadow.apply_(fn)
+        self._fixed = {source: fn(activation) for source, activation in self._fixed.items()}
+
+    def weights_hash(self) -> str:
+        """Return the network's weights hash, computed once for all pictures of the run."""
+        if self._weights_hash is None:
+            self._weights_hash = self.network.weights_hash()
+        return self._weights_hash
+
+    @property
+    def prepared(self) -> bool:
+        """Whether `prepare` has been called."""
+        return bool(self._shadows) or not self._sources
 
     @staticmethod
     def _grouped(sources: Iterable[Source]) -> dict[object, list[Source]]:
@@ -219,10 +261,15 @@ def require_finite(step: int, loss: Tensor, gradients: Iterable[Tensor | None]) 
     if what is None and not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
         what = "gradient"
     if what is not None:
-        raise NonFiniteError(
-            f"step {step}: the {what} is not finite; the picture is left as it was. Look for NaN in the network's output or "
-            "weights, a division in the objective, or a learning rate that is too high"
-        )
+        raise non_finite(step, what)
+
+
+def non_finite(step: int, what: str) -> NonFiniteError:
+    """Make the error for a step that was not finite."""
+    return NonFiniteError(
+        f"step {step}: the {what} is not finite, and the picture was kept from it. Look for NaN in the network's output or "
+        "weights, a division in the objective, or a learning rate that is too high"
+    )
 
 
 def ascend(
@@ -257,21 +304,20 @@ def ascend(
         True
     """
     steps = whole_number("steps", steps)
-    problem.initialize()
-    device = problem.image.initialized.device
-    if not problem._shadows:
-        problem.prepare(device)
-    parameters = [parameter for parameter in problem.image.parameters() if parameter.requires_grad]
-    chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
-    for index in range(steps):
-        with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        problem.initialize()
+        if not problem.prepared:
+            problem.prepare(problem.image.initialized.device)
+        parameters = [parameter for parameter in problem.image.parameters() if parameter.requires_grad]
+        chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
+        for index in range(steps):
             result = problem.step(index, steps)
             gradients = torch.autograd.grad(result.loss, parameters, allow_unused=True)
             require_finite(index, result.loss, gradients)
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = gradient
             chosen.step()
-        if on_step is not None:
-            on_step(index, result)
-    chosen.zero_grad()
-    return problem.scores()
+            if on_step is not None:
+                on_step(index, result)
+        chosen.zero_grad()
+        return problem.scores()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
 from featviz_pl import __version__
@@ -45,6 +47,8 @@ def _guarded(run: Any, program: str) -> int:
         return INTERRUPTED
     except (ValueError, TypeError) as error:
         message = " ".join(str(error).split())
+    except OSError as error:  # a full disk, a folder that has gone
+        message = f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}"
     except Exception as error:
         if type(error).__name__ != "MisconfigurationException":  # Lightning's word for a wrong flag
             raise
@@ -109,7 +113,9 @@ def _network_arguments(parser: argparse.ArgumentParser) -> None:
 def _network(options: argparse.Namespace) -> Any:
     from featviz_pl.networks import FrozenNetwork, load_network
 
-    loaded = load_network(options.network, options.weights)
+    # torch announces a download, and a factory may say anything, on stdout, which is for results.
+    with redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
+        loaded = load_network(options.network, options.weights)
     if options.mean is None and options.std is None:
         return loaded
     mean = options.mean if options.mean is not None else loaded.mean
@@ -146,6 +152,8 @@ def _render(options: argparse.Namespace) -> int:
         precision=options.precision,
         progress=sys.stderr.isatty(),
     )
+    if not result.is_writer:  # another process of the same run writes and reports
+        return INTERRUPTED if result.interrupted else 0
     paths = result.save(output)
     report: dict[str, Any] = {
         "path": str(output),
@@ -169,7 +177,7 @@ def _render(options: argparse.Namespace) -> int:
 
 
 def _check_cheaply(options: argparse.Namespace) -> None:
-    """Refuse what needs no network to be refused, before anything heavy is imported."""
+    """Refuse what needs no network to be refused, before one is loaded or downloaded."""
     for name in ("steps", "views", "num_nodes"):
         value = getattr(options, name)
         if value is not None and value < 1:
@@ -177,9 +185,16 @@ def _check_cheaply(options: argparse.Namespace) -> None:
     sides = options.size if isinstance(options.size, tuple) else (options.size,)
     if any(side is not None and side < 1 for side in sides):
         raise ValueError(f"size must be at least 1, got {options.size}")
-    if options.target is not None:
-        from featviz_pl.objectives import parse_target
+    from featviz_pl.io import read_picture
+    from featviz_pl.objectives import parse_target
+    from featviz_pl.presets import image_class, recipe
 
+    recipe(options.preset)
+    if options.image is not None:
+        image_class(options.image)
+    if options.start is not None:
+        read_picture(options.start)
+    if options.target is not None:
         parse_target(options.target)
 
 

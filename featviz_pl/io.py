@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -43,6 +44,18 @@ def as_saved(image: Tensor) -> Tensor:
     return to_uint8(image).to(image.dtype) / 255
 
 
+def displayable(image: Tensor) -> Tensor:
+    """Return a picture (C, H, W) with 1, 3 or 4 channels: as it is, or its channels as grey panels side by side.
+
+    Example:
+        >>> displayable(torch.rand(7, 4, 6)).shape
+        torch.Size([1, 4, 42])
+    """
+    if image.ndim != 3:
+        raise ValueError(f"image must be one picture (C, H, W), got shape {tuple(image.shape)}")
+    return image if image.shape[0] in (1, 3, 4) else torch.cat(list(image), dim=1)[None]
+
+
 def to_pillow(image: Tensor) -> Pillow.Image:
     """Turn one picture (C, H, W) into a Pillow image: grey, RGB or RGBA; other numbers of channels as grey panels side by side.
 
@@ -50,11 +63,7 @@ def to_pillow(image: Tensor) -> Pillow.Image:
         >>> to_pillow(torch.rand(3, 4, 6)).size, to_pillow(torch.rand(7, 4, 6)).size
         ((6, 4), (42, 4))
     """
-    if image.ndim != 3:
-        raise ValueError(f"image must be one picture (C, H, W), got shape {tuple(image.shape)}")
-    if image.shape[0] not in (1, 3, 4):
-        image = torch.cat(list(image), dim=1)[None]
-    levels = to_uint8(image).cpu().permute(1, 2, 0).numpy()
+    levels = to_uint8(displayable(image)).cpu().permute(1, 2, 0).numpy()
     return Pillow.fromarray(np.ascontiguousarray(levels[..., 0] if levels.shape[-1] == 1 else levels))
 
 
@@ -83,7 +92,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> 
     """Write a file under a temporary name beside its place, then rename it: readers see all of it or none."""
     chosen = Path(path)
     chosen.parent.mkdir(parents=True, exist_ok=True)
-    temporary = chosen.with_name(f".{chosen.name}.{os.getpid()}.part")
+    temporary = chosen.with_name(f".{os.getpid()}.part")
     try:
         write(temporary)
         os.replace(temporary, chosen)
@@ -171,6 +180,30 @@ def contact_sheet(images: Tensor, columns: int | None = None, gap: int = 2) -> T
         top, left = index // across * (height + gap), index % across * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     return sheet
+
+
+def sheet(images: Tensor) -> Tensor:
+    """Return the one picture (C, H, W) of a batch, or a contact sheet of several.
+
+    Example:
+        >>> sheet(torch.rand(1, 3, 8, 8)).shape, sheet(torch.rand(4, 3, 8, 8)).shape
+        (torch.Size([3, 8, 8]), torch.Size([3, 18, 18]))
+    """
+    return images[0] if len(images) == 1 else contact_sheet(images)
+
+
+def picture_names(targets: Sequence[str]) -> list[str]:
+    """Return a short file name part for each picture: its unit or class where these differ, else its number.
+
+    Example:
+        >>> picture_names(["features.9:3", "features.9:12"]), picture_names(["a:1", "b:1"])
+        (['3', '12'], ['0', '1'])
+    """
+    names = [re.sub(r"[^\w,@-]+", "-", target.rpartition(":")[2]).strip("-") for target in targets]
+    if len(set(names)) == len(names) and all(names):
+        return names
+    width = len(str(len(names) - 1))
+    return [f"{index:0{width}d}" for index in range(len(names))]
 
 
 def save_animation(frames: Sequence[Path], path: str | os.PathLike[str], milliseconds: int = 120) -> Path:

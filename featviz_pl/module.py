@@ -14,9 +14,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from featviz_pl import __version__
-from featviz_pl.ascent import Ascent, Step, require_finite
+from featviz_pl.ascent import Ascent, Step, non_finite, require_finite
 from featviz_pl.images import FourierImage, Image
-from featviz_pl.io import as_saved, contact_sheet, save_png
+from featviz_pl.io import as_saved, save_png, sheet
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.numerics._checks import finite_number, whole_number
 from featviz_pl.objectives import Objective, parse_target
@@ -24,7 +24,7 @@ from featviz_pl.transforms import Views
 
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
-LOG_EVERY = 25  # steps between logged values: each one costs a fifth of a millisecond, and on a GPU a synchronisation
+LOG_EVERY = 25  # steps between values for a progress bar: each costs a fifth of a millisecond, and on a GPU a synchronisation
 
 
 class StepSource:
@@ -68,8 +68,9 @@ class FeatureVisualization(LightningModule):
     accumulation, precision, schedulers and any optimizer work as in every other training. The module brings its own steps, so
     ``Trainer(max_steps=512).fit(model)`` is enough; views come from the `Augmentation` callback.
 
-    Logged, at most every 25 steps: ``loss``, ``score`` (mean over pictures) and ``score/<term>`` for each term of the objective.
-    The network is no part of checkpoints, optimizers, DDP or the summary, and stays as it was given.
+    Logged, every ``log_every_n_steps`` of the Trainer (25 without a logger): ``loss``, ``score`` (mean over pictures) and
+    ``score/<term>`` for each term of the objective. The network is no part of checkpoints, optimizers, DDP or the summary, and stays
+    as it was given.
 
     Args:
         network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
@@ -121,10 +122,12 @@ class FeatureVisualization(LightningModule):
         if not isinstance(self.image, Image):
             raise TypeError(f"image must be an Image, got {type(image).__name__}")
         self.optimizer, self.scheduler = optimizer, scheduler
+        self.origin: dict[str, Any] = {}  # what else the provenance of every picture says, such as the preset
         self.views: Views | None = None  # set by the Augmentation callback
         self.last: Step | None = None  # the latest step's scores, for callbacks
         self._problem: Ascent = self._new_problem()
         self._network_dtype: torch.dtype | None = None
+        self._first_bad_step: Tensor | None = None  # on an accelerator; -1 while there is none
         self.example_input_array = ()  # lets summaries and graph loggers run `forward`
 
     def _new_problem(self) -> Ascent:
@@ -158,7 +161,7 @@ class FeatureVisualization(LightningModule):
     def scores(self, pictures: Tensor | None = None) -> Tensor:
         """Score the pictures (N,) as they are saved, in 256 levels and without views; the module's own unless given."""
         problem = self._problem
-        if not problem._shadows:
+        if not problem.prepared:
             problem.prepare(self.device, self._network_dtype)
         return problem.scores(as_saved(self.images if pictures is None else pictures))
 
@@ -168,27 +171,28 @@ class FeatureVisualization(LightningModule):
             "featviz_pl": __version__,
             "torch": torch.__version__.partition("+")[0],
             "network": self.network.name,
-            "weights": self.network.weights_hash(),
+            "weights": self._problem.weights_hash(),
             "target": self.targets[index],
             "objective": repr(self.objective),
             "image": repr(self.image),
             "views": repr(self._problem.views),
             "seed": self.seed,
+            "optimizer": getattr(self.optimizer or torch.optim.Adam, "__name__", repr(self.optimizer)),
             "lr": self.lr,
+            **self.origin,
             **more,
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the picture, or a sheet of all of them, as PNG with its origin."""
-        scores = self.scores().tolist()
         steps = self._trainer.global_step if self._trainer is not None else 0
-        picture = self.images[0] if len(scores) == 1 else contact_sheet(self.images)
-        origin = (
-            self.provenance(score=scores[0], steps=steps)
-            if len(scores) == 1
-            else self.provenance(target=self.targets, score=scores, steps=steps)
-        )
-        return save_png(picture, path, origin)
+        return save_png(sheet(self.images), path, self.sheet_provenance(steps=steps, score=self.scores().tolist()))
+
+    def sheet_provenance(self, **more: Any) -> dict[str, Any]:
+        """Return where the picture, or the sheet of all of them, comes from: for several, targets and scores are lists."""
+        if len(self.targets) > 1:
+            return self.provenance(target=self.targets, **more)
+        return self.provenance(**{name: value[0] if isinstance(value, list) else value for name, value in more.items()})
 
     # What Lightning calls, in its order.
 
@@ -196,6 +200,15 @@ class FeatureVisualization(LightningModule):
         """Bind the views and draw the pictures; a checkpoint that is loaded next replaces them."""
         self._problem = self._new_problem()
         self._problem.initialize()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other pictures, in words."""
+        held, own = checkpoint["state_dict"].get("image.weight"), self.image.weight
+        if held is not None and own is not None and held.shape != own.shape:
+            raise ValueError(
+                f"checkpoint: it holds {len(held)} pictures with weights {tuple(held.shape[1:])}, this run has {len(own)} with "
+                f"{tuple(own.shape[1:])}; give the units, the kind of image and the size with which it was made"
+            )
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the image's parameters, and the scheduler where one was given."""
@@ -208,7 +221,10 @@ class FeatureVisualization(LightningModule):
             optimizer = self.optimizer(parameters)
         if self.scheduler is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"}}
+        plan: dict[str, Any] = {"scheduler": self.scheduler(optimizer), "interval": "step"}
+        if isinstance(plan["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
+            plan |= {"monitor": "loss", "strict": False, "frequency": self._log_every() or LOG_EVERY}
+        return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def train_dataloader(self) -> StepSource:
         """Return the steps of the run: one run is one epoch."""
@@ -216,7 +232,7 @@ class FeatureVisualization(LightningModule):
 
     def on_fit_start(self) -> None:
         """Check everything that can be checked, once, where the run takes place."""
-        self.last = None
+        self.last = self._first_bad_step = None
         self._problem.prepare(self.device, self._network_dtype)
         if self.trainer.global_step >= self.trainer.max_steps > 0:
             warnings.warn(
@@ -240,7 +256,9 @@ class FeatureVisualization(LightningModule):
         self.last = replace(step, loss=step.loss.detach())
         # The mean over ranks of these losses is the loss over all views, also where the shares are uneven.
         loss: Tensor = step.loss * (len(own) * ranks / total)
-        if not self.trainer.barebones and (batch_idx + 1) % self._log_every() == 0:
+        every = self._log_every()
+        if every and (batch_idx + 1) % every == 0:
+            self._raise_non_finite()
             self._log(step, loss)
         return loss
 
@@ -248,20 +266,23 @@ class FeatureVisualization(LightningModule):
         """Stop before a non-finite step reaches the pictures: at once on a CPU, with the next logged step on a GPU."""
         if self.last is None:
             return
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # a scaler skips infinite steps by itself
+        gradients = [] if scaled else [p.grad for p in self.image.parameters() if p.grad is not None]
         if self.device.type == "cpu":
-            scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-            gradients = [] if scaled else [parameter.grad for parameter in self.image.parameters()]
             require_finite(self.trainer.global_step, self.last.loss, gradients)
-        elif self.trainer.global_step % LOG_EVERY == 0:
-            self._require_finite_pictures()
+        else:
+            self._mask_non_finite(self.last.loss, gradients)
 
     def on_train_epoch_end(self) -> None:
         """End after one pass: a Trainer without ``max_steps`` would go on for 1,000."""
+        self._raise_non_finite()
         self.trainer.should_stop = True
 
     def _log_every(self) -> int:
-        asked = int(getattr(self.trainer, "log_every_n_steps", LOG_EVERY)) if self.trainer.loggers else LOG_EVERY
-        return next(every for every in range(min(LOG_EVERY, max(1, asked)), 0, -1) if asked % every == 0 or asked == 0)
+        """Return the steps between two logged values, 0 where nothing is to be logged."""
+        if self.trainer.barebones:
+            return 0
+        return int(getattr(self.trainer, "log_every_n_steps", LOG_EVERY)) if self.trainer.loggers else LOG_EVERY
 
     def _log(self, step: Step, loss: Tensor) -> None:
         self.log("loss", loss.detach().cpu(), prog_bar=True)
@@ -270,34 +291,37 @@ class FeatureVisualization(LightningModule):
             self.log(f"score/{name}", scores.mean().cpu())
 
     @torch.no_grad()
-    def _require_finite_pictures(self) -> None:
-        """Compare on the device, keep the last good weights, and go back to them before raising."""
-        parameters = list(self.image.parameters())
-        good = self.__dict__.get("_good")
-        try:
-            require_finite(self.trainer.global_step, self.last.loss if self.last else torch.zeros(()), parameters)
-        except ValueError:
-            for parameter, kept in zip(parameters, good or []):
-                parameter.copy_(kept)
-            raise
-        self.__dict__["_good"] = [parameter.detach().clone() for parameter in parameters]
+    def _mask_non_finite(self, loss: Tensor, gradients: list[Tensor]) -> None:
+        """Keep a non-finite step out of the picture without waiting for the device; remember the first such step there."""
+        finite = torch.isfinite(loss).all()
+        for gradient in gradients:
+            finite = finite & torch.isfinite(gradient).all()
+        for gradient in gradients:
+            gradient.copy_(torch.where(finite, gradient, torch.zeros_like(gradient)))
+        step = torch.full_like(finite, self.trainer.global_step, dtype=torch.long)
+        first = torch.full_like(step, -1) if self._first_bad_step is None else self._first_bad_step
+        self._first_bad_step = torch.where((first < 0) & ~finite, step, first)
+
+    def _raise_non_finite(self) -> None:
+        """Raise for a step that `_mask_non_finite` kept out; this waits for the device."""
+        if self._first_bad_step is not None and (step := int(self._first_bad_step)) >= 0:
+            raise non_finite(step, "score or the gradient")
 
     # What must travel with the module, and what must not.
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureVisualization:
         """Remember the precision asked for: it is meant for the network, the image keeps float32 at least."""
-        asked = fn(torch.empty(0)).dtype
-        if asked != torch.float32:
-            self._network_dtype = asked
+        single, double = fn(torch.empty(0)).dtype, fn(torch.empty(0, dtype=torch.float64)).dtype
+        if single == double:  # a cast, not a move
+            self._network_dtype = single
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for shadow in self._problem._shadows.values():
-            shadow.apply_(fn)
+        self._problem.apply_(fn)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave shadows behind: they are made anew where the module arrives."""
         state = dict(super().__getstate__())
-        return {**state, "_problem": None, "last": None, "_good": None}
+        return {**state, "_problem": None, "last": None, "_first_bad_step": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and bind image, network and objective again."""

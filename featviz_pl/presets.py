@@ -10,9 +10,9 @@ import torch
 
 from featviz_pl.images import FourierImage, Image
 from featviz_pl.numerics._checks import unknown
-from featviz_pl.transforms import Compose
-from featviz_pl.transforms import article as article_views
-from featviz_pl.transforms import lucid as lucid_views
+from featviz_pl.transforms import Compose, view_preset
+
+__all__ = ["PRESETS", "Recipe", "article", "image_class", "lucid", "recipe"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def lucid() -> Recipe:
     Reference:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
-    return Recipe("lucid", "Lucid 6dcc927, optvis/render.py and transform.py", FourierImage, lucid_views(), 1, torch.optim.Adam, 0.05, 512)
+    return Recipe(
+        "lucid", "Lucid 6dcc927, optvis/render.py and transform.py", FourierImage, *view_preset("lucid"), torch.optim.Adam, 0.05, 512
+    )
 
 
 def article() -> Recipe:
@@ -60,7 +62,7 @@ def article() -> Recipe:
         >>> article().views
         4
     """
-    return Recipe("article", "the article's views on Lucid's image", FourierImage, article_views(), 4, torch.optim.Adam, 0.05, 512)
+    return Recipe("article", "the article's views on Lucid's image", FourierImage, *view_preset("article"), torch.optim.Adam, 0.05, 512)
 
 
 PRESETS: dict[str, Callable[[], Recipe]] = {"lucid": lucid, "article": article}

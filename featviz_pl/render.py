@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from featviz_pl.callbacks import Augmentation, StepProgressBar
 from featviz_pl.images import Image
-from featviz_pl.io import as_saved, check_output, contact_sheet, read_picture, save_png, to_pillow
+from featviz_pl.io import as_saved, check_output, picture_names, read_picture, save_png, sheet, to_pillow, to_uint8
 from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork, as_network, load_network
 from featviz_pl.numerics._checks import size_pair, whole_number
@@ -39,6 +39,7 @@ class RenderResult:
         provenance: of each picture.
         seconds: that the run took.
         interrupted: whether it was stopped before its last step.
+        is_writer: whether this process is the one that writes files, of a run on several.
     """
 
     images: Tensor
@@ -47,6 +48,7 @@ class RenderResult:
     provenance: list[dict[str, Any]] = field(repr=False)
     seconds: float
     interrupted: bool = False
+    is_writer: bool = True
 
     def save(self, path: str | os.PathLike[str]) -> list[Path]:
         """Save the picture as PNG with its origin; of several, a sheet under this name and each beside it. Return the pictures' paths."""
@@ -55,17 +57,10 @@ class RenderResult:
             return [save_png(self.images[0], chosen, self.provenance[0])]
         paths = [
             save_png(image, chosen.with_name(f"{chosen.stem}-{name}.png"), origin)
-            for image, name, origin in zip(self.images, self._names(), self.provenance)
+            for image, name, origin in zip(self.images, picture_names(self.targets), self.provenance)
         ]
-        save_png(contact_sheet(self.images), chosen, {**self.provenance[0], "target": self.targets, "score": self.scores})
+        save_png(sheet(self.images), chosen, {**self.provenance[0], "target": self.targets, "score": self.scores})
         return paths
-
-    def _names(self) -> list[str]:
-        names = [re.sub(r"[^\w,@-]+", "-", target.rpartition(":")[2]).strip("-") for target in self.targets]
-        if len(set(names)) == len(names):
-            return names
-        width = len(str(len(names) - 1))
-        return [f"{index:0{width}d}" for index in range(len(names))]
 
     def _repr_html_(self) -> str:
         """Show the pictures with their targets and scores."""
@@ -144,12 +139,13 @@ def render(
     model = FeatureVisualization(
         frozen,
         objective,
-        _image(image, chosen, frozen, size, start),
+        _image(image, chosen, frozen, size, start, objective.count()),
         steps=steps,
         seed=seed,
         optimizer=chosen.optimizer,
         lr=chosen.lr if lr is None else lr,
     )
+    model.origin = {"preset": chosen.name, "precision": str(precision), **({} if start is None else {"start": _digest(model.images)})}
     bars: list[Callback] = [StepProgressBar()] if progress else []
     trainer = Trainer(
         max_steps=steps,
@@ -170,36 +166,39 @@ def render(
         trainer.fit(model)
     except SystemExit:  # Lightning turns Ctrl-C into an exit after its callbacks have finished; what was done is still here
         if trainer.global_step == 0:
-            raise
+            raise KeyboardInterrupt from None
         interrupted = True
     seconds = time.perf_counter() - began
-    return _result(model, trainer, chosen, seconds, interrupted)
+    return _result(model, trainer, seconds, interrupted)
 
 
-def _image(
-    image: str | Image | None, chosen: Recipe, network: FrozenNetwork, size: Any, start: str | os.PathLike[str] | Tensor | None
-) -> Image:
+def _image(image: str | Image | None, chosen: Recipe, network: FrozenNetwork, size: Any, start: Any, count: int | None) -> Image:
+    channels = image.channels if isinstance(image, Image) else network.channels
+    if isinstance(start, (str, os.PathLike)):
+        start = read_picture(start, channels)
     if isinstance(image, Image):
         if size is not None and size_pair("size", size) != image.size:
             raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
         built = image
     else:
-        picture = read_picture(start, network.channels) if isinstance(start, (str, os.PathLike)) else start
-        own = tuple(picture.shape[-2:]) if picture is not None else network.size or 224
+        own = tuple(start.shape[-2:]) if start is not None else network.size or 224
         make = chosen.image if image is None else image_class(image)
-        built = make(size=own if size is None else size_pair("size", size), channels=network.channels)
-        start = picture
+        built = make(size=own if size is None else size_pair("size", size), channels=channels)
     if start is not None:
-        picture = read_picture(start, built.channels) if isinstance(start, (str, os.PathLike)) else start
-        batch = picture if picture.ndim == 4 else picture[None]
+        batch = start if start.ndim == 4 else start[None]
+        built.allocate(count or built.count or len(batch))
         built.start_from(resize(batch, built.size).clamp(0, 1))
     return built
 
 
-def _result(model: FeatureVisualization, trainer: Trainer, chosen: Recipe, seconds: float, interrupted: bool) -> RenderResult:
+def _digest(pictures: Tensor) -> str:
+    """Return 16 hexadecimal digits that tell one start from another."""
+    return hashlib.sha256(to_uint8(pictures).cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, interrupted: bool) -> RenderResult:
     model.cpu()
     images = as_saved(model.images)
     scores = [float(score) for score in model.scores()]
-    origin = {"preset": chosen.name, "steps": trainer.global_step, "size": list(model.image.size)}
-    provenance = [model.provenance(index, score=score, **origin) for index, score in enumerate(scores)]
-    return RenderResult(images, scores, model.targets, provenance, seconds, interrupted)
+    provenance = [model.provenance(index, score=score, steps=trainer.global_step) for index, score in enumerate(scores)]
+    return RenderResult(images, scores, model.targets, provenance, seconds, interrupted, trainer.is_global_zero)

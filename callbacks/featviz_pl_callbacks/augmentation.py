@@ -58,7 +58,7 @@ class Augmentation(Callback):
             composed = Compose([transforms] if isinstance(transforms, Transform) else list(transforms))
         self.size = None if size is None else size_pair("size", size)
         if self.size is not None:
-            composed = Compose(composed._listed(), self.size)
+            composed = Compose(composed.listed(), self.size)
         self.views = Views(composed, suggested if views is None else whole_number("views", views), schedule)
 
     @override

@@ -37,7 +37,7 @@ class StopOnPlateau(Callback):
         self.every = whole_number("every", every)
         self.best, self.best_step = -math.inf, 0
         self._sum: Any = 0.0
-        self._read = 0
+        self._read = self._latest = 0
 
     @property
     def state_key(self) -> str:
@@ -46,25 +46,26 @@ class StopOnPlateau(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "sum": float(self._sum), "read": self._read}
+        return {"best": self.best, "best_step": self.best_step, "sum": float(self._sum), "read": self._read, "latest": self._latest}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best, self.best_step = state_dict["best"], state_dict["best_step"]
-        self._sum, self._read = state_dict["sum"], state_dict["read"]
+        self._sum, self._read, self._latest = state_dict["sum"], state_dict["read"], state_dict["latest"]
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         visualization(self, pl_module)
-        self.best, self.best_step, self._sum, self._read = -math.inf, 0, 0.0, 0
+        self.best, self.best_step, self._sum, self._read, self._latest = -math.inf, 0, 0.0, 0, 0
 
     @override
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         last = visualization(self, pl_module).last
-        if last is None:
-            return
-        self._sum, self._read = self._sum + last.scores.mean(), self._read + 1
         step = trainer.global_step
+        if last is None or step == self._latest:  # an accumulated step ends several batches
+            return
+        self._latest = step
+        self._sum, self._read = self._sum + last.scores.mean(), self._read + 1
         if self._read < self.every:
             return
         score = trainer.strategy.reduce(self._sum / self._read, reduce_op="mean")

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from typing_extensions import override
 
-from featviz_pl.io import contact_sheet, save_animation, save_png
+from featviz_pl.io import displayable, picture_names, save_animation, save_png, sheet, to_pillow
 from featviz_pl.module import FeatureVisualization
 from featviz_pl.numerics._checks import whole_number
 from featviz_pl_callbacks._support import visualization
@@ -95,9 +95,9 @@ class ImageSnapshot(Callback):
             module = visualization(self, pl_module)
             images = module.images
             name = f"step-{step:06d}.png"
-            save_png(_sheet(images), self.folder / name, module.provenance(target=_target(module), steps=step))
+            save_png(sheet(images), self.folder / name, module.sheet_provenance(steps=step))
             self._frames.append(name)
-            self._log_image(trainer, _sheet(images), step)
+            self._log_image(trainer, sheet(images), step)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,19 +106,18 @@ class ImageSnapshot(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.global_step > 0:
-            self._finish(trainer, visualization(self, pl_module))
+            self._finish(trainer, visualization(self, pl_module), failed=not isinstance(exception, KeyboardInterrupt))
 
-    def _finish(self, trainer: Trainer, module: FeatureVisualization) -> None:
+    def _finish(self, trainer: Trainer, module: FeatureVisualization, failed: bool = False) -> None:
         if not trainer.is_global_zero:
             return
         step, images = trainer.global_step, module.images
-        scores = module.scores().tolist()
-        whole = scores[0] if len(scores) == 1 else scores
-        save_png(_sheet(images), self.folder / "final.png", module.provenance(target=_target(module), steps=step, score=whole))
+        # A network that has just failed is not asked for a score: the pictures matter more.
+        scores = [None] * len(images) if failed else module.scores().tolist()
+        save_png(sheet(images), self.folder / "final.png", module.sheet_provenance(steps=step, score=scores))
         if len(images) > 1:
-            for index, image in enumerate(images):
-                name = f"final-{index:0{len(str(len(images) - 1))}d}.png"
-                save_png(image, self.folder / name, module.provenance(index, steps=step, score=scores[index]))
+            for index, name in enumerate(picture_names(module.targets)):
+                save_png(images[index], self.folder / f"final-{name}.png", module.provenance(index, steps=step, score=scores[index]))
         frames = [self.folder / name for name in [*self._frames, "final.png"] if (self.folder / name).is_file()]
         if self.animate and len(frames) > 1:
             save_animation(frames, self.folder / "animation.webp")
@@ -130,15 +129,6 @@ class ImageSnapshot(Callback):
             log_image = getattr(logger, "log_image", None)
             add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
             if log_image is not None:  # Weights & Biases
-                log_image("pictures", [image.float().cpu()], step=step - 1)
+                log_image("pictures", [to_pillow(image)], step=step - 1)
             elif add_image is not None:  # TensorBoard
-                add_image("pictures", image.float().cpu(), step - 1)
-
-
-def _sheet(images: Tensor) -> Tensor:
-    return images[0] if len(images) == 1 else contact_sheet(images)
-
-
-def _target(module: FeatureVisualization) -> str | list[str]:
-    targets = module.targets
-    return targets[0] if len(targets) == 1 else targets
+                add_image("pictures", displayable(image).float().cpu(), step - 1)

@@ -57,6 +57,8 @@ class Image(nn.Module, ABC):
         self.register_buffer("color_matrix", color_matrix(color, self.channels), persistent=False)
         self.register_buffer("initialized", torch.tensor(False))
         self.register_parameter("weight", None)
+        # Of weights that are not there yet: float32 at least, also where the program's default is less.
+        self._precision = torch.promote_types(torch.get_default_dtype(), torch.float32)
         if count is not None:
             self.allocate(count)
 
@@ -86,7 +88,7 @@ class Image(nn.Module, ABC):
         count = whole_number("count", count)
         if self.weight is None:
             device = self.initialized.device
-            self.weight = nn.Parameter(torch.zeros(count, *self.weight_shape(), device=device))
+            self.weight = nn.Parameter(torch.zeros(count, *self.weight_shape(), device=device, dtype=self._precision))
         elif len(self.weight) != count:
             raise ValueError(f"count: the image holds {len(self.weight)} pictures, but the objective asks for {count}")
 
@@ -106,7 +108,8 @@ class Image(nn.Module, ABC):
         if len(generators) != count:
             raise ValueError(f"generator: {len(generators)} generators do not fit {count} pictures")
         for weight, own in zip(self.weight, generators):
-            weight.copy_(torch.randn(weight.shape, generator=own) * self.deviation)
+            # The same numbers whatever the program's default precision is.
+            weight.copy_(torch.randn(weight.shape, generator=own, dtype=torch.float32) * self.deviation)
         self.initialized.fill_(True)
 
     @classmethod
@@ -176,6 +179,7 @@ class Image(nn.Module, ABC):
             return tensor.to(moved.device) if reduced and tensor.is_floating_point() else moved
 
         super()._apply(at_least_float32, recurse)  # type: ignore[no-untyped-call]
+        self._precision = at_least_float32(torch.empty(0, dtype=self._precision)).dtype
         return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:

@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
 
 
 class EmbeddedNetwork(nn.Module):
-    """Classify small photos into ten classes with a stem, six residual blocks and a linear layer.
+    """Classify small photos into ten classes with a stem, five residual blocks and a linear layer.
 
     Shape:
         (N, 3, H, W), standardised -> (N, classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -57,7 +58,7 @@ class FrozenNetwork:
         self.std = _per_channel("std", std, above=0.0)
         self.size = None if size is None else size_pair("size", size)
         self.classes = tuple(classes)
-        self.name = name if name is not None else type(module).__name__
+        self.name = name if name is not None else type(getattr(module, "_orig_mod", module)).__name__
 
     def shadow(self) -> Shadow:
         """Return a private copy of the structure that shares the weights: what a run works on."""
@@ -65,6 +66,9 @@ class FrozenNetwork:
 
     def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Read layers for pictures in [0, 1], stopping after the deepest one.
+
+        Maps are (N, C, H, W) whatever the network's own order of axes. Each call makes a new `shadow` and passes twice; for many
+        calls make the shadow once.
 
         Shape:
             images (N, C, H, W) -> one (N, …) for each layer
@@ -79,7 +83,7 @@ class FrozenNetwork:
         return self.shadow().activations(images, layers)
 
     def layers(self, size: int | Sequence[int] | None = None, channels: int | None = None) -> list[LayerInfo]:
-        """List every layer in the order in which it is first reached, with its shape and number of units.
+        """List every layer that is reached, in the order of their last calls, with its shape and number of units.
 
         Args:
             size: of the picture; the network's own, or 224, unless given.
@@ -104,9 +108,13 @@ class FrozenNetwork:
         digest = hashlib.sha256()
         for name, tensor in sorted(self.module.state_dict().items()):
             if isinstance(tensor, Tensor):
-                digest.update(name.encode())
+                digest.update(name.replace("_orig_mod.", "").encode())  # what torch.compile adds
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenNetwork:
+        """Share the guest: it never changes, and need not be held twice."""
+        return copy.copy(self)
 
     def __repr__(self) -> str:
         """Show the name and how pictures reach the network."""

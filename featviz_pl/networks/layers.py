@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from featviz_pl.networks.shadow import OUTPUT, Shadow
+from featviz_pl.networks.shadow import OUTPUT, LayerError, Shadow, first_tensor
 from featviz_pl.numerics.axes import unit_axis
 
 LARGEST_PROBE = 4096
@@ -27,22 +27,21 @@ class LayerInfo:
 
 def describe_layers(shadow: Shadow, size: tuple[int, int], channels: int) -> list[LayerInfo]:
     """List the layers that give a tensor in one pass over a grey picture, in order of their last call."""
-    found: dict[str, LayerInfo] = {}
+    reached: dict[str, str] = {}
 
-    def describe(name: str) -> Callable[..., None]:
+    def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, result: Any) -> None:
-            if isinstance(result, (tuple, list)):
-                result = next((part for part in result if isinstance(part, Tensor)), None)
-            if isinstance(result, Tensor) and result.ndim > 1:
-                shape = tuple(result.shape[1:])
-                found.pop(name, None)
-                found[name] = LayerInfo(name, type(module).__name__, shape, shape[unit_axis(shape)])
+            tensor = first_tensor(result)
+            reached.pop(name, None)
+            if tensor is not None and tensor.ndim > 1 and len(tensor) == 1:
+                reached[name] = type(module).__name__
 
         return hook
 
-    with shadow._hooked({name: describe(name) for name in shadow.layer_names}):
+    with shadow.hooked({name: note(name) for name in shadow.layer_names}):
         probe(shadow, (channels, *size), [OUTPUT])
-    return list(found.values())
+    shapes = probe(shadow, (channels, *size), list(reached))
+    return [LayerInfo(name, kind, shapes[name], shapes[name][unit_axis(shapes[name])]) for name, kind in reached.items()]
 
 
 def probe(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
@@ -56,7 +55,9 @@ def probe(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) 
         shadow.check_layer(layer)
     try:
         return _shapes(shadow, picture, layers)
-    except (RuntimeError, AssertionError, IndexError) as error:
+    except LayerError:
+        raise
+    except Exception as error:  # networks refuse a picture in many ways
         failure = error
     channels, size = picture[0], picture[1:]
     least = _least_size(shadow, channels, layers)
@@ -68,25 +69,41 @@ def probe(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) 
         shadow.only_size = shadow.size
         try:
             return _shapes(shadow, picture, layers)
-        except (RuntimeError, AssertionError, IndexError):
+        except Exception:
             shadow.only_size = None
-    raise ValueError(f"network: its forward fails on a picture of shape {picture}: {_first_line(failure)}") from failure
+    raise ValueError(
+        f"network: its forward fails on a picture of shape {picture}: {_first_line(failure)}{_hint(shadow, failure)}"
+    ) from failure
+
+
+def _hint(shadow: Shadow, failure: Exception) -> str:
+    """Name mean or std where they decided the number of channels, and channels are what is wrong."""
+    for name, values in (("mean", shadow.mean), ("std", shadow.std)):
+        if values is not None and len(values) > 1 and "channel" in str(failure):
+            return f"; {name} has {len(values)} values"
+    return ""
 
 
 def _shapes(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
     reference = next(shadow.module.parameters(), torch.empty(0))
-    image = torch.full((1, *picture), 0.5, device=reference.device)
     with torch.inference_mode(False), torch.enable_grad():
+        image = torch.full((1, *picture), 0.5, device=reference.device)
         read = shadow.activations(image.requires_grad_(True), layers)
-    return {layer: tuple(value.shape[1:]) for layer, value in read.items()}
+    shapes = {layer: tuple(value.shape[1:]) for layer, value in read.items()}
+    for layer, shape in shapes.items():
+        if 0 in shape:
+            raise RuntimeError(f"nothing is left of the picture at {layer!r}, whose shape is {shape}")
+    return shapes
 
 
 def _works(shadow: Shadow, channels: int, side: int, layers: Sequence[str]) -> bool:
     try:
-        shapes = _shapes(shadow, (channels, side, side), layers)
-    except (RuntimeError, AssertionError, IndexError):
+        _shapes(shadow, (channels, side, side), layers)
+    except LayerError:
+        raise
+    except Exception:
         return False
-    return all(0 not in shape for shape in shapes.values())
+    return True
 
 
 def _least_size(shadow: Shadow, channels: int, layers: Sequence[str]) -> int | None:

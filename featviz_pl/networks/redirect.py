@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class _RedirectedRectifier(torch.autograd.Function):
-    """Rectify; in the backward pass keep, for inputs that are off, the part of the gradient that turns them on."""
+    """Rectify; samples to whose inputs no gradient would pass get the part of it that turns inputs on."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float | None) -> Tensor:
@@ -25,31 +25,53 @@ class _RedirectedRectifier(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (x,), (gradient,) = ctx.saved_tensors, gradients
         low, high = ctx.bounds
+        closed = x <= low if high is None else (x <= low) | (x >= high)
+        usual = gradient.masked_fill(closed, 0.0)
         # The loss falls along -gradient: below the lower bound a negative gradient pushes the input up, back into the open range.
         blocked = (x < low) & (gradient > 0)
         if high is not None:
             blocked = blocked | ((x > high) & (gradient < 0))
-        return gradient.masked_fill(blocked, 0.0), None, None
+        dead = (usual.reshape(len(usual), -1) == 0).all(1).view(-1, *[1] * (x.ndim - 1))
+        return torch.where(dead, gradient.masked_fill(blocked, 0.0), usual), None, None
 
 
-def _relu(x: Tensor, *_: Any, **__: Any) -> Any:
-    return _RedirectedRectifier.apply(x, 0.0, None)
+class _RedirectedRectifierInPlace(_RedirectedRectifier):
+    """Write the result over the input, for callers that go on with the input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float | None) -> Tensor:
+        ctx.save_for_backward(x.clone())
+        ctx.bounds = low, high
+        ctx.mark_dirty(x)
+        return x.clamp_(low, high)
 
 
-def _relu6(x: Tensor, *_: Any, **__: Any) -> Any:
-    return _RedirectedRectifier.apply(x, 0.0, 6.0)
+def _rectified(x: Tensor, low: float, high: float | None, inplace: bool) -> Any:
+    return (_RedirectedRectifierInPlace if inplace else _RedirectedRectifier).apply(x, low, high)
 
 
-def _hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:
-    return _RedirectedRectifier.apply(x, min_val, max_val)
+def _relu(input: Tensor, inplace: bool = False) -> Any:  # noqa: A002 - torch's name, and callers use it
+    return _rectified(input, 0.0, None, inplace)
+
+
+def _relu_(input: Tensor) -> Any:  # noqa: A002
+    return _rectified(input, 0.0, None, True)
+
+
+def _relu6(input: Tensor, inplace: bool = False) -> Any:  # noqa: A002
+    return _rectified(input, 0.0, 6.0, inplace)
+
+
+def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Any:  # noqa: A002
+    return _rectified(input, min_val, max_val, inplace)
 
 
 _RULES: Mapping[Any, Callable[..., Any]] = {
     functional.relu: _relu,
     torch.relu: _relu,
-    torch.relu_: _relu,
+    torch.relu_: _relu_,
     Tensor.relu: _relu,
-    Tensor.relu_: _relu,
+    Tensor.relu_: _relu_,
     functional.relu6: _relu6,
     functional.hardtanh: _hardtanh,
 }
@@ -67,9 +89,9 @@ class _Redirect(TorchFunctionMode):
 def redirected_relu() -> Iterator[None]:
     """Let rectifiers that are off pass the gradient that would turn them on, inside this context and on any network.
 
-    For x < 0, ``d loss / d x`` is kept where it is negative (a step against it raises x) and dropped where it is positive; ReLU6
-    and hard tanh treat their upper bound likewise. The forward pass is unchanged. Lucid applies it in the first 16 steps to
-    samples whose gradient would be zero altogether; the run does the same with the whole gradient of a picture.
+    Only in samples where a rectifier would pass no gradient at all: there, for x < 0, ``d loss / d x`` is kept where it is negative
+    (a step against it raises x) and dropped where it is positive; ReLU6 and hard tanh treat their upper bound likewise. The forward
+    pass is unchanged. As Lucid does, the run uses it in the first 16 steps, and only for pictures whose whole gradient is zero.
 
     Example:
         >>> x = torch.tensor([-1.0], requires_grad=True)

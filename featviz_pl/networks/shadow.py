@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -31,12 +31,15 @@ class Shadow:
     def __init__(
         self, module: nn.Module, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, size: tuple[int, int] | None
     ) -> None:
-        self.module = _shared_copy(module)
+        with torch.inference_mode(False):  # a shadow made during a validation must also serve a training
+            self.module = _shared_copy(module)
         self.mean, self.std, self.size = mean, std, size
         self.only_size: tuple[int, int] | None = None  # set for networks that accept one size only
-        self._modules = dict(self.module.named_modules())
-        self._modules[OUTPUT] = self.module
+        self._modules = dict(self.module.named_modules(remove_duplicate=False))
+        self._modules[OUTPUT] = self.module  # also where a submodule has this name
         self._modules.pop("", None)
+        self._constants: dict[str, Tensor] = {}  # mean and std where the pictures are
+        self._channels_last: set[str] = set()  # layers whose maps are (H, W, C)
         self._calls: dict[tuple[str, ...], dict[str, int]] = {}  # how often each layer runs in one pass
         self._overwritten: set[str] = set()
 
@@ -48,7 +51,7 @@ class Shadow:
     def check_layer(self, layer: str) -> None:
         """Raise an error that lists near names when there is no such layer."""
         if layer not in self._modules:
-            raise ValueError(f"layer: the network has no layer {layer!r}; {near(layer, self.layer_names)}")
+            raise LayerError(f"layer: the network has no layer {layer!r}; {near(layer, self.layer_names)}")
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast the private copy; the guest keeps its own."""
@@ -62,16 +65,27 @@ class Shadow:
         ready = self._at_the_door(images)
         if wanted not in self._calls:
             self._calls[wanted] = self._count_calls(ready, wanted)
-        return self._read(ready, wanted, self._calls[wanted])
+        read = self._read(ready, wanted, self._calls[wanted])
+        for layer, value in read.items():
+            if value.ndim == 0 or len(value) != len(images):
+                raise LayerError(
+                    f"layer: the first axis of {layer!r} is not the batch: {len(images)} pictures gave {tuple(value.shape)}; choose another"
+                )
+            if layer in self._channels_last:
+                read[layer] = value.movedim(3, 1)
+        return read
 
     def _at_the_door(self, images: Tensor) -> Tensor:
         """Standardise, resize where the network accepts one size only, and use the network's precision and layout."""
         if self.only_size is not None:
             images = resize(images, self.only_size)
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) not in (1, images.shape[1]):  # broadcasting would invent or merge channels
+                raise LayerError(f"channels: pictures have {images.shape[1]}, but the network's {name} has {len(values)} values")
         if self.mean is not None:
-            images = images - images.new_tensor(self.mean).view(-1, 1, 1)
+            images = images - self._constant("mean", self.mean, images)
         if self.std is not None:
-            images = images / images.new_tensor(self.std).view(-1, 1, 1)
+            images = images / self._constant("std", self.std, images)
         weight = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         if weight is not None:
             if weight.device != images.device:
@@ -79,23 +93,59 @@ class Shadow:
             images = images.to(weight.dtype)
         return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
+    def _constant(self, name: str, values: tuple[float, ...], like: Tensor) -> Tensor:
+        held = self._constants.get(name)
+        if held is None or held.device != like.device or held.dtype != like.dtype:
+            held = self._constants[name] = like.new_tensor(values).view(-1, 1, 1)
+        return held
+
     def _count_calls(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, int]:
-        """Run one whole pass and count how often each wanted layer is reached."""
+        """Run one whole pass, count how often each wanted layer is reached, and tell maps (H, W, C) from maps (C, H, W).
+
+        The picture is made square for this, so that the axes of a map which are equal are those of space.
+        """
         calls = dict.fromkeys(wanted, 0)
+        undecided: set[str] = set()  # as many channels as rows and columns
+        side = max(ready.shape[-2:])
+        picture = ready[:1] if ready.shape[-2] == ready.shape[-1] else resize(ready[:1].float(), (side, side)).to(ready.dtype)
 
         def count(layer: str) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: Any, result: Any) -> None:
                 calls[layer] += 1
+                tensor = first_tensor(result)
+                if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]:
+                    (undecided if tensor.shape[2] == tensor.shape[3] else self._channels_last).add(layer)
 
             return hook
 
-        with self._hooked({layer: count(layer) for layer in wanted}):
+        with self.hooked({layer: count(layer) for layer in wanted}):
             # One picture is enough, and with its gradient: fused inference paths, which skip layers, are for passes without.
-            self.module(ready[:1].detach().requires_grad_(True))
+            try:
+                self.module(picture.detach().requires_grad_(True))
+            except Exception:
+                if not all(calls.values()):
+                    raise
+                # What fails lies behind every wanted layer, such as a head that takes another size: no pass will get there.
         for layer, times in calls.items():
             if not times:
-                raise ValueError(f"layer: {layer!r} exists but is never run by the network's forward; choose another")
+                raise LayerError(f"layer: {layer!r} exists but is never run by the network's forward; choose another")
+        if undecided:
+            self._decide(undecided, resize(picture.float(), (2 * side, 2 * side)).to(picture.dtype))
         return calls
+
+    def _decide(self, undecided: set[str], picture: Tensor) -> None:
+        """Tell maps (H, W, C) from maps (C, H, W) by a picture of another size; channels stay as many as they were."""
+
+        def look(layer: str) -> Callable[..., None]:
+            def hook(module: nn.Module, inputs: Any, result: Any) -> None:
+                tensor = first_tensor(result)
+                if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2] != tensor.shape[3]:
+                    self._channels_last.add(layer)
+
+            return hook
+
+        with self.hooked({layer: look(layer) for layer in undecided}), suppress(Exception):  # a network may take one size only
+            self.module(picture.detach().requires_grad_(True))
 
     def _read(self, ready: Tensor, wanted: tuple[str, ...], calls: dict[str, int]) -> dict[str, Tensor]:
         left = dict(calls)
@@ -107,26 +157,27 @@ class Shadow:
                 left[layer] -= 1
                 if left[layer] == 0:
                     tensor = _tensor_in(layer, result)
-                    results[layer] = tensor.clone() if layer in self._overwritten else tensor
-                    versions[layer] = results[layer]._version
+                    results[layer] = tensor.clone() if layer in self._overwritten or tensor.is_inference() else tensor
+                    versions[layer] = _version(results[layer])
                     if len(results) == len(wanted):
                         raise _Reached
 
             return hook
 
-        with self._hooked({layer: keep(layer) for layer in wanted}), suppress(_Reached):
+        with self.hooked({layer: keep(layer) for layer in wanted}), suppress(_Reached):
             self.module(ready)
         for layer in wanted:
             if layer not in results:
-                raise ValueError(f"layer: {layer!r} ran in the first pass but not in this one; the network's path depends on its input")
-        overwritten = {layer for layer, tensor in results.items() if tensor._version != versions[layer]}
+                raise LayerError(f"layer: {layer!r} ran in the first pass but not in this one; the network's path depends on its input")
+        overwritten = {layer for layer, tensor in results.items() if _version(tensor) != versions[layer]}
         if overwritten:  # by an operation in place that follows the layer: from now on keep copies
             self._overwritten |= overwritten
             return self._read(ready, wanted, calls)
         return results
 
     @contextmanager
-    def _hooked(self, hooks: dict[str, Callable[..., None]]) -> Iterator[None]:
+    def hooked(self, hooks: dict[str, Callable[..., None]]) -> Iterator[None]:
+        """Hook layers of the private copy for the duration of the context."""
         handles = [self._modules[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
         try:
             yield
@@ -135,24 +186,52 @@ class Shadow:
                 handle.remove()
 
 
-class _Reached(Exception):  # noqa: N818 - control flow, not an error
+class LayerError(ValueError):
+    """Say that a layer, or the pictures for it, cannot work: a user's mistake, not a failure of the network."""
+
+
+class _Reached(BaseException):
     """Ends a forward pass at the deepest layer."""
 
 
 def _tensor_in(layer: str, value: Any) -> Tensor:
-    """Return the tensor of a layer's result: itself, or the first one in a tuple, list or dict."""
+    """Return the tensor of a layer's result, or raise."""
+    tensor = first_tensor(value)
+    if tensor is None:
+        raise LayerError(f"layer: the output of {layer!r} holds no tensor, but {type(value).__name__}; choose a layer that gives one")
+    return tensor
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """Return the value if it is a tensor, or the first tensor of a tuple, list or mapping, or None."""
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, (tuple, list)) or hasattr(value, "values"):
-        parts = value if isinstance(value, (tuple, list)) else value.values()
-        for part in parts:
-            if isinstance(part, Tensor):
-                return part
-    raise ValueError(f"layer: the output of {layer!r} holds no tensor, but {type(value).__name__}; choose a layer that gives one")
+    parts = value if isinstance(value, (tuple, list)) else value.values() if isinstance(value, Mapping) else ()
+    return next((part for part in parts if isinstance(part, Tensor)), None)
+
+
+def _version(tensor: Tensor) -> int:
+    """Count the writes into a tensor; in inference mode they are not counted, and layers are read as copies instead."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _tensors_within(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors of nested containers."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple, set)):
+        for part in value:
+            yield from _tensors_within(part)
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _tensors_within(part)
 
 
 def _shared_copy(module: nn.Module) -> nn.Module:
-    """Copy the structure; parameters and buffers are detached and share storage until a layout or precision asks for a copy."""
+    """Copy the structure; detached parameters share storage until a layout or precision asks for a copy.
+
+    Buffers are copied: a forward may write into them, even in evaluation mode.
+    """
     memo: dict[int, Any] = {}
     for part in module.modules():
         for parameter in part._parameters.values():
@@ -160,14 +239,18 @@ def _shared_copy(module: nn.Module) -> nn.Module:
                 memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
         for buffer in part._buffers.values():
             if buffer is not None:
-                memo[id(buffer)] = buffer.detach()
-        for value in vars(part).values():
-            if isinstance(value, Tensor):  # derived weights of parametrizations, cached activations
-                memo[id(value)] = value.detach()
+                memo[id(buffer)] = buffer.detach().clone()
+        for name, value in vars(part).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                for tensor in _tensors_within(value):  # derived weights of parametrizations, kept activations and losses
+                    memo.setdefault(id(tensor), tensor.detach())
         for name in ("_trainer", "_fabric"):  # a LightningModule in the middle of its own training
             if vars(part).get(name) is not None:
                 memo[id(vars(part)[name])] = None
-    copied = copy.deepcopy(_unwrapped(module), memo)
+    try:
+        copied = copy.deepcopy(_unwrapped(module), dict(memo))
+    except Exception:  # a lock, a file, an engine among the attributes or hooks: share what cannot be copied
+        copied = copy.deepcopy(_unwrapped(module), memo | _uncopyable(module, memo))
     _unwrap_children(copied)
     copied.eval().requires_grad_(False)
     for part in copied.modules():
@@ -176,6 +259,23 @@ def _shared_copy(module: nn.Module) -> nn.Module:
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)
     return copied
+
+
+def _uncopyable(module: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
+    """Return the attributes and hooks that cannot be copied, to be shared."""
+    shared: dict[int, Any] = {}
+    for functions in (False, True):  # a hook that is a method of the network can be copied once its attributes can
+        for part in module.modules():
+            for name, held in vars(part).items():
+                if name in ("_parameters", "_buffers", "_modules"):
+                    continue
+                for value in held.values() if isinstance(held, dict) else [held]:
+                    if callable(value) is functions:
+                        try:
+                            copy.deepcopy(value, memo | shared)
+                        except Exception:
+                            shared[id(value)] = value
+    return shared
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        if "Unsupported global" in str(error) or "WeightsUnpickler" in str(error):
+        said = str(error)
+        if "unsupported global" in said.lower() or ("WeightsUnpickler" in said and "Unsupported operand" not in said):
             reason = "it holds objects besides tensors, which are not read for safety; save module.state_dict() alone"
         else:
             reason = "it is truncated or no file of torch.save"
@@ -58,7 +60,10 @@ def load_weights(module: nn.Module, weights: str | Path | Mapping[str, Tensor], 
     problems = _listing("missing", missing) + _listing("unexpected", surplus) + _listing("of another shape", shapes)
     if problems:
         raise ValueError(f"weights: {label!r} does not fit {type(module).__name__}: {'; '.join(problems)}")
-    module.load_state_dict(tensors, strict=False)
+    state: OrderedDict[str, Tensor] = OrderedDict(tensors)
+    # Some networks read their version there, and refuse to load without; what fits key by key is of the present version.
+    state._metadata = getattr(wanted, "_metadata", {})  # type: ignore[attr-defined]
+    module.load_state_dict(state, strict=False)
 
 
 def _without_prefix(tensors: dict[str, Tensor], wanted: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,6 +24,12 @@ from featviz_pl.numerics._checks import unknown
 EMBEDDED = "embedded"
 # Builders that otherwise warn about, or spend a minute on, an initialisation that random weights do not need.
 _QUIET_BUILDS: dict[str, dict[str, Any]] = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
+# Names of older releases that torchvision's published files still hold, and today's.
+_OLD_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\."), r"\1\2."),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
 
 
 def network_names() -> list[str]:
@@ -100,8 +108,10 @@ def _from_factory(name: str, weights: str) -> FrozenNetwork:
             factory: Any = importlib.import_module(where)
             for part in attribute.split("."):
                 factory = getattr(factory, part)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise ValueError(f"network: cannot import {name!r} ({error}); use package.module:factory") from error
+        if callable(factory) and not isinstance(factory, nn.Module):
+            _require_no_arguments(name, factory)
         with _own_random_numbers():
             made = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
     if not isinstance(made, (nn.Module, FrozenNetwork)):
@@ -110,6 +120,17 @@ def _from_factory(name: str, weights: str) -> FrozenNetwork:
     if weights not in ("DEFAULT", "none"):
         load_weights(frozen.module, weights)
     return frozen
+
+
+def _require_no_arguments(name: str, factory: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # written in C, without one
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise ValueError(f"network: {name!r} cannot be called without arguments ({error})") from error
 
 
 def _from_torchvision(name: str, weights: str) -> FrozenNetwork:
@@ -127,16 +148,26 @@ def _from_torchvision(name: str, weights: str) -> FrozenNetwork:
         if not os.path.exists(weights) and not os.path.dirname(weights) and "." not in weights:
             raise unknown("weights", f"weights of {name}", weights, [*enum.__members__, "none", "or a file"])
         tensors = read_tensors(weights)
+    if tensors is not None:
+        tensors = {_todays_name(key): value for key, value in tensors.items()}
     builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(name)
     extra = dict(_QUIET_BUILDS.get(name, {}))
     if extra and tensors is not None:
         extra |= {"transform_input": True, "aux_logits": any("aux" in key.lower() for key in tensors)}
+    if name.startswith("vit_"):  # built for the one size that its weights accept
+        extra["image_size"] = described.meta["min_size"][0]
     with _own_random_numbers():
         module = builder(weights=None, **extra)
     if tensors is not None:
         load_weights(module, tensors, source=weights)
     preprocessing = described.transforms()
     return FrozenNetwork(module, preprocessing.mean, preprocessing.std, preprocessing.crop_size[0], described.meta["categories"], name)
+
+
+def _todays_name(key: str) -> str:
+    for pattern, replacement in _OLD_NAMES:
+        key = pattern.sub(replacement, key)
+    return key
 
 
 def _download(name: str, weights: Any) -> dict[str, torch.Tensor]:

@@ -34,14 +34,15 @@ def whole_number(argument: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def finite_number(argument: str, value: Any, least: float = -math.inf, above: float = -math.inf) -> float:
-    """Return a finite number of at least `least` and above `above`, or raise."""
+def finite_number(argument: str, value: Any, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> float:
+    """Return a finite number of at least `least`, above `above` and at most `most`, or raise."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{argument} must be a number, got {value!r}")
     number = float(value)
-    if not math.isfinite(number) or number < least or number <= above:
-        bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}" if least > -math.inf else "finite"
-        raise ValueError(f"{argument} must be {bound}, got {value!r}")
+    if not math.isfinite(number) or number < least or number <= above or number > most:
+        lower = f"above {above:g}" if above > -math.inf else f"at least {least:g}" if least > -math.inf else ""
+        bounds = [bound for bound in (lower, f"at most {most:g}" if most < math.inf else "") if bound]
+        raise ValueError(f"{argument} must be {' and '.join(bounds) or 'finite'}, got {value!r}")
     return number
 
 

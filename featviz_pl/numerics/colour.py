@@ -49,7 +49,7 @@ def color_matrix(color: Any, channels: int) -> Tensor | None:
             return None
         if color not in ("auto", "imagenet"):
             raise ValueError(f"color: unknown colour space {color!r}; use 'auto', 'imagenet', 'none' or a {channels} x {channels} matrix")
-        matrix = normalized_colour_root(torch.tensor(IMAGENET_COLOUR_ROOT))
+        matrix = normalized_colour_root(torch.tensor(IMAGENET_COLOUR_ROOT, dtype=torch.float32))
     elif color is None:
         return None
     else:

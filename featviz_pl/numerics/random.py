@@ -29,7 +29,8 @@ def mix(*keys: Key) -> int:
     state = 0x9E3779B97F4A7C15
     for key in keys:
         number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") if isinstance(key, str) else key
-        state = ((state ^ (number & _MASK)) * 0xBF58476D1CE4E5B9) & _MASK
+        state ^= number & _MASK
+        state = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & _MASK
         state ^= state >> 27
         state = (state * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31

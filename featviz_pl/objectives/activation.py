@@ -63,7 +63,8 @@ class Layer(LayerTerm):
 
     def score(self, seen: Observation) -> Tensor:
         """Average over everything but pictures and views."""
-        return self.read(seen).flatten(2).mean(2)
+        activation = self.read(seen)
+        return activation.reshape(*activation.shape[:2], -1).mean(2)
 
 
 class DeepDream(LayerTerm):
@@ -86,7 +87,8 @@ class DeepDream(LayerTerm):
 
     def score(self, seen: Observation) -> Tensor:
         """Average the squares over everything but pictures and views."""
-        return self.read(seen).flatten(2).square().mean(2)
+        activation = self.read(seen)
+        return activation.reshape(*activation.shape[:2], -1).square().mean(2)
 
 
 class Channel(LayerTerm):

@@ -69,7 +69,7 @@ class Objective(nn.Module, ABC):
     def targets(self, count: int) -> list[str]:
         """Return a name for each picture: what its terms look for, in the shorthand of targets where there is one."""
         named = [term.target_names(count) for term in self.terms() if term.term_sources()]
-        return [" + ".join(dict.fromkeys(names)) for names in zip(*named)] if named else [repr(self)] * count
+        return [" & ".join(dict.fromkeys(names)) for names in zip(*named)] if named else [repr(self)] * count
 
     def __add__(self, other: Objective | float) -> Objective:
         return Sum([self, as_objective(other)])
@@ -165,8 +165,8 @@ class Constant(Objective):
         return torch.full((len(seen.pictures), 1), self.value, dtype=precision, device=seen.pictures.device)
 
     def formula(self) -> str:
-        """Return the number as Python prints it."""
-        return f"{self.value:g}"
+        """Return the number, exactly."""
+        return number_formula(self.value)
 
 
 class Sum(Objective):
@@ -283,6 +283,17 @@ def as_objective(value: Objective | float) -> Objective:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Constant(value)
     raise TypeError(f"an objective goes together with objectives and numbers, not with {type(value).__name__} ({value!r})")
+
+
+def number_formula(value: float) -> str:
+    """Write a number as briefly as is exact.
+
+    Example:
+        >>> number_formula(2.0), number_formula(1e-4), number_formula(1234567.0)
+        ('2', '0.0001', '1234567.0')
+    """
+    brief = f"{value:g}"
+    return brief if float(brief) == value else repr(value)
 
 
 def _bracketed(node: Objective) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from featviz_pl.numerics._checks import finite_number
-from featviz_pl.objectives.base import Term
+from featviz_pl.objectives.base import Term, number_formula
 from featviz_pl.objectives.needs import Observation
 
 
@@ -42,7 +42,7 @@ class TotalVariation(Term):
 
     def formula(self) -> str:
         """Return the constructor."""
-        return "TotalVariation()" if self.power == 1 else f"TotalVariation(power={self.power:g})"
+        return "TotalVariation()" if self.power == 1 else f"TotalVariation(power={number_formula(self.power)})"
 
 
 class L1(Term):
@@ -70,7 +70,7 @@ class L1(Term):
 
     def formula(self) -> str:
         """Return the constructor."""
-        return f"{type(self).__name__}({self.center:g})" if self.center else f"{type(self).__name__}()"
+        return f"{type(self).__name__}({number_formula(self.center)})" if self.center else f"{type(self).__name__}()"
 
 
 class L2(L1):

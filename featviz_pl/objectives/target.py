@@ -31,7 +31,7 @@ def parse_target(target: str) -> Objective:
     if not isinstance(target, str) or not target.strip():
         raise ValueError(f"target: {target!r} does not parse; forms: {FORMS}")
     layer, colon, units = (part.strip() for part in target.partition(":"))
-    if not layer or " " in layer or (colon and not units):
+    if not layer or re.search(r"\s", layer) or (colon and not units):
         raise _unparsed(target)
     if not colon:
         return DeepDream(layer)

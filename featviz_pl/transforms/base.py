@@ -31,6 +31,10 @@ class Transform(nn.Module, ABC):
         """Return the parameters scaled towards those of no change: 0 is none, 1 is as drawn."""
         return parameters
 
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the (height, width) of the view of a picture of this size."""
+        return size
+
     def forward(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Apply a fresh draw, one for each picture."""
         view: Tensor = self.apply(image, self.sample(generator, len(image)))

@@ -45,33 +45,49 @@ class Compose(Transform):
 
     def sample(self, generator: torch.Generator, n: int) -> tuple[Any, ...]:
         """Draw for each transform in turn."""
-        return tuple(transform.sample(generator, n) for transform in self._listed())
+        return tuple(transform.sample(generator, n) for transform in self.listed())
 
     def weaken(self, parameters: tuple[Any, ...], strength: float) -> tuple[Any, ...]:
         """Weaken each."""
-        return tuple(transform.weaken(own, strength) for transform, own in zip(self._listed(), parameters))
+        return tuple(transform.weaken(own, strength) for transform, own in zip(self.listed(), parameters))
+
+    def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return the fixed size where there is one."""
+        return self.size or size
 
     def apply(self, image: Tensor, parameters: tuple[Any, ...]) -> Tensor:  # type: ignore[override]
-        """Apply each transform with its own parameters; resize in the first sampling."""
-        steps = list(zip(self._listed(), parameters))
-        size = self.size or (int(image.shape[-2]), int(image.shape[-1]))
+        """Apply each transform with its own parameters; resize in the first sampling.
+
+        Where there are several draws for each picture, they follow one another, and the picture is repeated as late as can be.
+        """
+        steps = list(zip(self.listed(), parameters))
+        draws = _length(parameters) if steps else len(image)
+        size = self.output_size((int(image.shape[-2]), int(image.shape[-1])))
         for geometric, group in groupby(steps, key=lambda step: isinstance(step[0], GeometricTransform)):
             if geometric:
-                image = self._warp(image, list(group), size)
+                image = self._warp(image, list(group), size, draws)
             else:
+                image = _repeated(image, draws)
                 for transform, own in group:
                     image = transform.apply(image, own)
-        return image if tuple(image.shape[-2:]) == size else self._warp(image, [], size)
+        return image if tuple(image.shape[-2:]) == size else self._warp(image, [], size, draws)
 
-    def _listed(self) -> list[Transform]:
+    def listed(self) -> list[Transform]:
+        """Return the transforms in their order."""
         return [transform for transform in self.transforms if isinstance(transform, Transform)]
 
+    def __repr__(self) -> str:
+        """Return the constructor, in one line."""
+        size = "" if self.size is None else f", size={self.size}"
+        return f"Compose([{', '.join(map(repr, self.transforms))}]{size})"
+
     @staticmethod
-    def _warp(image: Tensor, steps: list[tuple[Transform, Any]], size: tuple[int, int]) -> Tensor:
+    def _warp(image: Tensor, steps: list[tuple[Transform, Any]], size: tuple[int, int], draws: int) -> Tensor:
         zoom_y, zoom_x = image.shape[-2] / size[0], image.shape[-1] / size[1]
-        # Coordinates need float32 even where the network runs in less.
+        # Coordinates need float32, and `affine_sample` takes the picture's precision: views are seen in float32 at least.
         precision = torch.promote_types(image.dtype, torch.float32)
-        total = identity(len(image), torch.empty((), dtype=precision, device=image.device))
+        image = image.to(precision)
+        total = identity(draws, torch.empty((), dtype=precision, device=image.device))
         shrink, pad, fill = max(1.0, zoom_x, zoom_y), None, None
         for transform, own in steps:
             assert isinstance(transform, GeometricTransform)
@@ -81,9 +97,17 @@ class Compose(Transform):
             if isinstance(transform, Pad):
                 pad, fill = transform, own
         total = total * total.new_tensor([zoom_x, zoom_y, 1.0])
-        image = antialias(image, shrink)
+        image = _repeated(antialias(image, shrink), draws)
         if pad is None:
             return affine_sample(image, total, size)
         if pad.mode == "reflect":
             return affine_sample(image, total, size, reach=pad.pixels)
         return affine_sample(image, total, size, "constant", fill)
+
+
+def _repeated(image: Tensor, draws: int) -> Tensor:
+    return image if len(image) == draws else image.repeat_interleave(draws // len(image), dim=0)
+
+
+def _length(parameters: Any) -> int:
+    return _length(parameters[0]) if isinstance(parameters, tuple) else len(parameters)

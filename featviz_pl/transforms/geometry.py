@@ -15,7 +15,7 @@ from featviz_pl.transforms.base import GeometricTransform, identity
 
 def choose(values: Sequence[float], generator: torch.Generator, n: int) -> Tensor:
     """Draw n values uniformly from a list (n,)."""
-    return torch.tensor(values)[torch.randint(len(values), (n,), generator=generator)]
+    return torch.tensor(values, dtype=torch.float32)[torch.randint(len(values), (n,), generator=generator)]
 
 
 def _choices(argument: str, values: float | Sequence[float], above: float = -math.inf) -> tuple[float, ...]:
@@ -179,13 +179,13 @@ class Pad(GeometricTransform):
         if mode not in ("reflect", "constant", "grey"):
             raise unknown("mode", "border", str(mode), ["reflect", "constant", "grey"])
         self.mode = mode
-        self.value = finite_number("value", value)
+        self.value = finite_number("value", value, least=0.0, most=1.0)
 
     def sample(self, generator: torch.Generator, n: int) -> Tensor:
         """Draw n greys, or repeat the value."""
         if self.mode == "grey":
-            return torch.rand(n, generator=generator)
-        return torch.full((n,), self.value)
+            return torch.rand(n, generator=generator, dtype=torch.float32)
+        return torch.full((n,), self.value, dtype=torch.float32)
 
     def matrix(self, parameters: Tensor) -> Tensor:
         """Move nothing."""

@@ -16,7 +16,7 @@ def lucid() -> Compose:
     not at all, jitter by 4. Lucid's jitters are random crops: here shifts of the same range.
 
     Example:
-        >>> lucid()._listed()[1]
+        >>> lucid().listed()[1]
         Jitter(4)
 
     Reference:
@@ -34,7 +34,7 @@ def article() -> Compose:
     0.95, 0.975, 1, 1.025 and 1.05; four of them at a time.
 
     Example:
-        >>> article()._listed()[2]
+        >>> article().listed()[2]
         Rotate([-4, -3.5, -3, 3, 3.5, 4; 17 values])
     """
     degrees = [half / 2 for half in range(-8, 9)]

@@ -77,7 +77,7 @@ class WarmUp(Schedule):
     """
 
     def __init__(self, share: float = 0.1) -> None:
-        self.share = finite_number("share", share, above=0.0)
+        self.share = finite_number("share", share, above=0.0, most=1.0)
 
     def strength(self, progress: float) -> float:
         """Return the height of the ramp."""

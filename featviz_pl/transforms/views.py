@@ -11,6 +11,7 @@ from torch import Tensor
 from featviz_pl.numerics._checks import whole_number
 from featviz_pl.numerics.random import generator_for
 from featviz_pl.transforms.base import Transform
+from featviz_pl.transforms.compose import Compose
 from featviz_pl.transforms.schedule import Schedule, schedule_named
 
 
@@ -29,7 +30,7 @@ class Views:
         schedule: strength of the views over the run; None is full strength throughout.
 
     Example:
-        >>> from featviz_pl.transforms import Compose, Jitter
+        >>> from featviz_pl.transforms import Jitter
         >>> views = Views(Compose([Jitter(2)]), count=4)
         >>> drawn = views.sample(seed=0, step=0, keys=[7, 8])
         >>> views.apply(torch.rand(2, 3, 8, 8), drawn, progress=0.0).shape
@@ -39,7 +40,7 @@ class Views:
     def __init__(self, transforms: Transform, count: int = 1, schedule: str | Schedule | None = None) -> None:
         if not isinstance(transforms, Transform):
             raise TypeError(f"transforms must be a transform, got {type(transforms).__name__}")
-        self.transforms = transforms
+        self.transforms = transforms if isinstance(transforms, Compose) else Compose([transforms])
         self.count = whole_number("views", count)
         self.schedule = schedule_named(schedule)
 
@@ -51,11 +52,9 @@ class Views:
 
     def apply(self, images: Tensor, parameters: Any, progress: float) -> Tensor:
         """Show every picture through its own parameters, at the strength of this progress in [0, 1]."""
-        drawn = _length(parameters)
         if self.schedule is not None:
             parameters = self.transforms.weaken(parameters, self.schedule.strength(progress))
-        repeated = images[:, None].expand(-1, drawn // len(images), -1, -1, -1)
-        seen: Tensor = self.transforms.apply(repeated.flatten(0, 1), parameters)
+        seen: Tensor = self.transforms.apply(images, parameters)
         return seen.view(len(images), -1, *seen.shape[1:])
 
     def __repr__(self) -> str:
@@ -67,7 +66,3 @@ def _concatenated(draws: list[Any]) -> Any:
     if isinstance(draws[0], tuple):
         return tuple(_concatenated(list(parts)) for parts in zip(*draws))
     return torch.cat(draws)
-
-
-def _length(parameters: Any) -> int:
-    return _length(parameters[0]) if isinstance(parameters, tuple) else len(parameters)

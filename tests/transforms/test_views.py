@@ -1,0 +1,150 @@
+"""Many views of many pictures: layout, and draws that depend on their key alone."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sampling import seen
+from torch import Tensor
+
+from featviz_pl.transforms import Compose, Jitter, Linear, Pad, Rotate, Scale, Views
+
+
+def views(count: int = 3, **more: Any) -> Views:
+    return Views(Compose([Pad(4, "grey"), Jitter(20), Rotate(list(range(-90, 91))), Scale([0.9, 1.0, 1.1])]), count, **more)
+
+
+def rows(parameters: tuple[Tensor, ...], chosen: slice | list[int]) -> list[list[float]]:
+    """Return the parameters of some views as plain numbers, one list for each view."""
+    return [np.concatenate([part[row].flatten().numpy() for part in parameters]).tolist() for row in np.arange(len(parameters[0]))[chosen]]
+
+
+def test_every_picture_has_every_view_with_the_views_fastest() -> None:
+    plain = Views(Compose([Jitter(3)]), 4)
+    images = torch.arange(5.0)[:, None, None, None].expand(5, 3, 6, 7) / 10
+    shown = plain.apply(images, plain.sample(0, 0, list(range(5))), progress=0.0)
+    assert shown.shape == (5, 4, 3, 6, 7)
+    torch.testing.assert_close(shown, images[:, None].expand(5, 4, 3, 6, 7))
+
+
+def test_each_view_of_each_picture_has_its_own_draw() -> None:
+    drawn = rows(views(3).sample(0, 0, [1, 2, 3, 4]), slice(None))
+    assert len(drawn) == 12
+    assert len({tuple(row) for row in drawn}) == 12
+
+
+def test_views_are_seen_in_the_order_of_their_draws() -> None:
+    plain = Views(Compose([Jitter(3)]), 3)
+    images = torch.rand(2, 1, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = plain.sample(0, 0, [7, 8])
+    shown = plain.apply(images, drawn, progress=0.0)
+    for picture in range(2):
+        for view in range(3):
+            shift = drawn[0][picture * 3 + view].tolist()
+            np.testing.assert_allclose(shown[picture, view, 0], seen(images[picture, 0].numpy(), [("shift", shift)]), atol=1e-12)
+
+
+def test_a_draw_does_not_depend_on_companions_or_their_order() -> None:
+    together = views().sample(4, 9, [11, 22, 33])
+    backwards = views().sample(4, 9, [33, 22, 11])
+    alone = views().sample(4, 9, [22])
+    assert rows(together, slice(3, 6)) == rows(backwards, slice(3, 6)) == rows(alone, slice(None))
+    assert rows(together, slice(0, 3)) == rows(backwards, slice(6, 9))
+
+
+def test_a_share_of_the_views_is_the_same_as_in_the_whole() -> None:
+    whole = views(5).sample(0, 3, [1, 2])
+    # Two processes that take turns.
+    even, odd = views(5).sample(0, 3, [1, 2], range(0, 5, 2)), views(5).sample(0, 3, [1, 2], range(1, 5, 2))
+    assert rows(even, slice(None)) == rows(whole, [0, 2, 4, 5, 7, 9])
+    assert rows(odd, slice(None)) == rows(whole, [1, 3, 6, 8])
+    images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    shown = views(5).apply(images, whole, 0.0)
+    torch.testing.assert_close(views(5).apply(images, odd, 0.0), shown[:, 1::2])
+    assert views(5).apply(images, even, 0.0).shape == (2, 3, 3, 6, 6)
+
+
+def test_more_views_add_to_the_first_ones() -> None:
+    assert rows(views(2).sample(0, 0, [5]), slice(None)) == rows(views(6).sample(0, 0, [5]), slice(0, 2))
+
+
+@pytest.mark.parametrize("other", [(1, 0, 5), (0, 1, 5), (0, 0, 6)])
+def test_seed_step_and_picture_each_change_the_draw(other: tuple[int, int, int]) -> None:
+    seed, step, key = other
+    first = rows(views().sample(0, 0, [5]), slice(None))
+    changed = rows(views().sample(seed, step, [key]), slice(None))
+    assert all(one != another for one, another in zip(first, changed))
+    assert rows(views().sample(0, 0, [5]), slice(None)) == first
+
+
+def test_global_generators_are_neither_read_nor_changed() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        first = rows(views().sample(0, 0, [5]), slice(None))
+        torch.default_generator.manual_seed(2)
+        before = torch.get_rng_state()
+        assert rows(views().sample(0, 0, [5]), slice(None)) == first
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(("progress", "share"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
+def test_a_schedule_weakens_the_views_by_the_progress_of_the_run(progress: float, share: float) -> None:
+    growing = Views(Compose([Jitter(3)]), 4, Linear(0.0, 1.0))
+    image = torch.rand(1, 1, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = growing.sample(0, 0, [7])
+    shown = growing.apply(image, drawn, progress)
+    for view, (down, right) in enumerate(drawn[0].tolist()):
+        np.testing.assert_allclose(shown[0, view, 0], seen(image[0, 0].numpy(), [("shift", (down * share, right * share))]), atol=1e-12)
+
+
+def test_without_a_schedule_views_are_at_full_strength_throughout() -> None:
+    image = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    drawn = views().sample(0, 0, [7])
+    assert torch.equal(views().apply(image, drawn, 0.0), views().apply(image, drawn, 1.0))
+
+
+def test_views_of_another_size_keep_the_layout() -> None:
+    shown = Views(Compose([Jitter(2)], size=(4, 9)), 2)
+    assert shown.apply(torch.rand(3, 1, 6, 6), shown.sample(0, 0, [1, 2, 3]), 0.0).shape == (3, 2, 1, 4, 9)
+
+
+def test_a_transform_without_a_composition_will_do() -> None:
+    plain = Views(Jitter(2), 3)
+    drawn = plain.sample(0, 0, [1, 2])
+    assert drawn[0].shape == (6, 2)
+    assert plain.apply(torch.rand(2, 3, 5, 5), drawn, 0.0).shape == (2, 3, 3, 5, 5)
+
+
+def test_gradients_of_all_views_reach_their_picture_only() -> None:
+    images = torch.rand(2, 1, 5, 5, requires_grad=True)
+    plain = Views(Compose([Jitter(1)]), 3)
+    plain.apply(images, plain.sample(0, 0, [1, 2]), 0.0)[0].sum().backward()
+    assert images.grad is not None
+    # Whole shifts under a mirrored border: each view's pixels come from the picture's, none is lost or made.
+    assert float(images.grad[0].sum()) == pytest.approx(3 * 25, rel=1e-5)
+    assert not bool(images.grad[1].any())
+
+
+def test_views_survive_pickle_and_deepcopy() -> None:
+    for copied in (pickle.loads(pickle.dumps(views(schedule="cosine"))), copy.deepcopy(views(schedule="cosine"))):
+        assert repr(copied) == repr(views(schedule="cosine"))
+        assert rows(copied.sample(0, 0, [1]), slice(None)) == rows(views().sample(0, 0, [1]), slice(None))
+
+
+def test_repr_shows_transforms_number_and_schedule() -> None:
+    shown = repr(Views(Jitter(2), 4, "linear"))
+    assert shown == "Views(Compose([Jitter(2)]), count=4, schedule=Linear(start=0, end=1))"
+
+
+def test_bad_arguments_are_named() -> None:
+    with pytest.raises(ValueError, match="views must be at least 1, got 0"):
+        Views(Jitter(1), 0)
+    with pytest.raises(TypeError, match="transforms must be a transform, got str"):
+        Views("lucid")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="schedule: unknown schedule 'quadratic'"):
+        Views(Jitter(1), schedule="quadratic")
