@@ -6,7 +6,7 @@ first part of the run, the pictures grow from 64 to 96 pixels (the radius follow
 
     python examples/train_embedded_network.py --data DATA --output embedded.pt     # DATA holds imagenette2-160/; or --download
 
-The whole run takes about an hour on two CPU cores with bfloat16. A stopped run continues with --resume CHECKPOINT.
+The whole run takes half an hour to an hour on two CPU cores with bfloat16. A stopped run continues with --resume CHECKPOINT.
 """
 
 from __future__ import annotations

@@ -1,0 +1,60 @@
+"""The network that ships with the library."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pytest
+import torch
+
+from featviz_pl.networks import load_network
+from featviz_pl.render import EMBEDDED_TARGET, render
+
+# torchvision.datasets.Imagenette, in its order.
+CLASSES = (
+    "tench",
+    "English springer",
+    "cassette player",
+    "chain saw",
+    "church",
+    "French horn",
+    "garbage truck",
+    "gas pump",
+    "golf ball",
+    "parachute",
+)
+
+
+def test_the_file_is_small_and_holds_half_precision_weights() -> None:
+    source = resources.files("featviz_pl.networks").joinpath("embedded.pt")
+    with resources.as_file(source) as path:
+        assert path.stat().st_size <= 4 * 2**20
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    floats = {name: value.dtype for name, value in held["state_dict"].items() if value.is_floating_point()}
+    assert floats
+    assert set(floats.values()) == {torch.float16}
+
+
+def test_it_names_the_ten_classes_of_imagenette() -> None:
+    network = load_network("embedded")
+    assert network.classes == CLASSES
+    assert network.channels == 3
+    assert all(parameter.dtype == torch.float32 for parameter in network.module.parameters())
+    assert all(bool(torch.isfinite(value).all()) for value in network.module.state_dict().values())
+
+
+def test_the_first_command_shows_a_class_at_the_networks_size() -> None:
+    network = load_network("embedded")
+    result = render(steps=2, accelerator="cpu")
+    assert result.targets == [EMBEDDED_TARGET]
+    assert EMBEDDED_TARGET.removeprefix("output:") in CLASSES
+    assert network.size is not None
+    assert result.images.shape == (1, 3, *network.size)
+
+
+@pytest.mark.parametrize("name", ["church", "golf ball", "French horn"])
+def test_a_class_picture_is_taken_for_its_class(name: str) -> None:
+    result = render(target=f"output:{name}", steps=24, accelerator="cpu")
+    network = load_network("embedded")
+    logits = network.activations(result.images, ["output"])["output"]
+    assert int(logits.argmax()) == CLASSES.index(name)
