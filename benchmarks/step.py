@@ -100,7 +100,7 @@ def growth(network: fv.FrozenNetwork, renders: int) -> None:
         fv.render(network, "features.5:0", steps=4, size=96)
         if index in (9, renders - 1):
             gc.collect()
-            tensors = sum(isinstance(held, torch.Tensor) for held in gc.get_objects())
+            tensors = sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects())
             print(f"after {index + 1:3d} renders: {size():7.1f} MiB at most, {tensors} tensors, {hooks()} hooks on the network")
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from featviz_pl import callbacks, images, networks, objectives, presets, transforms
+    from featviz_pl import callbacks, images, io, networks, objectives, presets, transforms
     from featviz_pl.module import FeatureVisualization
     from featviz_pl.networks import FrozenNetwork, load_network
     from featviz_pl.render import render
 
-_ROOMS = ("callbacks", "images", "networks", "objectives", "presets", "transforms")
+_ROOMS = ("callbacks", "images", "io", "networks", "objectives", "presets", "transforms")
 _NAMES = {
     "FeatureVisualization": "featviz_pl.module",
     "FrozenNetwork": "featviz_pl.networks",
@@ -31,6 +31,7 @@ __all__ = [
     "FrozenNetwork",
     "callbacks",
     "images",
+    "io",
     "load_network",
     "networks",
     "objectives",

@@ -85,22 +85,25 @@ class Ascent:
         Raises:
             ValueError: when a layer, unit, size or class cannot work.
         """
-        picture = (self.image.channels, *self.image.size)
-        seen = picture if self.views is None else (self.image.channels, *self.views.transforms.output_size(self.image.size))
-        shapes: dict[Source, tuple[int, ...]] = {}
-        for network, sources in self._grouped(self._sources).items():
+        for network in self._grouped(self._sources):
             shadow = (self.network if network is None else as_network(network)).shadow()  # type: ignore[arg-type]
             shadow.module.to(device=device, dtype=dtype)
             self._shadows[network] = shadow
-            layers = [source.layer for source in sources]
-            found = probe(shadow, picture, layers)  # scores are of the picture as it is …
-            if seen != picture:
-                found = probe(shadow, seen, layers)  # … and steps are of its views
-            shapes |= {source: found[source.layer] for source in sources}
         for source in self._sources:
             if source.reference is not None and not source.reference.through_views:
                 self._fixed[source] = self._read_reference(source, device)
-                shapes[source] = tuple(self._fixed[source].shape[2:])
+        size = self.image.size
+        self._check(size)  # scores are of the picture as it is …
+        if self.views is not None and self.views.transforms.output_size(size) != size:
+            self._check(self.views.transforms.output_size(size))  # … and steps are of its views
+
+    def _check(self, size: tuple[int, int]) -> None:
+        """Probe every network with a picture of this size and let the objective refuse what cannot work."""
+        shapes = {source: tuple(activation.shape[2:]) for source, activation in self._fixed.items()}
+        for network, sources in self._grouped(self._sources).items():
+            found = probe(self._shadows[network], (self.image.channels, *size), [source.layer for source in sources])
+            shapes = {source: found[source.layer] for source in sources} | shapes
+        picture = (self.image.channels, *self.image.size)
         self.objective.check(Setting(shapes, len(self.keys), picture, self.network.classes))
 
     @torch.no_grad()
@@ -121,7 +124,7 @@ class Ascent:
         """
         pictures, views, parameters = self._seen(step, steps, indices)
         seen = self._observe(pictures, views, parameters)
-        scores = self.objective(seen).expand(-1, views.shape[1])
+        scores = self._evaluated(seen).expand(-1, views.shape[1])
         if views.requires_grad and scores.requires_grad:
             if step < REDIRECTED_STEPS:
                 self._revive(scores, pictures, views, parameters)
@@ -135,7 +138,13 @@ class Ascent:
         """Score pictures (N, C, H, W) as they are, without views; the image's own unless given."""
         shown = self._decoded() if pictures is None else pictures
         seen = self._observe(shown, shown[:, None], None)
-        return torch.as_tensor(self.objective(seen)).expand(len(shown), 1).mean(1)
+        return self._evaluated(seen).expand(len(shown), 1).mean(1)
+
+    def _evaluated(self, seen: Observation) -> Tensor:
+        """Return the scores (N, V) in full precision: only the networks run under the Trainer's."""
+        with torch.autocast(seen.pictures.device.type, enabled=False):
+            scores: Tensor = self.objective(seen)
+        return scores
 
     def _decoded(self) -> Tensor:
         with torch.autocast(self.image.initialized.device.type, enabled=False):
@@ -190,7 +199,7 @@ class Ascent:
                 return gradient
             fresh = shown.clone().requires_grad_(True)
             with torch.enable_grad(), autocast, redirected_relu():
-                again = self.objective(self._observe(pictures, fresh, drawn)).expand(-1, shown.shape[1])
+                again = self._evaluated(self._observe(pictures, fresh, drawn)).expand(-1, shown.shape[1])
             (replacement,) = torch.autograd.grad(again, fresh, upstream[0])
             return torch.where(dead.view(-1, 1, 1, 1, 1), replacement.to(gradient), gradient)
 

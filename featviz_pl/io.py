@@ -18,6 +18,17 @@ from PIL import UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+__all__ = [
+    "as_saved",
+    "contact_sheet",
+    "read_picture",
+    "read_provenance",
+    "save_animation",
+    "save_png",
+    "to_pillow",
+    "to_uint8",
+]
+
 PROVENANCE_KEY = "featviz_pl"
 
 
@@ -92,7 +103,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> 
     """Write a file under a temporary name beside its place, then rename it: readers see all of it or none."""
     chosen = Path(path)
     chosen.parent.mkdir(parents=True, exist_ok=True)
-    temporary = chosen.with_name(f".{os.getpid()}.part")
+    temporary = chosen.with_name(f".{chosen.stem[:100]}.{os.getpid()}.part")
     try:
         write(temporary)
         os.replace(temporary, chosen)
@@ -127,6 +138,12 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         ValueError: when the file is no PNG of this library.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_provenance(save_png(torch.rand(1, 4, 4), f"{folder}/a.png", {"target": "features.9:33"}))["target"]
+        'features.9:33'
     """
     try:
         with Pillow.open(path) as picture:
@@ -145,6 +162,12 @@ def read_picture(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
 
     Raises:
         ValueError: when the file is missing or no picture, or there is no such number of channels in a picture file.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_picture(save_png(torch.ones(3, 4, 6), f"{folder}/a.png"), channels=1).shape
+        torch.Size([1, 4, 6])
     """
     modes = {1: "L", 3: "RGB", 4: "RGBA"}
     if channels not in modes:
@@ -173,13 +196,19 @@ def contact_sheet(images: Tensor, columns: int | None = None, gap: int = 2) -> T
         torch.Size([3, 18, 28])
     """
     count, channels, height, width = images.shape
-    across = columns or math.ceil(math.sqrt(count * height / width))
+    across = columns or _columns(count, height / width)
     down = math.ceil(count / across)
     sheet = images.new_ones(channels, down * (height + gap) - gap, across * (width + gap) - gap)
     for index, image in enumerate(images.detach()):
         top, left = index // across * (height + gap), index % across * (width + gap)
         sheet[:, top : top + height, left : left + width] = image
     return sheet
+
+
+def _columns(count: int, aspect: float) -> int:
+    """Return the number of columns that leaves the fewest places empty, of those that make the sheet square or somewhat wider."""
+    square = math.ceil(math.sqrt(count * aspect))
+    return min(range(square, square + square // 4 + 1), key=lambda across: (-count % across, across))
 
 
 def sheet(images: Tensor) -> Tensor:
@@ -213,6 +242,13 @@ def save_animation(frames: Sequence[Path], path: str | os.PathLike[str], millise
         frames: picture files, in order.
         path: ends in .webp.
         milliseconds: that each frame is shown.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     frames = [save_png(torch.full((3, 4, 4), grey), f"{folder}/{grey}.png") for grey in (0.2, 0.8)]
+        ...     save_animation(frames, f"{folder}/both.webp").name
+        'both.webp'
     """
     chosen = check_output(path, ".webp")
     pictures = []

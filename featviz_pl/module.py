@@ -122,6 +122,9 @@ class FeatureVisualization(LightningModule):
         if not isinstance(self.image, Image):
             raise TypeError(f"image must be an Image, got {type(image).__name__}")
         self.optimizer, self.scheduler = optimizer, scheduler
+        maker: Any = optimizer or torch.optim.Adam
+        # What the provenance says of optimizer, learning rate and scheduler; a run puts in what it really made.
+        self._optimised_by: dict[str, Any] = {"optimizer": getattr(getattr(maker, "func", maker), "__name__", "own"), "lr": self.lr}
         self.origin: dict[str, Any] = {}  # what else the provenance of every picture says, such as the preset
         self.views: Views | None = None  # set by the Augmentation callback
         self.last: Step | None = None  # the latest step's scores, for callbacks
@@ -177,16 +180,15 @@ class FeatureVisualization(LightningModule):
             "image": repr(self.image),
             "views": repr(self._problem.views),
             "seed": self.seed,
-            "optimizer": getattr(self.optimizer or torch.optim.Adam, "__name__", repr(self.optimizer)),
-            "lr": self.lr,
+            **self._optimised_by,
             **self.origin,
             **more,
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the picture, or a sheet of all of them, as PNG with its origin."""
-        steps = self._trainer.global_step if self._trainer is not None else 0
-        return save_png(sheet(self.images), path, self.sheet_provenance(steps=steps, score=self.scores().tolist()))
+        steps = {} if self._trainer is None else {"steps": self._trainer.global_step}  # unknown in a module that has only been loaded
+        return save_png(sheet(self.images), path, self.sheet_provenance(score=self.scores().tolist(), **steps))
 
     def sheet_provenance(self, **more: Any) -> dict[str, Any]:
         """Return where the picture, or the sheet of all of them, comes from: for several, targets and scores are lists."""
@@ -219,11 +221,13 @@ class FeatureVisualization(LightningModule):
             optimizer = self.optimizer(parameters, lr=self.lr)
         else:
             optimizer = self.optimizer(parameters)
+        self._optimised_by = {"optimizer": type(optimizer).__name__, "lr": float(optimizer.defaults.get("lr", self.lr))}
         if self.scheduler is None:
             return optimizer
         plan: dict[str, Any] = {"scheduler": self.scheduler(optimizer), "interval": "step"}
         if isinstance(plan["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
             plan |= {"monitor": "loss", "strict": False, "frequency": self._log_every() or LOG_EVERY}
+        self._optimised_by["scheduler"] = type(plan["scheduler"]).__name__
         return {"optimizer": optimizer, "lr_scheduler": plan}
 
     def train_dataloader(self) -> StepSource:

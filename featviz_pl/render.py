@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
+import html
 import io
 import os
+import signal
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +21,7 @@ from torch import Tensor, nn
 
 from featviz_pl.callbacks import Augmentation, StepProgressBar
 from featviz_pl.images import Image
+from featviz_pl.images.base import check_pictures
 from featviz_pl.io import as_saved, check_output, picture_names, read_picture, save_png, sheet, to_pillow, to_uint8
 from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork, as_network, load_network
@@ -71,7 +76,7 @@ class RenderResult:
             data = base64.b64encode(buffer.getvalue()).decode()
             figures.append(
                 f'<figure style="display:inline-block"><img src="data:image/png;base64,{data}">'
-                f"<figcaption>{target}: {score:.4g}</figcaption></figure>"
+                f"<figcaption>{html.escape(target)}: {score:.4g}</figcaption></figure>"
             )
         return "".join(figures)
 
@@ -161,33 +166,48 @@ def render(
         log_every_n_steps=min(50, steps),
     )
     began = time.perf_counter()
-    interrupted = False
-    try:
-        trainer.fit(model)
-    except SystemExit:  # Lightning turns Ctrl-C into an exit after its callbacks have finished; what was done is still here
-        if trainer.global_step == 0:
-            raise KeyboardInterrupt from None
-        interrupted = True
+    interrupted = _fit_until_interrupted(trainer, model)
     seconds = time.perf_counter() - began
     return _result(model, trainer, seconds, interrupted)
+
+
+def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization) -> bool:
+    """Fit, and say whether Ctrl-C ended it: what was done by then is still in the module.
+
+    Lightning lets its callbacks finish, then turns Ctrl-C into an exit, sometimes with the signal still ignored.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(model)
+    except SystemExit as stopped:
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+        if trainer.global_step == 0:
+            raise KeyboardInterrupt from None
+        return True
+    return False
 
 
 def _image(image: str | Image | None, chosen: Recipe, network: FrozenNetwork, size: Any, start: Any, count: int | None) -> Image:
     channels = image.channels if isinstance(image, Image) else network.channels
     if isinstance(start, (str, os.PathLike)):
         start = read_picture(start, channels)
+    if start is not None:
+        start = check_pictures("start", start)
     if isinstance(image, Image):
         if size is not None and size_pair("size", size) != image.size:
             raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
-        built = image
+        built = copy.deepcopy(image)  # what the caller holds is a description, and may serve the next render too
     else:
         own = tuple(start.shape[-2:]) if start is not None else network.size or 224
         make = chosen.image if image is None else image_class(image)
         built = make(size=own if size is None else size_pair("size", size), channels=channels)
     if start is not None:
-        batch = start if start.ndim == 4 else start[None]
-        built.allocate(count or built.count or len(batch))
-        built.start_from(resize(batch, built.size).clamp(0, 1))
+        built.allocate(count or built.count or len(start))
+        built.start_from(resize(start, built.size).clamp(0, 1))
     return built
 
 

@@ -87,6 +87,8 @@ def test_flags_alone_make_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     origin = read_provenance(tmp_path / "out" / "final-1.png")
     assert (origin["target"], origin["seed"], origin["steps"]) == ("features.5:1", 4, 3)
     assert origin["image"].startswith("PixelImage(size=(10, 10)")
+    assert (origin["optimizer"], origin["lr"]) == ("SGD", 0.001)  # torch's default: the configuration's class brings its own
+    assert "0x" not in str(origin)  # an address would tell two equal runs apart
 
 
 def test_only_fit_is_offered() -> None:

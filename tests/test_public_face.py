@@ -19,7 +19,7 @@ import featviz_pl_callbacks
 
 RECORD = Path(__file__).with_name("api_surface.json")
 TOP = "featviz_pl"
-ROOMS = ("callbacks", "images", "networks", "objectives", "presets", "transforms")
+ROOMS = ("callbacks", "images", "io", "networks", "objectives", "presets", "transforms")
 
 # Public, but without an example of their own, and why.
 WITHOUT_EXAMPLE = {

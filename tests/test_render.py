@@ -111,7 +111,7 @@ def test_an_image_that_is_built() -> None:
     image = PixelImage((6, 8))
     result = render(toy(), "features.5:1", image=image, accelerator="cpu", steps=2)
     assert result.images.shape == (1, 3, 6, 8)
-    assert torch.equal(result.images, (image().detach() * 255).round() / 255)
+    assert result.provenance[0]["image"].startswith("PixelImage(size=(6, 8)")
 
 
 def test_a_size_beside_a_built_image_must_be_its_own() -> None:
@@ -318,3 +318,25 @@ def test_ctrl_c_works_again_after_an_interrupted_run() -> None:
         assert signal.getsignal(signal.SIGINT) == before
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_the_callers_image_stays_as_it_was_given() -> None:
+    given = FourierImage(12)
+    first, second = (render(toy(), "features.5:2", image=given, accelerator="cpu", steps=3) for _ in range(2))
+    assert given.count is None
+    assert torch.equal(first.images, second.images)
+
+
+@pytest.mark.parametrize("start", [torch.full((3, 12, 12), 200.0), torch.zeros(12, 12), torch.zeros(3, 12, 12, dtype=torch.uint8)])
+def test_a_start_that_is_no_picture_is_refused(start: Tensor) -> None:
+    with pytest.raises(ValueError, match="start must"):
+        render(toy(), "features.5:2", start=start, accelerator="cpu", steps=1)
+
+
+def test_an_exit_that_is_no_interrupt_goes_on() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as stopped:
+        render(toy(), "features.5:2", callbacks=[At(1, leave)], **CPU)
+    assert stopped.value.code == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,8 @@ class ImageSnapshot(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.global_step > 0:
-            self._finish(trainer, visualization(self, pl_module), failed=not isinstance(exception, KeyboardInterrupt))
+            with suppress(OSError):  # a full disk must not hide what went wrong first
+                self._finish(trainer, visualization(self, pl_module), failed=not isinstance(exception, KeyboardInterrupt))
 
     def _finish(self, trainer: Trainer, module: FeatureVisualization, failed: bool = False) -> None:
         if not trainer.is_global_zero:

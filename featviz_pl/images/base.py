@@ -54,8 +54,9 @@ class Image(nn.Module, ABC):
         self.channels = whole_number("channels", channels)
         self.deviation = finite_number("deviation", deviation, least=0.0)
         self.color = color if color is None or isinstance(color, str) else "own"
-        self.register_buffer("color_matrix", color_matrix(color, self.channels), persistent=False)
-        self.register_buffer("initialized", torch.tensor(False))
+        with torch.inference_mode(False):  # an image made during a validation must also serve a training
+            self.register_buffer("color_matrix", color_matrix(color, self.channels), persistent=False)
+            self.register_buffer("initialized", torch.tensor(False))
         self.register_parameter("weight", None)
         # Of weights that are not there yet: float32 at least, also where the program's default is less.
         self._precision = torch.promote_types(torch.get_default_dtype(), torch.float32)
@@ -88,7 +89,8 @@ class Image(nn.Module, ABC):
         count = whole_number("count", count)
         if self.weight is None:
             device = self.initialized.device
-            self.weight = nn.Parameter(torch.zeros(count, *self.weight_shape(), device=device, dtype=self._precision))
+            with torch.inference_mode(False):
+                self.weight = nn.Parameter(torch.zeros(count, *self.weight_shape(), device=device, dtype=self._precision))
         elif len(self.weight) != count:
             raise ValueError(f"count: the image holds {len(self.weight)} pictures, but the objective asks for {count}")
 

@@ -55,7 +55,8 @@ class FourierImage(Image):
     ) -> None:
         super().__init__(size, None, channels, color, deviation)
         self.decay = finite_number("decay", decay)
-        self.register_buffer("scale", spectrum_scale(self.size, self.decay) / _CONTRAST, persistent=False)
+        with torch.inference_mode(False):
+            self.register_buffer("scale", spectrum_scale(self.size, self.decay) / _CONTRAST, persistent=False)
         if count is not None:
             self.allocate(count)
 

@@ -100,28 +100,28 @@ class Shadow:
         return held
 
     def _count_calls(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, int]:
-        """Run one whole pass, count how often each wanted layer is reached, and tell maps (H, W, C) from maps (C, H, W).
-
-        The picture is made square for this, so that the axes of a map which are equal are those of space.
-        """
+        """Run one whole pass, count how often each wanted layer is reached, and find the maps that are (H, W, C)."""
         calls = dict.fromkeys(wanted, 0)
-        undecided: set[str] = set()  # as many channels as rows and columns
-        side = max(ready.shape[-2:])
-        picture = ready[:1] if ready.shape[-2] == ready.shape[-1] else resize(ready[:1].float(), (side, side)).to(ready.dtype)
+        suspects: dict[str, tuple[int, ...]] = {}  # the first two axes could be the picture's height and width
+        height, width = ready.shape[-2:]
 
         def count(layer: str) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: Any, result: Any) -> None:
                 calls[layer] += 1
                 tensor = first_tensor(result)
-                if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2]:
-                    (undecided if tensor.shape[2] == tensor.shape[3] else self._channels_last).add(layer)
+                if (
+                    tensor is not None
+                    and tensor.ndim == 4
+                    and abs(tensor.shape[1] * width - tensor.shape[2] * height) <= max(height, width)
+                ):
+                    suspects[layer] = tuple(tensor.shape)
 
             return hook
 
         with self.hooked({layer: count(layer) for layer in wanted}):
             # One picture is enough, and with its gradient: fused inference paths, which skip layers, are for passes without.
             try:
-                self.module(picture.detach().requires_grad_(True))
+                self.module(ready[:1].detach().requires_grad_(True))
             except Exception:
                 if not all(calls.values()):
                     raise
@@ -129,23 +129,31 @@ class Shadow:
         for layer, times in calls.items():
             if not times:
                 raise LayerError(f"layer: {layer!r} exists but is never run by the network's forward; choose another")
-        if undecided:
-            self._decide(undecided, resize(picture.float(), (2 * side, 2 * side)).to(picture.dtype))
+        if suspects:
+            self._find_channels_last(suspects, resize(ready[:1].detach().float(), (2 * height, 2 * width)).to(ready.dtype))
         return calls
 
-    def _decide(self, undecided: set[str], picture: Tensor) -> None:
-        """Tell maps (H, W, C) from maps (C, H, W) by a picture of another size; channels stay as many as they were."""
+    def _find_channels_last(self, suspects: dict[str, tuple[int, ...]], larger: Tensor) -> None:
+        """Tell maps (H, W, C) from maps (C, H, W) by a larger picture: the channels stay as many as they were."""
+        looked_at: set[str] = set()
 
         def look(layer: str) -> Callable[..., None]:
             def hook(module: nn.Module, inputs: Any, result: Any) -> None:
                 tensor = first_tensor(result)
-                if tensor is not None and tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2] != tensor.shape[3]:
-                    self._channels_last.add(layer)
+                if tensor is not None and tensor.ndim == 4:
+                    looked_at.add(layer)
+                    _, first, second, third = suspects[layer]
+                    if tensor.shape[1] > first and tensor.shape[2] > second and tensor.shape[3] == third:
+                        self._channels_last.add(layer)
 
             return hook
 
-        with self.hooked({layer: look(layer) for layer in undecided}), suppress(Exception):  # a network may take one size only
-            self.module(picture.detach().requires_grad_(True))
+        with self.hooked({layer: look(layer) for layer in suspects}), suppress(Exception):
+            self.module(larger.requires_grad_(True))
+        for layer in set(suspects) - looked_at:  # the network takes one size only: equal axes are those of space
+            _, first, second, third = suspects[layer]
+            if first == second != third:
+                self._channels_last.add(layer)
 
     def _read(self, ready: Tensor, wanted: tuple[str, ...], calls: dict[str, int]) -> dict[str, Tensor]:
         left = dict(calls)

@@ -9,9 +9,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from importlib import resources
 from typing import Any
-from urllib.error import URLError
 
 import torch
 from torch import nn
@@ -62,7 +62,7 @@ def as_network(network: str | nn.Module | FrozenNetwork) -> FrozenNetwork:
     raise TypeError(f"network must be a name, an nn.Module or a FrozenNetwork, got {type(network).__name__}")
 
 
-def load_network(name: str = EMBEDDED, weights: str = "DEFAULT") -> FrozenNetwork:
+def load_network(name: str = EMBEDDED, weights: str | os.PathLike[str] = "DEFAULT") -> FrozenNetwork:
     """Load a network by name, frozen, with the normalisation, size and class names of its weights.
 
     Args:
@@ -81,6 +81,7 @@ def load_network(name: str = EMBEDDED, weights: str = "DEFAULT") -> FrozenNetwor
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be a text, got {type(name).__name__}")
+    weights = os.fspath(weights)
     if ":" in name:
         return _from_factory(name, weights)
     if name == EMBEDDED:
@@ -108,8 +109,8 @@ def _from_factory(name: str, weights: str) -> FrozenNetwork:
             factory: Any = importlib.import_module(where)
             for part in attribute.split("."):
                 factory = getattr(factory, part)
-        except (ImportError, AttributeError, ValueError, TypeError) as error:
-            raise ValueError(f"network: cannot import {name!r} ({error}); use package.module:factory") from error
+        except Exception as error:  # whatever the module does when it is imported
+            raise ValueError(f"network: cannot import {name!r} ({type(error).__name__}: {error}); use package.module:factory") from error
         if callable(factory) and not isinstance(factory, nn.Module):
             _require_no_arguments(name, factory)
         with _own_random_numbers():
@@ -173,7 +174,7 @@ def _todays_name(key: str) -> str:
 def _download(name: str, weights: Any) -> dict[str, torch.Tensor]:
     try:
         state: dict[str, torch.Tensor] = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (OSError, HTTPException, RuntimeError) as error:  # URLError is an OSError
         raise ValueError(
             f"weights: {name} needs a download that failed ({error}); fetch {weights.url} elsewhere and give the file "
             f"with --weights FILE (weights=… in Python), or put it into {os.path.join(torch.hub.get_dir(), 'checkpoints')}"

@@ -8,6 +8,7 @@ from featviz_pl.objectives.activation import Channel, ClassLogit, DeepDream, Neu
 from featviz_pl.objectives.base import Objective
 
 FORMS = "layer, layer:unit, layer:0-63, layer:3,5,8, layer:unit@y,x, output:class"
+_MOST_UNITS = 1_000_000  # more than any layer has
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -57,6 +58,8 @@ def _units(target: str, text: str) -> list[int]:
         if not match:
             raise _unparsed(target)
         first, last = int(match[1]), int(match[2] or match[1])
+        if last - first >= _MOST_UNITS:
+            raise ValueError(f"target: {target!r} asks for more than {_MOST_UNITS} units")
         if last < first:
             raise ValueError(f"target: {target!r} has a range that ends before it begins")
         chosen.extend(range(first, last + 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -60,8 +60,8 @@ class Compose(Transform):
 
         Where there are several draws for each picture, they follow one another, and the picture is repeated as late as can be.
         """
-        steps = list(zip(self.listed(), parameters))
-        draws = _length(parameters) if steps else len(image)
+        steps = list(self._flat(parameters))
+        draws = _length(steps[0][1]) if steps else len(image)
         size = self.output_size((int(image.shape[-2]), int(image.shape[-1])))
         for geometric, group in groupby(steps, key=lambda step: isinstance(step[0], GeometricTransform)):
             if geometric:
@@ -71,6 +71,14 @@ class Compose(Transform):
                 for transform, own in group:
                     image = transform.apply(image, own)
         return image if tuple(image.shape[-2:]) == size else self._warp(image, [], size, draws)
+
+    def _flat(self, parameters: tuple[Any, ...]) -> Iterator[tuple[Transform, Any]]:
+        """Yield every transform with its parameters; those of an inner composition join the same sampling."""
+        for transform, own in zip(self.listed(), parameters):
+            if isinstance(transform, Compose) and transform.size is None:
+                yield from transform._flat(own)
+            else:
+                yield transform, own
 
     def listed(self) -> list[Transform]:
         """Return the transforms in their order."""
@@ -87,17 +95,17 @@ class Compose(Transform):
         # Coordinates need float32, and `affine_sample` takes the picture's precision: views are seen in float32 at least.
         precision = torch.promote_types(image.dtype, torch.float32)
         image = image.to(precision)
-        total = identity(draws, torch.empty((), dtype=precision, device=image.device))
-        shrink, pad, fill = max(1.0, zoom_x, zoom_y), None, None
+        total = identity(draws, torch.empty((), dtype=precision))
+        shrink, pad, fill = max(zoom_x, zoom_y), None, None
         for transform, own in steps:
             assert isinstance(transform, GeometricTransform)
-            own = own.to(device=image.device, dtype=precision)
-            total = total @ transform.matrix(own)
-            shrink *= transform.largest_shrink
             if isinstance(transform, Pad):
                 pad, fill = transform, own
-        total = total * total.new_tensor([zoom_x, zoom_y, 1.0])
-        image = _repeated(antialias(image, shrink), draws)
+                continue
+            total = total @ transform.matrix(own.to("cpu", precision))
+            shrink *= transform.largest_shrink
+        total = (total * total.new_tensor([zoom_x, zoom_y, 1.0])).to(image.device)
+        image = _repeated(antialias(image, max(1.0, shrink)), draws)
         if pad is None:
             return affine_sample(image, total, size)
         if pad.mode == "reflect":

@@ -257,3 +257,15 @@ def test_vision_transformers_are_built_for_the_size_of_their_weights(
     frozen = load_network(name, weights=weights)
     assert sizes[-1] == size
     assert frozen.size == (size, size)
+
+
+EVERY_CLASSIFIER = [name for name in network_names() if name != "embedded"]
+A_FEW = ("squeezenet1_0", "resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in A_FEW else pytest.mark.slow) for name in EVERY_CLASSIFIER])
+def test_every_classifier_of_torchvision_is_read_at_its_own_size(name: str) -> None:
+    network = load_network(name, weights="none")
+    assert network.size is not None
+    image = torch.full((1, 3, *network.size), 0.5)
+    assert network.activations(image, ["output"])["output"].shape == (1, len(network.classes))

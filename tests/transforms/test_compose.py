@@ -241,3 +241,17 @@ def test_a_picture_is_blurred_once_for_all_its_views(monkeypatch: pytest.MonkeyP
     composed = Compose([Scale(0.5)])
     composed.apply(torch.rand(2, 3, 8, 8), composed.sample(generator(), 10))
     assert blurred == [2]
+
+
+def test_an_inner_composition_joins_the_one_sampling() -> None:
+    image = picture((9, 9))[None, None]
+    turn, zoom, shift = Rotate(25.0), Scale(1.5), Jitter(3)
+    drawn = (torch.tensor([25.0]), torch.tensor([1.5]), torch.tensor([[2.0, -1.0]]))
+    flat = Compose([turn, zoom, shift]).apply(image, drawn)
+    nested = Compose([turn, Compose([zoom, shift])]).apply(image, (drawn[0], (drawn[1], drawn[2])))
+    torch.testing.assert_close(nested, flat, rtol=0, atol=0)
+
+
+def test_an_empty_inner_composition_changes_nothing() -> None:
+    image = picture((5, 5))[None, None]
+    torch.testing.assert_close(Compose([Compose([]), Jitter(1)]).apply(image, ((), torch.zeros(1, 2))), image, rtol=0, atol=1e-6)
