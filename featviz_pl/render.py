@@ -30,7 +30,8 @@ from featviz_pl.numerics.resampling import resize
 from featviz_pl.objectives import Objective, parse_target
 from featviz_pl.presets import Recipe, image_class, recipe
 
-EMBEDDED_TARGET = "output:church"
+# What a render shows that is asked for nothing: chosen by eye.
+FIRST_TARGET, FIRST_SIZE, FIRST_STEPS = "output:church", 128, 128
 
 
 @dataclass
@@ -107,7 +108,8 @@ def render(
 
     Args:
         network: a name, ``"package.module:factory"``, an ``nn.Module`` or a `FrozenNetwork`.
-        target: the shorthand of a target, or any objective; a class of the embedded network unless given.
+        target: the shorthand of a target, or any objective. Without one, the embedded network shows a class of its own choice, at
+            128 px and in 128 steps unless these are given.
         weights: for a network by name; see `load_network`.
         steps: of the optimisation; the preset's unless given.
         size: of the picture, one number or (height, width); the network's own unless given, or that of `start`.
@@ -137,7 +139,9 @@ def render(
     if target is None:
         if frozen.name != "embedded":
             raise ValueError("target: say what to look for, for example 'features.9:33'; `featviz layers NETWORK` lists the layers")
-        target = EMBEDDED_TARGET
+        target = FIRST_TARGET
+        size = FIRST_SIZE if size is None and image is None and start is None else size
+        steps = FIRST_STEPS if steps is None else steps
     objective = parse_target(target) if isinstance(target, str) else target
     steps = chosen.steps if steps is None else whole_number("steps", steps)
     augmentation = Augmentation(chosen.transforms, chosen.views if views is None else whole_number("views", views))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from featviz_pl.networks import load_network
-from featviz_pl.render import EMBEDDED_TARGET, render
+from featviz_pl.render import FIRST_SIZE, FIRST_STEPS, FIRST_TARGET, render
 
 # torchvision.datasets.Imagenette, in its order.
 CLASSES = (
@@ -43,13 +43,24 @@ def test_it_names_the_ten_classes_of_imagenette() -> None:
     assert all(bool(torch.isfinite(value).all()) for value in network.module.state_dict().values())
 
 
-def test_the_first_command_shows_a_class_at_the_networks_size() -> None:
-    network = load_network("embedded")
-    result = render(steps=2, accelerator="cpu")
-    assert result.targets == [EMBEDDED_TARGET]
-    assert EMBEDDED_TARGET.removeprefix("output:") in CLASSES
-    assert network.size is not None
-    assert result.images.shape == (1, 3, *network.size)
+def test_the_first_command_shows_a_class_large_enough_to_look_at() -> None:
+    result = render(accelerator="cpu")
+    assert result.targets == [FIRST_TARGET]
+    assert FIRST_TARGET.removeprefix("output:") in CLASSES
+    assert result.images.shape == (1, 3, FIRST_SIZE, FIRST_SIZE)
+    assert result.provenance[0]["steps"] == FIRST_STEPS
+
+
+def test_what_is_given_beside_no_target_counts() -> None:
+    result = render(steps=2, size=32, accelerator="cpu")
+    assert result.images.shape == (1, 3, 32, 32)
+    assert result.provenance[0]["steps"] == 2
+
+
+def test_a_target_of_the_embedded_network_is_shown_at_the_networks_size() -> None:
+    size = load_network("embedded").size
+    assert size is not None
+    assert render(target="blocks.2:7", steps=1, accelerator="cpu").images.shape == (1, 3, *size)
 
 
 @pytest.mark.parametrize("name", ["church", "golf ball", "French horn"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from http.client import HTTPException
 from importlib import resources
 from typing import Any
@@ -172,8 +173,11 @@ def _todays_name(key: str) -> str:
 
 
 def _download(name: str, weights: Any) -> dict[str, torch.Tensor]:
+    # torch announces a download on stdout or stderr, by its version: on a terminal it may, elsewhere these are for results and errors.
+    announced = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
-        state: dict[str, torch.Tensor] = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+        with redirect_stdout(announced), redirect_stderr(announced):
+            state: dict[str, torch.Tensor] = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
     except (OSError, HTTPException, RuntimeError) as error:  # URLError is an OSError
         raise ValueError(
             f"weights: {name} needs a download that failed ({error}); fetch {weights.url} elsewhere and give the file "
