@@ -221,7 +221,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--radius", type=float, default=1.25)
     parser.add_argument("--precision", default="bf16-mixed")
     parser.add_argument("--limit", type=float, default=1.0, help="share of the batches, for a trial")
-    parser.add_argument("--resume", help="a checkpoint to continue from")
+    parser.add_argument("--resume", help="a checkpoint of a stopped run with the same --epochs, to continue from")
     return parser.parse_args()
 
 
