@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import os
 import statistics
 import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ import featviz_pl as fv
 from featviz_pl.callbacks import Augmentation
 
 SIZE = 224
+WARM_UP = 20  # caches, and the first 16 steps also look for pictures without a gradient
 LAYERS = ("features.5", "features.9", "features.12")
 
 
@@ -70,7 +73,7 @@ def fit_times(network: fv.FrozenNetwork, layer: str, steps: int, augmented: bool
 
 
 def compare(network: fv.FrozenNetwork, layer: str, rounds: int, steps: int) -> None:
-    """Print medians over alternating rounds; the first steps of each round warm up."""
+    """Print medians over alternating rounds; the first steps of each round are left out."""
     runs: dict[str, Callable[[], list[float]]] = {
         "limit": lambda: limit_times(network, layer, steps),
         "fit, as it is": lambda: fit_times(network, layer, steps, augmented=False),
@@ -79,37 +82,39 @@ def compare(network: fv.FrozenNetwork, layer: str, rounds: int, steps: int) -> N
     medians: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
-            medians[name].append(statistics.median(run()[5:]))
-    limit = statistics.median(medians["limit"])
+            medians[name].append(statistics.median(run()[WARM_UP:]))
     for name, values in medians.items():
-        milliseconds = statistics.median(values) * 1e3
-        print(f"{layer:12s} {name:20s} {milliseconds:7.2f} ms  {milliseconds / limit / 1e3:5.2f} x")
+        # Ratios within a round: a noisy minute then touches both sides.
+        ratio = statistics.median(value / limit for value, limit in zip(values, medians["limit"]))
+        print(f"{layer:12s} {name:20s} {statistics.median(values) * 1e3:7.2f} ms  {ratio:5.2f} x")
 
 
 def growth(network: fv.FrozenNetwork, renders: int) -> None:
     """Print what many renders in one process leave behind."""
-    import resource
 
-    def hooks() -> int:
-        return sum(len(module._forward_hooks) for module in network.module.modules())
+    def resident() -> float:
+        """Return the memory in use now, not the highest so far, which earlier and larger runs would hide growth behind (Linux)."""
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def size() -> float:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-    for index in range(renders):
+    for index in range(1, renders + 1):
         fv.render(network, "features.5:0", steps=4, size=96)
-        if index in (9, renders - 1):
+        if index % 40 == 10:
             gc.collect()
-            tensors = sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects())
-            print(f"after {index + 1:3d} renders: {size():7.1f} MiB at most, {tensors} tensors, {hooks()} hooks on the network")
+            held = gc.get_objects()
+            modules = [thing for thing in held if issubclass(type(thing), torch.nn.Module)]
+            tensors = sum(issubclass(type(thing), torch.Tensor) for thing in held)
+            hooks = sum(len(module._forward_hooks) for module in modules)
+            alive = f"{len(modules)} modules, {hooks} hooks, {tensors} tensors"
+            print(f"after {index:3d} renders: {resident():7.1f} MiB resident; alive: {alive}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="none", help="of squeezenet1_0; the time does not depend on them")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--renders", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--renders", type=int, default=130)
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
