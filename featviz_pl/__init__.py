@@ -13,23 +13,31 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from featviz_pl import callbacks, images, io, networks, objectives, presets, transforms
+    from featviz_pl import callbacks, images, io, networks, objectives, presets, statistics, transforms
+    from featviz_pl.graph import graph_module
     from featviz_pl.module import FeatureVisualization
     from featviz_pl.networks import FrozenNetwork, load_network
     from featviz_pl.render import render
+    from featviz_pl.sweep import FeatureSweep, FeatureTargets
 
-_ROOMS = ("callbacks", "images", "io", "networks", "objectives", "presets", "transforms")
+_ROOMS = ("callbacks", "images", "io", "networks", "objectives", "presets", "statistics", "transforms")
 _NAMES = {
+    "FeatureSweep": "featviz_pl.sweep",
+    "FeatureTargets": "featviz_pl.sweep",
     "FeatureVisualization": "featviz_pl.module",
     "FrozenNetwork": "featviz_pl.networks",
+    "graph_module": "featviz_pl.graph",
     "load_network": "featviz_pl.networks",
     "render": "featviz_pl.render",
 }
 
 __all__ = [
+    "FeatureSweep",
+    "FeatureTargets",
     "FeatureVisualization",
     "FrozenNetwork",
     "callbacks",
+    "graph_module",
     "images",
     "io",
     "load_network",
@@ -37,6 +45,7 @@ __all__ = [
     "objectives",
     "presets",
     "render",
+    "statistics",
     "transforms",
 ]
 

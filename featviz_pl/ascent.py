@@ -5,17 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from featviz_pl.images import Image
-from featviz_pl.networks import FrozenNetwork, Shadow, as_network, redirected_relu
-from featviz_pl.networks.layers import probe
+from featviz_pl.networks import FrozenNetwork, redirected_relu
 from featviz_pl.numerics._checks import whole_number
 from featviz_pl.numerics.random import generator_for, mix
-from featviz_pl.objectives import Objective, Observation, Reference, Setting, Source
+from featviz_pl.objectives import Objective, Observation, Term
+from featviz_pl.observing import Draw, Observer
 from featviz_pl.transforms import Views
 
 REDIRECTED_STEPS = 16  # Lucid's: rectifiers that are off pass gradient only this long, and only where there is no other
@@ -59,15 +58,16 @@ class Ascent:
     def __init__(self, image: Image, network: FrozenNetwork, objective: Objective, seed: int = 0, views: Views | None = None) -> None:
         self.image, self.network, self.objective = image, network, objective
         self.seed, self.views = whole_number("seed", seed, least=0), views
-        if not objective.terms():
-            raise ValueError(f"objective: {objective!r} is a number, and nothing in it can be raised")
+        if not any(isinstance(node, Term) for node in objective.optimised()):
+            raise ValueError(f"objective: in {objective!r} nothing can be raised")
         image.allocate(objective.count() or image.count or 1)
         assert image.count is not None
         self.targets = objective.targets(image.count)
         self.keys = picture_keys(self.targets)
-        self._shadows: dict[object, Shadow] = {}
-        self._fixed: dict[Source, Tensor] = {}
-        self._sources = objective.sources()
+        # Pictures that are compared are seen through the same views, or jitter would hide what they have in common.
+        joint = any(node.joint for node in objective.optimised())
+        self.view_keys = [self.keys[0]] * len(self.keys) if joint else self.keys
+        self._observer = Observer(image, network, objective, views, image.count)
         self._warned = False
         self._weights_hash: str | None = None
 
@@ -85,60 +85,51 @@ class Ascent:
         Raises:
             ValueError: when a layer, unit, size or class cannot work.
         """
-        for network in self._grouped(self._sources):
-            shadow = (self.network if network is None else as_network(network)).shadow()  # type: ignore[arg-type]
-            shadow.module.to(device=device, dtype=dtype)
-            self._shadows[network] = shadow
-        for source in self._sources:
-            if source.reference is not None and not source.reference.through_views:
-                self._fixed[source] = self._read_reference(source, device)
-        size = self.image.size
-        self._check(size)  # scores are of the picture as it is …
-        if self.views is not None and self.views.transforms.output_size(size) != size:
-            self._check(self.views.transforms.output_size(size))  # … and steps are of its views
+        self._observer.prepare(device, dtype)
+        self.objective.to(device)
 
-    def _check(self, size: tuple[int, int]) -> None:
-        """Probe every network with a picture of this size and let the objective refuse what cannot work."""
-        shapes = {source: tuple(activation.shape[2:]) for source, activation in self._fixed.items()}
-        for network, sources in self._grouped(self._sources).items():
-            found = probe(self._shadows[network], (self.image.channels, *size), [source.layer for source in sources])
-            shapes = {source: found[source.layer] for source in sources} | shapes
-        picture = (self.image.channels, *self.image.size)
-        self.objective.check(Setting(shapes, len(self.keys), picture, self.network.classes))
+    @property
+    def prepared(self) -> bool:
+        """Whether `prepare` has been called."""
+        return self._observer.prepared
 
-    @torch.no_grad()
-    def _read_reference(self, source: Source, device: torch.device | str) -> Tensor:
-        assert source.reference is not None
-        image = source.reference.image.to(device)
-        if len(image) not in (1, len(self.keys)):
-            raise ValueError(f"reference: {len(image)} pictures do not fit {len(self.keys)}; give one, or as many")
-        return self._shadows[source.network].activations(image, [source.layer])[source.layer][:, None]
-
-    def step(self, step: int, steps: int, indices: Sequence[int] | None = None) -> Step:
+    def step(self, step: int, steps: int, indices: Sequence[int] | None = None, in_all: Callable[[Tensor], Tensor] | None = None) -> Step:
         """Evaluate one step on a graph that leads to the image.
 
         Args:
             step: counted over the whole run, from 0.
             steps: of the whole run, for schedules.
             indices: of the views to evaluate; all unless given.
+            in_all: where other processes evaluate the other views: turns what holds (N,) in this one into what holds in all.
         """
-        pictures, views, parameters = self._seen(step, steps, indices)
-        seen = self._observe(pictures, views, parameters)
+        pictures, views, draw = self.look(step, steps, indices)
+        seen = self._observer.observe(pictures, views, draw, step)
         scores = self._evaluated(seen).expand(-1, views.shape[1])
         if views.requires_grad and scores.requires_grad:
             if step < REDIRECTED_STEPS:
-                self._revive(scores, pictures, views, parameters)
+                self._revive(scores, pictures, views, draw, in_all or _as_it_is)
             if not self._warned and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1):
-                views.register_hook(lambda gradient: self._warn_of_dead(gradient, step))
+                views.register_hook(lambda gradient: self._warn_of_dead(gradient, step, in_all or _as_it_is))
         loss = -scores.mean(1).sum()
         return Step(loss, scores.detach().mean(1), {name: own.mean(1) for name, own in seen.terms.items()})
 
-    @torch.no_grad()
+    def look(self, step: int, steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Draw]:
+        """Return the pictures (N, C, H, W) before a step, the step's views of them (N, V, C, h, w), and what was drawn."""
+        with torch.autocast(self.image.initialized.device.type, enabled=False):
+            self.image.advance(step, steps)
+        pictures = self._decoded()
+        draw = self._observer.draw(self.seed, step, step / max(1, steps - 1), self.view_keys, indices)
+        with torch.autocast(pictures.device.type, enabled=False):
+            return pictures, self._observer.show(pictures, draw), draw
+
     def scores(self, pictures: Tensor | None = None) -> Tensor:
-        """Score pictures (N, C, H, W) as they are, without views; the image's own unless given."""
-        shown = self._decoded() if pictures is None else pictures
-        seen = self._observe(shown, shown[:, None], None)
-        return self._evaluated(seen).expand(len(shown), 1).mean(1)
+        """Score pictures (N, C, H, W) as they are, without views, on grey where they are transparent; the image's own unless given."""
+        with torch.no_grad():
+            shown = self._decoded() if pictures is None else pictures
+        with torch.inference_mode(False), torch.set_grad_enabled(self._observer.needs_gradient):
+            shown = shown.detach().clone().requires_grad_(self._observer.needs_gradient)
+            seen = self._observer.observe(shown, shown[:, None], Draw())
+            return self._evaluated(seen).detach().expand(len(shown), 1).mean(1)
 
     def _evaluated(self, seen: Observation) -> Tensor:
         """Return the scores (N, V) in full precision: only the networks run under the Trainer's."""
@@ -151,40 +142,11 @@ class Ascent:
             pictures: Tensor = self.image()
         return pictures
 
-    def _seen(self, step: int, steps: int, indices: Sequence[int] | None) -> tuple[Tensor, Tensor, Any]:
-        pictures = self._decoded()
-        if self.views is None:
-            return pictures, pictures[:, None], None
-        parameters = self.views.sample(self.seed, step, self.keys, indices)
-        progress = step / max(1, steps - 1)
-        with torch.autocast(pictures.device.type, enabled=False):
-            return pictures, self.views.apply(pictures, parameters, progress), (parameters, progress)
+    def _revive(self, scores: Tensor, pictures: Tensor, views: Tensor, draw: Draw, in_all: Callable[[Tensor], Tensor]) -> None:
+        """Give pictures whose whole gradient is zero, once it is known, the one that rectifiers would pass if they were on.
 
-    def _observe(self, pictures: Tensor, views: Tensor, drawn: Any) -> Observation:
-        activations: dict[Source, Tensor] = dict(self._fixed)
-        own = [source for source in self._sources if source.reference is None]
-        for network, sources in self._grouped(own).items():
-            activations |= self._read(network, sources, views)
-        moving = [source for source in self._sources if source.reference is not None and source.reference.through_views]
-        for source in moving:
-            with torch.no_grad():
-                activations |= self._read(source.network, [source], self._reference_views(source.reference, pictures, drawn))
-        return Observation(pictures, activations, self.network.classes)
-
-    def _read(self, network: object, sources: list[Source], views: Tensor) -> dict[Source, Tensor]:
-        read = self._shadows[network].activations(views.flatten(0, 1), [source.layer for source in sources])
-        return {source: read[source.layer].unflatten(0, views.shape[:2]) for source in sources}
-
-    def _reference_views(self, reference: Reference | None, pictures: Tensor, drawn: Any) -> Tensor:
-        assert reference is not None
-        image = reference.image.to(pictures).expand(len(pictures), -1, -1, -1)
-        if drawn is None or self.views is None:
-            return image[:, None]
-        parameters, progress = drawn
-        return self.views.apply(image, parameters, progress)
-
-    def _revive(self, scores: Tensor, pictures: Tensor, views: Tensor, drawn: Any) -> None:
-        """Give pictures whose whole gradient is zero, once it is known, the one that rectifiers would pass if they were on."""
+        The whole gradient is that of all views, also of those that other processes evaluate.
+        """
         device = views.device.type
         autocast = torch.autocast(device, torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device))
         # Whatever is done to the loss between here and backward (accumulation, a scaler) arrives as the gradient of the scores.
@@ -194,19 +156,19 @@ class Ascent:
         pictures, shown = pictures.detach(), views.detach()
 
         def revived(gradient: Tensor) -> Tensor:
-            dead = gradient.flatten(1).abs().amax(1) == 0
+            dead = in_all(gradient.flatten(1).abs().amax(1) == 0)
             if not dead.any():
                 return gradient
             fresh = shown.clone().requires_grad_(True)
             with torch.enable_grad(), autocast, redirected_relu():
-                again = self._evaluated(self._observe(pictures, fresh, drawn)).expand(-1, shown.shape[1])
+                again = self._evaluated(self._observer.observe(pictures, fresh, draw)).expand(-1, shown.shape[1])
             (replacement,) = torch.autograd.grad(again, fresh, upstream[0])
             return torch.where(dead.view(-1, 1, 1, 1, 1), replacement.to(gradient), gradient)
 
         views.register_hook(revived)
 
-    def _warn_of_dead(self, gradient: Tensor, step: int) -> None:
-        dead = (gradient.flatten(1).abs().amax(1) == 0).tolist()
+    def _warn_of_dead(self, gradient: Tensor, step: int, in_all: Callable[[Tensor], Tensor]) -> None:
+        dead = in_all(gradient.flatten(1).abs().amax(1) == 0).tolist()
         names = [target for target, is_dead in zip(self.targets, dead) if is_dead]
         if names:
             self._warned = True
@@ -219,9 +181,7 @@ class Ascent:
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast what the run made: shadows and fixed activations."""
-        for shadow in self._shadows.values():
-            shadow.apply_(fn)
-        self._fixed = {source: fn(activation) for source, activation in self._fixed.items()}
+        self._observer.apply_(fn)
 
     def weights_hash(self) -> str:
         """Return the network's weights hash, computed once for all pictures of the run."""
@@ -229,17 +189,21 @@ class Ascent:
             self._weights_hash = self.network.weights_hash()
         return self._weights_hash
 
-    @property
-    def prepared(self) -> bool:
-        """Whether `prepare` has been called."""
-        return bool(self._shadows) or not self._sources
 
-    @staticmethod
-    def _grouped(sources: Iterable[Source]) -> dict[object, list[Source]]:
-        groups: dict[object, list[Source]] = {}
-        for source in sources:
-            groups.setdefault(source.network, []).append(source)
-        return groups
+def trained_parameters(image: Image) -> list[nn.Parameter]:
+    """Return what an optimizer moves.
+
+    Raises:
+        ValueError: when there is nothing.
+    """
+    parameters = [parameter for parameter in image.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(f"image: {type(image).__name__} holds nothing that could be optimised; stack it with another image")
+    return parameters
+
+
+def _as_it_is(holds: Tensor) -> Tensor:
+    return holds
 
 
 def picture_keys(targets: Sequence[str]) -> list[int]:
@@ -287,6 +251,7 @@ def ascend(
     optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
     lr: float = 0.05,
     on_step: Callable[[int, Step], None] | None = None,
+    failures: dict[int, str] | None = None,
 ) -> Tensor:
     """Optimise the image of a problem in a bare loop, without a Trainer, and return the final scores (N,).
 
@@ -299,9 +264,12 @@ def ascend(
         optimizer: makes an optimizer of the image's parameters; Adam with `lr` unless given.
         lr: learning rate of the default optimizer.
         on_step: called after every step with its index and result.
+        failures: where given, a picture that fails does not end the run and does no harm to the others: its index and the reason
+            are put in here at the end. A picture fails when its score or gradient is not finite, or when no gradient reaches it.
 
     Raises:
-        NonFiniteError: when a step gives NaN or infinity.
+        NonFiniteError: when a step gives NaN or infinity, and no `failures` take it.
+        ValueError: when `failures` are asked for of pictures that share weights.
 
     Example:
         >>> from featviz_pl.images import PixelImage
@@ -317,16 +285,65 @@ def ascend(
         problem.initialize()
         if not problem.prepared:
             problem.prepare(problem.image.initialized.device)
-        parameters = [parameter for parameter in problem.image.parameters() if parameter.requires_grad]
+        parameters = trained_parameters(problem.image)
         chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
+        watch = None if failures is None else _Watch(problem, parameters, steps)
         for index in range(steps):
             result = problem.step(index, steps)
-            gradients = torch.autograd.grad(result.loss, parameters, allow_unused=True)
-            require_finite(index, result.loss, gradients)
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(result.loss, parameters, allow_unused=True)
+            if watch is None:
+                require_finite(index, result.loss, gradients)
+            else:
+                gradients = watch.kept(index, result.scores, gradients)
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = gradient
             chosen.step()
             if on_step is not None:
                 on_step(index, result)
         chosen.zero_grad()
+        if watch is not None and failures is not None:
+            failures.update(watch.failures())
         return problem.scores()
+
+
+class _Watch:
+    """Watch each picture of a run for itself: keep what is not finite from the others, and remember who failed, and why.
+
+    Nothing here waits for the device before the end.
+    """
+
+    def __init__(self, problem: Ascent, parameters: Sequence[nn.Parameter], steps: int) -> None:
+        count, device = len(problem.keys), problem.image.initialized.device
+        if any(parameter.ndim < 2 or len(parameter) != count for parameter in parameters):
+            raise ValueError(f"image: the pictures of {type(problem.image).__name__} share weights, so none can fail, or be made, alone")
+        problem._warned = True  # what the warning would say is in the reasons
+        # The redirected gradient of the first steps brings units to life; one that needs it for ever is dead.
+        self._live_from = REDIRECTED_STEPS if steps > REDIRECTED_STEPS else 0
+        self._first_bad = torch.full((count,), -1, device=device)
+        self._reached = torch.zeros(count, dtype=torch.bool, device=device)
+
+    def kept(self, step: int, scores: Tensor, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+        """Return the gradients with zeros for every picture that has failed."""
+        finite, reached = torch.isfinite(scores), torch.zeros_like(self._reached)
+        for gradient in gradients:
+            if gradient is not None:
+                finite = finite & torch.isfinite(gradient).flatten(1).all(1)
+                reached = reached | (gradient != 0).flatten(1).any(1)
+        if step >= self._live_from:
+            self._reached |= reached
+        self._first_bad = torch.where((self._first_bad < 0) & ~finite, step, self._first_bad)
+        healthy = self._first_bad < 0
+        return tuple(
+            None if gradient is None else torch.where(healthy.view(-1, *[1] * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
+            for gradient in gradients
+        )
+
+    def failures(self) -> dict[int, str]:
+        """Return the reason of every picture that failed."""
+        reasons = {}
+        for index, (step, reached) in enumerate(zip(self._first_bad.tolist(), self._reached.tolist())):
+            if step >= 0:
+                reasons[index] = f"the score or the gradient of step {step} is not finite"
+            elif not reached:
+                reasons[index] = "no gradient reaches the picture: nothing turns the unit on"
+        return reasons

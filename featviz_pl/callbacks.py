@@ -1,5 +1,13 @@
 """The callbacks, which live in the source root ``callbacks/`` of this distribution."""
 
-from featviz_pl_callbacks import Augmentation, ImageSnapshot, StepProgressBar, StopOnPlateau
+from featviz_pl_callbacks import (
+    Augmentation,
+    DistributedViews,
+    FeatureWriter,
+    ImageSnapshot,
+    StepProgressBar,
+    StopOnPlateau,
+    SweepProgressBar,
+)
 
-__all__ = ["Augmentation", "ImageSnapshot", "StepProgressBar", "StopOnPlateau"]
+__all__ = ["Augmentation", "DistributedViews", "FeatureWriter", "ImageSnapshot", "StepProgressBar", "StopOnPlateau", "SweepProgressBar"]

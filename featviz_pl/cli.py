@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
 from featviz_pl import __version__
+from featviz_pl.sweep_command import add_sweep_arguments
 
 USAGE_ERROR, INTERRUPTED = 2, 130
 
@@ -80,10 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--steps", type=int, help="optimisation steps (the preset's unless given)")
     render.add_argument("--views", type=int, help="views per step (the preset's unless given)")
     render.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
-    render.add_argument("--preset", default="lucid", help="named recipe: lucid, article (default: lucid)")
+    render.add_argument("--preset", default="lucid", help="named recipe; `featviz presets` lists them (default: lucid)")
     render.add_argument("--lr", type=float, help="learning rate (the preset's unless given)")
-    render.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel (the preset's unless given)")
+    render.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
     render.add_argument("--start", metavar="PICTURE", help="picture file to start from")
+    render.add_argument("--resume", action="store_true", help="keep a checkpoint beside the output, and go on from it where there is one")
     render.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     render.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
     render.add_argument("--num-nodes", type=int, default=1, help="of the Lightning Trainer (default: 1)")
@@ -91,19 +93,30 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("-o", "--output", default="feature.png", help="file to write (default: feature.png)")
     render.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
+    sweep = commands.add_parser("sweep", help="render every unit of layers into a folder", description="Render every unit of layers.")
+    sweep.set_defaults(run=_sweep)
+    _network_arguments(sweep, optional=False)
+    add_sweep_arguments(sweep)
+
     layers = commands.add_parser("layers", help="list the layers of a network", description="List layers, shapes and units.")
     layers.set_defaults(run=_layers)
     _network_arguments(layers)
     layers.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
+    presets = commands.add_parser("presets", help="list the named recipes", description="List the named recipes with their sources.")
+    presets.set_defaults(run=_presets)
+    presets.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
+
     commands.add_parser("fit", help="run a Lightning configuration: featviz fit --config FILE.yaml", add_help=False)
     return parser
 
 
-def _network_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "network", nargs="?", default="embedded", help="embedded, a torchvision classifier, or package.module:factory (default: embedded)"
-    )
+def _network_arguments(parser: argparse.ArgumentParser, optional: bool = True) -> None:
+    what = "embedded, a torchvision classifier, or package.module:factory"
+    if optional:
+        parser.add_argument("network", nargs="?", default="embedded", help=f"{what} (default: embedded)")
+    else:
+        parser.add_argument("network", help=what)
     parser.add_argument("--weights", default="DEFAULT", help="enum name, 'none' for random weights, or a file (default: DEFAULT)")
     parser.add_argument("--mean", type=float, nargs="+", help="subtracted from pictures in [0, 1], one or one per channel")
     parser.add_argument("--std", type=float, nargs="+", help="by which they are then divided")
@@ -131,6 +144,7 @@ def _render(options: argparse.Namespace) -> int:
     import logging
 
     from featviz_pl.render import render
+    from featviz_pl.resuming import checkpoint_beside, discard
 
     for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -146,6 +160,7 @@ def _render(options: argparse.Namespace) -> int:
         lr=options.lr,
         image=options.image,
         start=options.start,
+        resume=checkpoint_beside(output) if options.resume else None,
         accelerator=options.accelerator,
         devices=devices,
         num_nodes=options.num_nodes,
@@ -155,6 +170,8 @@ def _render(options: argparse.Namespace) -> int:
     if not result.is_writer:  # another process of the same run writes and reports
         return INTERRUPTED if result.interrupted else 0
     paths = result.save(output)
+    if options.resume and not result.interrupted:
+        discard(checkpoint_beside(output))
     report: dict[str, Any] = {
         "path": str(output),
         "network": options.network,
@@ -172,7 +189,8 @@ def _render(options: argparse.Namespace) -> int:
         what = f"{len(paths)} pictures" if len(paths) > 1 else report["target"]
         print(f"{output}: {what} of {options.network}, score {report['score']:.4g}, {report['steps']} steps in {report['seconds']:.1f} s")
     if result.interrupted:
-        print(f"featviz render: interrupted after {report['steps']} steps; the picture so far was saved", file=sys.stderr)
+        more = "; the same command goes on" if options.resume else ""
+        print(f"featviz render: interrupted after {report['steps']} steps; the picture so far was saved{more}", file=sys.stderr)
     return INTERRUPTED if result.interrupted else 0
 
 
@@ -198,14 +216,36 @@ def _check_cheaply(options: argparse.Namespace) -> None:
         parse_target(options.target)
 
 
+def _sweep(options: argparse.Namespace) -> int:
+    from featviz_pl.sweep_command import run_sweep
+
+    return run_sweep(options, lambda: _network(options))
+
+
 def _layers(options: argparse.Namespace) -> int:
     infos = _network(options).layers(options.size)
     if options.json:
         print(json.dumps([{"name": i.name, "kind": i.kind, "shape": list(i.shape), "units": i.units} for i in infos]))
         return 0
-    rows = [("layer", "kind", "shape", "units")]
-    rows += [(info.name, info.kind, " x ".join(map(str, info.shape)), str(info.units)) for info in infos]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for row in rows:
-        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[3]]))
+    _print_table([("layer", "kind", "shape", "units"), *((i.name, i.kind, " x ".join(map(str, i.shape)), str(i.units)) for i in infos)])
     return 0
+
+
+def _presets(options: argparse.Namespace) -> int:
+    from featviz_pl.presets import PRESETS
+
+    recipes = [make() for make in PRESETS.values()]
+    if options.json:
+        keys = ("name", "source", "views", "lr", "steps")
+        print(json.dumps([{key: getattr(one, key) for key in keys} | {"optimizer": one.optimizer.__name__} for one in recipes]))
+        return 0
+    rows = [(one.name, str(one.views), f"{one.optimizer.__name__} {one.lr:g}", str(one.steps), one.source) for one in recipes]
+    _print_table([("preset", "views", "optimizer", "steps", "source"), *rows])
+    return 0
+
+
+def _print_table(rows: Sequence[tuple[str, ...]]) -> None:
+    """Print columns as wide as they need to be; the last one as it is."""
+    widths = [max(map(len, column)) for column in zip(*rows)][:-1]
+    for row in rows:
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,51 +15,22 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from featviz_pl import __version__
-from featviz_pl.ascent import Ascent, Step, non_finite, require_finite
+from featviz_pl.ascent import Ascent, Step, non_finite, require_finite, trained_parameters
+from featviz_pl.checkpoints import KEY, description, require_same, whole_steps
 from featviz_pl.images import FourierImage, Image
+from featviz_pl.interrupts import HeldSignals
 from featviz_pl.io import as_saved, save_png, sheet
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.numerics._checks import finite_number, whole_number
 from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.over_ranks import highest_over_ranks, holds_in_all, mean_over_ranks
+from featviz_pl.step_source import StepSource as StepSource
 from featviz_pl.transforms import Views
 
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+AGREE_EVERY = 8  # steps between two times that several processes ask one another whether a signal came
 LOG_EVERY = 25  # steps between values for a progress bar: each costs a fifth of a millisecond, and on a GPU a synchronisation
-
-
-class StepSource:
-    """Count the steps of one run: sized, no Sequence, resumable. Nothing is loaded from disk.
-
-    Args:
-        steps: how many.
-
-    Example:
-        >>> list(StepSource(3))
-        [0, 1, 2]
-    """
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self._next, self._resumed = steps, 0, False
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __iter__(self) -> Iterator[int]:
-        if not self._resumed:
-            self._next = 0
-        self._resumed = False
-        while self._next < self.steps:
-            self._next += 1
-            yield self._next - 1
-
-    def state_dict(self) -> dict[str, int]:
-        """Return where the run is."""
-        return {"next": self._next}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue there."""
-        self._next, self._resumed = int(state["next"]), True
 
 
 class FeatureVisualization(LightningModule):
@@ -69,8 +41,14 @@ class FeatureVisualization(LightningModule):
     ``Trainer(max_steps=512).fit(model)`` is enough; views come from the `Augmentation` callback.
 
     Logged, every ``log_every_n_steps`` of the Trainer (25 without a logger): ``loss``, ``score`` (mean over pictures) and
-    ``score/<term>`` for each term of the objective. The network is no part of checkpoints, optimizers, DDP or the summary, and stays
-    as it was given.
+    ``score/<term>`` for each term of the objective, over the views of all processes. The network is no part of checkpoints,
+    optimizers, DDP or the summary, and stays as it was given.
+
+    On several processes each evaluates its share of the views, and the gradient is that of all views. ``fit(ckpt_path=…)`` goes on
+    exactly, after Ctrl-C too: a step that has begun is finished first. A run that is extended by a larger ``max_steps`` is the same
+    as one that was as long from the start, unless something follows the progress of the run: a schedule of the views, an image that
+    grows, a learning-rate schedule over a number of steps. Those are functions of step and number of steps, and go on as in the
+    longer run from where they are.
 
     Args:
         network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
@@ -123,14 +101,16 @@ class FeatureVisualization(LightningModule):
             raise TypeError(f"image must be an Image, got {type(image).__name__}")
         self.optimizer, self.scheduler = optimizer, scheduler
         maker: Any = optimizer or torch.optim.Adam
-        # What the provenance says of optimizer, learning rate and scheduler; a run puts in what it really made.
-        self._optimised_by: dict[str, Any] = {"optimizer": getattr(getattr(maker, "func", maker), "__name__", "own"), "lr": self.lr}
+        # What the provenance says of the run: optimizer, learning rate, scheduler, views, steps. A run puts in what it really did.
+        self._run: dict[str, Any] = {"optimizer": getattr(getattr(maker, "func", maker), "__name__", "own"), "lr": self.lr}
         self.origin: dict[str, Any] = {}  # what else the provenance of every picture says, such as the preset
         self.views: Views | None = None  # set by the Augmentation callback
         self.last: Step | None = None  # the latest step's scores, for callbacks
         self._problem: Ascent = self._new_problem()
         self._network_dtype: torch.dtype | None = None
         self._first_bad_step: Tensor | None = None  # on an accelerator; -1 while there is none
+        self._signals: HeldSignals | None = None  # during a run
+        self._record = torch.empty(0, dtype=torch.uint8)
         self.example_input_array = ()  # lets summaries and graph loggers run `forward`
 
     def _new_problem(self) -> Ascent:
@@ -156,9 +136,35 @@ class FeatureVisualization(LightningModule):
             return self.steps
         return (trainer.max_steps if trainer.max_steps > 0 else self.steps) * trainer.accumulate_grad_batches
 
+    @property
+    def steps_taken(self) -> int:
+        """Number of optimizer steps behind these pictures, also those taken in other processes or before a checkpoint."""
+        own = 0 if self._trainer is None else self._trainer.global_step
+        return int(own or self._run.get("steps", 0))
+
+    @property
+    def own_views(self) -> range:
+        """The views that this process evaluates in each step."""
+        total, ranks = (self.views.count, self.trainer.world_size) if self.views is not None else (1, 1)
+        return range(self.trainer.global_rank if ranks > 1 else 0, total, ranks)
+
+    @property
+    def _share(self) -> float:
+        """The weight with which the mean over processes is the mean over all views, also where the shares are uneven."""
+        own = self.own_views
+        return len(own) * own.step / own.stop
+
+    def over_ranks(self, values: Tensor) -> Tensor:
+        """Return the mean over all views of what each process found for its own; every process must call it."""
+        return mean_over_ranks(values * self._share, self.trainer.world_size)
+
     def forward(self) -> Tensor:
         """Decode the pictures: no views, no network."""
-        pictures: Tensor = self.image()
+        with warnings.catch_warnings():
+            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+                # For a graph logger: the graph is of these pictures, so what depends on their shape may be fixed.
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            pictures: Tensor = self.image()
         return pictures
 
     def scores(self, pictures: Tensor | None = None) -> Tensor:
@@ -176,18 +182,18 @@ class FeatureVisualization(LightningModule):
             "network": self.network.name,
             "weights": self._problem.weights_hash(),
             "target": self.targets[index],
-            "objective": repr(self.objective),
+            "objective": self.objective.origin(),
             "image": repr(self.image),
-            "views": repr(self._problem.views),
+            "views": self._run.get("views", "None"),
             "seed": self.seed,
-            **self._optimised_by,
+            **{name: value for name, value in self._run.items() if name not in ("views", "steps")},
             **self.origin,
             **more,
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the picture, or a sheet of all of them, as PNG with its origin."""
-        steps = {} if self._trainer is None else {"steps": self._trainer.global_step}  # unknown in a module that has only been loaded
+        steps = {"steps": self.steps_taken} if self._trainer is not None or self.steps_taken else {}
         return save_png(sheet(self.images), path, self.sheet_provenance(score=self.scores().tolist(), **steps))
 
     def sheet_provenance(self, **more: Any) -> dict[str, Any]:
@@ -202,33 +208,58 @@ class FeatureVisualization(LightningModule):
         """Bind the views and draw the pictures; a checkpoint that is loaded next replaces them."""
         self._problem = self._new_problem()
         self._problem.initialize()
+        self._run["steps"] = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down what a run must share with this one to go on from here."""
+        checkpoint[KEY] = description(self.image, self.objective, self.seed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of other pictures, in words."""
-        held, own = checkpoint["state_dict"].get("image.weight"), self.image.weight
-        if held is not None and own is not None and held.shape != own.shape:
-            raise ValueError(
-                f"checkpoint: it holds {len(held)} pictures with weights {tuple(held.shape[1:])}, this run has {len(own)} with "
-                f"{tuple(own.shape[1:])}; give the units, the kind of image and the size with which it was made"
-            )
+        """Refuse a checkpoint of another image or objective, in words, and go on between two optimizer steps."""
+        require_same(checkpoint, self.image, self.objective, self.seed)
+        if self._trainer is not None:
+            whole_steps(checkpoint, self._trainer.accumulate_grad_batches)
+
+    def get_extra_state(self) -> Tensor:
+        """Return what the run did, so that it is known where its weights are loaded, also by the process that spawned it.
+
+        A text as a tensor, because whoever goes over a state expects tensors; the same one while the text is the same.
+        """
+        text = json.dumps({**self._run, "steps": self.steps_taken}).encode()
+        if bytes(self._record.tolist()) != text:
+            self._record = torch.tensor(list(text), dtype=torch.uint8)
+        return self._record
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what another run did."""
+        self._run = json.loads(bytes(state.tolist()))
 
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the image's parameters, and the scheduler where one was given."""
-        parameters = [parameter for parameter in self.image.parameters() if parameter.requires_grad]
+        parameters = trained_parameters(self.image)
         if self.optimizer is None:
             optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=self.lr)
         elif isinstance(self.optimizer, type):
             optimizer = self.optimizer(parameters, lr=self.lr)
         else:
             optimizer = self.optimizer(parameters)
-        self._optimised_by = {"optimizer": type(optimizer).__name__, "lr": float(optimizer.defaults.get("lr", self.lr))}
+        made = {"optimizer": type(optimizer).__name__, "lr": float(optimizer.defaults.get("lr", self.lr)), "views": repr(self.views)}
+        self._run = {**made, "steps": self._run.get("steps", 0)}
         if self.scheduler is None:
             return optimizer
         plan: dict[str, Any] = {"scheduler": self.scheduler(optimizer), "interval": "step"}
         if isinstance(plan["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
-            plan |= {"monitor": "loss", "strict": False, "frequency": self._log_every() or LOG_EVERY}
-        self._optimised_by["scheduler"] = type(plan["scheduler"]).__name__
+            # Lightning steps those that want a value after it has saved checkpoints, and forgets the value: `lr_scheduler_step` has it.
+            plan |= {"reduce_on_plateau": False, "frequency": self._log_every() or LOG_EVERY}
+        self._run["scheduler"] = type(plan["scheduler"]).__name__
         return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a scheduler; one that follows a value gets the loss over the views of all processes."""
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and self.last is not None:
+            scheduler.step(float(self.over_ranks(self.last.loss)))
+        else:
+            super().lr_scheduler_step(scheduler, metric)
 
     def train_dataloader(self) -> StepSource:
         """Return the steps of the run: one run is one epoch."""
@@ -247,24 +278,53 @@ class FeatureVisualization(LightningModule):
             raise ValueError(
                 f"views: {self.views.count} views cannot be divided over {self.trainer.world_size} processes; give at least as many"
             )
-        divided = self.trainer.world_size > 1 and any(node.joint_views for node in self.objective.walk())
+        find_unused = getattr(self.trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
+        if self.trainer.world_size > 1 and self.image.has_idle_parameters and not find_unused:
+            raise ValueError(
+                f"image: some parameters of {type(self.image).__name__} rest in some steps; on several processes use "
+                "Trainer(strategy='ddp_find_unused_parameters_true')"
+            )
+        divided = self.trainer.world_size > 1 and any(node.joint_views for node in self.objective.optimised())
         if divided:
             raise ValueError("objective: it needs all views at once (joint_views), so they cannot be divided over processes")
 
+    def on_train_start(self) -> None:
+        """Let Ctrl-C and a cluster's signals wait for the end of the step in which they come."""
+        self._signals = HeldSignals()
+        self._signals.hold()
+
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Return the loss of one step over this process's share of the views."""
-        total = 1 if self.views is None else self.views.count
-        ranks = self.trainer.world_size if self.views is not None else 1
-        own = range(self.trainer.global_rank if ranks > 1 else 0, total, ranks)
-        step = self._problem.step(batch, self.total_steps, own)
-        self.last = replace(step, loss=step.loss.detach())
-        # The mean over ranks of these losses is the loss over all views, also where the shares are uneven.
-        loss: Tensor = step.loss * (len(own) * ranks / total)
+        in_all = holds_in_all if len(self.own_views) < self.own_views.stop else None
+        step = self._problem.step(batch, self.total_steps, self.own_views, in_all)
+        self.last, loss = replace(step, loss=step.loss.detach()), step.loss * self._share
+        if self.trainer.world_size > 1:
+            # A score that is not finite in one process must stop all of them: it does so through the gradient, which they share.
+            loss = loss * torch.ones_like(self.last.loss).masked_fill(~torch.isfinite(self.last.loss), torch.nan)
         every = self._log_every()
         if every and (batch_idx + 1) % every == 0:
             self._raise_non_finite()
-            self._log(step, loss)
+            self._log(step)
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        """Let a signal act that came during the optimizer step which has just ended."""
+        between = 1 if self.trainer.world_size == 1 else AGREE_EVERY
+        if (batch_idx + 1) % (between * self.trainer.accumulate_grad_batches) == 0:
+            self._deliver_signal()
+
+    def on_train_end(self) -> None:
+        """Give the signals back."""
+        self._deliver_signal()
+        if self._signals is not None:
+            self._signals.release()
+
+    def _deliver_signal(self) -> None:
+        """Let a signal act, in all processes after the same step: what it starts, such as a checkpoint, needs all of them."""
+        own = 0 if self._signals is None else self._signals.waiting
+        waiting = highest_over_ranks(own, self.trainer.world_size, self.device)
+        if waiting and self._signals is not None:
+            self._signals.deliver(waiting)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop before a non-finite step reaches the pictures: at once on a CPU, with the next logged step on a GPU."""
@@ -288,11 +348,12 @@ class FeatureVisualization(LightningModule):
             return 0
         return int(getattr(self.trainer, "log_every_n_steps", LOG_EVERY)) if self.trainer.loggers else LOG_EVERY
 
-    def _log(self, step: Step, loss: Tensor) -> None:
-        self.log("loss", loss.detach().cpu(), prog_bar=True)
-        self.log("score", step.scores.mean().cpu())
-        for name, scores in step.terms.items():
-            self.log(f"score/{name}", scores.mean().cpu())
+    def _log(self, step: Step) -> None:
+        """Log means over the views of all processes: a scheduler or a callback that acts on them must do so in all."""
+        found = [step.loss.detach(), step.scores.mean(), *(scores.mean() for scores in step.terms.values())]
+        values = self.over_ranks(torch.stack([value.to(step.loss.dtype) for value in found])).cpu()
+        for name, value in zip(("loss", "score", *(f"score/{name}" for name in step.terms)), values):
+            self.log(name, value, prog_bar=name == "loss")
 
     @torch.no_grad()
     def _mask_non_finite(self, loss: Tensor, gradients: list[Tensor]) -> None:
@@ -313,6 +374,13 @@ class FeatureVisualization(LightningModule):
 
     # What must travel with the module, and what must not.
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep views, which are modules, out of this one: a checkpoint must load without the callback that brought them."""
+        if name == "views":
+            self.__dict__["views"] = value
+        else:
+            super().__setattr__(name, value)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureVisualization:
         """Remember the precision asked for: it is meant for the network, the image keeps float32 at least."""
         single, double = fn(torch.empty(0)).dtype, fn(torch.empty(0, dtype=torch.float64)).dtype
@@ -325,7 +393,7 @@ class FeatureVisualization(LightningModule):
     def __getstate__(self) -> dict[str, Any]:
         """Leave shadows behind: they are made anew where the module arrives."""
         state = dict(super().__getstate__())
-        return {**state, "_problem": None, "last": None, "_first_bad_step": None}
+        return {**state, "_problem": None, "last": None, "_first_bad_step": None, "_signals": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and bind image, network and objective again."""

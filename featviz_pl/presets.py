@@ -1,18 +1,47 @@
-"""Named recipes: image, views, optimizer and steps that belong together."""
+"""Named recipes: image, views, optimizer and steps that belong together, with the constants of their sources."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import copy
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.optim import NAdam
+from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmRestarts
 
-from featviz_pl.images import FourierImage, Image
-from featviz_pl.numerics._checks import unknown
+from featviz_pl import images
+from featviz_pl.images import FourierImage, GrowingImage, Image, MacoImage, MultiResolutionImage, PixelImage
+from featviz_pl.networks import FrozenNetwork
+from featviz_pl.numerics._checks import size_pair, unknown
+from featviz_pl.objectives import Objective, StayNear, TotalVariation
+from featviz_pl.objectives.activation import LayerTerm
 from featviz_pl.transforms import Compose, view_preset
 
-__all__ = ["PRESETS", "Recipe", "article", "image_class", "lucid", "recipe"]
+__all__ = [
+    "PRESETS",
+    "Recipe",
+    "accentuation",
+    "article",
+    "captum",
+    "direct_ascent",
+    "horama",
+    "image_class",
+    "lucent",
+    "lucid",
+    "maco",
+    "plug_in_inversion",
+    "recipe",
+    "vit",
+    "xplique",
+]
+
+Wrap = Callable[[Objective, FrozenNetwork, tuple[int, int], "Tensor | None"], Objective]
 
 
 @dataclass(frozen=True)
@@ -28,6 +57,11 @@ class Recipe:
         optimizer: class that makes the optimizer.
         lr: its learning rate.
         steps: of the run.
+        size: of the picture; None is the network's own.
+        size_of_views: of each view; None is the picture's, ``"network"`` the network's own where it has one.
+        optimizer_arguments: further arguments of the optimizer.
+        scheduler: makes a learning-rate scheduler for a number of steps.
+        wrap: turns what the user wants, the network, the size of the views and the picture to start from into what is optimised.
     """
 
     name: str
@@ -38,6 +72,15 @@ class Recipe:
     optimizer: type[torch.optim.Optimizer]
     lr: float
     steps: int
+    size: int | None = None
+    size_of_views: str | None = None
+    optimizer_arguments: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler] | None = None
+    wrap: Wrap | None = None
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer, with another learning rate if one is given."""
+        return self.optimizer(parameters, lr=self.lr if lr is None else lr, **self.optimizer_arguments)  # type: ignore[call-arg]
 
 
 def lucid() -> Recipe:
@@ -65,7 +108,199 @@ def article() -> Recipe:
     return Recipe("article", "the article's views on Lucid's image", FourierImage, *view_preset("article"), torch.optim.Adam, 0.05, 512)
 
 
-PRESETS: dict[str, Callable[[], Recipe]] = {"lucid": lucid, "article": article}
+def lucent() -> Recipe:
+    """Return the recipe of Lucent: Lucid's numbers on a picture of 128 px that the network sees enlarged to its own size.
+
+    Lucent enlarges after normalising and pads shrunk views with black; here views are sampled once, with a grey border.
+
+    Example:
+        >>> lucent().size, lucent().size_of_views
+        (128, 'network')
+    """
+    return Recipe("lucent", "Lucent 6123386 (0.1.8)", FourierImage, *view_preset("lucent"), torch.optim.Adam, 0.05, 512, 128, "network")
+
+
+def captum() -> Recipe:
+    """Return the recipe of Captum's unreleased optim module: a louder start, larger steps, few and small transforms.
+
+    Captum does not divide its decoded spectrum by 4, as Lucid and `FourierImage` do: its Adam at 0.025 and its start of deviation
+    0.02 are 0.1 and 0.08 here.
+
+    Example:
+        >>> captum().lr, captum().image(size=8).deviation
+        (0.1, 0.08)
+    """
+    image = partial(FourierImage, deviation=0.08)
+    return Recipe("captum", "Captum optim-wip 39e6ab1", image, *view_preset("captum"), torch.optim.Adam, 0.1, 512)
+
+
+def xplique() -> Recipe:
+    """Return the recipe of Xplique's ``optimize``: a whiter spectrum at 512 px, many jitters, a blur and a flip.
+
+    Xplique stretches the picture to its least and largest value in every step; here the sigmoid bounds it.
+
+    Example:
+        >>> xplique().image(size=8).decay, xplique().steps
+        (0.85, 256)
+    """
+    image = partial(FourierImage, decay=0.85)
+    views = view_preset("xplique")
+    return Recipe("xplique", "Xplique 0c90fa4, optimize", image, *views, torch.optim.Adam, 0.05, 256, 512, "network", {"eps": 1e-7})
+
+
+def maco() -> Recipe:
+    """Return the recipe of MACO as Xplique has it: only the phase is optimised, under 32 crops from half to a twentieth of the side.
+
+    Xplique also standardises each decoded picture; here its mean and contrast are those of the statistics, as `MacoImage` says.
+
+    Example:
+        >>> maco().optimizer.__name__, maco().lr, maco().views
+        ('NAdam', 1.0, 32)
+
+    Reference:
+        Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization", NeurIPS, 2023
+    """
+    return Recipe("maco", "Xplique 0c90fa4, maco", MacoImage, *view_preset("maco"), NAdam, 1.0, 256, 512, "network", _KERAS_NADAM)
+
+
+def horama() -> Recipe:
+    """Return the recipe of Horama's MACO: 1,280 px, six crops of a quarter of the side, 1,000 steps.
+
+    Example:
+        >>> horama().size, horama().views, horama().steps
+        (1280, 6, 1000)
+    """
+    return Recipe("horama", "Horama 0608628 (0.3.0), maco", MacoImage, *view_preset("horama"), NAdam, 1.0, 1000, 1280, "network")
+
+
+def plug_in_inversion() -> Recipe:
+    """Return the recipe of Plug-In Inversion: no regulariser but 32 rolled and colour-shifted copies of a picture that grows.
+
+    Seven stages of 400 steps, from two eighths of the size to all of it, each with a cosine of its own. The authors' code, which the
+    learning rate and the stages are from, starts at uniform noise; here at grey with a little normal noise.
+
+    Example:
+        >>> plug_in_inversion().steps, plug_in_inversion().views
+        (2800, 32)
+
+    Reference:
+        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with Data
+        Augmentations", ICML, 2022
+    """
+    views = view_preset("plug_in_inversion")
+    return Recipe(
+        "plug_in_inversion", "arXiv 2201.12961 and the authors' code", _growing_by_eighths, *views, torch.optim.Adam, 0.01, 2800,
+        None, None, _SHORT_MEMORY, _cosine_in_every_stage,
+    )  # fmt: skip
+
+
+def vit() -> Recipe:
+    """Return the recipe for vision transformers: free pixels, clipped, eight colour-shifted and noisy copies, little variation.
+
+    A channel of a token layer is read at the patch tokens, without the class token. The source's variation has the diagonals too; ours
+    is of rows and columns. Hidden units of the MLP blocks
+    (``encoder.layers.encoder_layer_3.mlp.1:5`` in torchvision) show more than those of queries, keys and values.
+
+    Example:
+        >>> vit().optimizer_arguments["betas"], vit().steps
+        ((0.5, 0.99), 400)
+
+    Reference:
+        Ghiasi, Kazemi, Borgnia, Reich, Shu, Goldblum, Wilson, Goldstein, "What do Vision Transformers Learn? A Visual Exploration", 2022
+    """
+    image = partial(PixelImage, color="none", squash="clip")
+    views = view_preset("vit")
+    return Recipe(
+        "vit", "arXiv 2212.06727", image, *views, torch.optim.Adam, 0.1, 400, None, None, _SHORT_MEMORY, CosineAnnealingLR, _of_patches
+    )
+
+
+def direct_ascent() -> Recipe:
+    """Return the recipe of direct ascent synthesis: the sum of all resolutions, eight shifted, shaded and noisy copies.
+
+    Constants of a third party's code, as far as known; the number of steps is ours.
+
+    Example:
+        >>> direct_ascent().views
+        8
+
+    Reference:
+        Fort, Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models", 2025
+    """
+    views = view_preset("direct_ascent")
+    return Recipe(
+        "direct_ascent", "arXiv 2502.07753", MultiResolutionImage, *views, torch.optim.Adam, 0.1, 400, None, None, _SHORT_MEMORY,
+        CosineAnnealingLR,
+    )  # fmt: skip
+
+
+def accentuation() -> Recipe:
+    """Return the recipe of feature accentuation: a photo to start from, to which the picture stays near in a middle layer.
+
+    The layer is the middle one of those that run before the target's. Needs a start; 512 px, 16 crops, 100 steps.
+
+    Faccent divides its decoded spectrum by 5 where `FourierImage` divides by 4: its Adam at 0.05 is 0.04 here.
+
+    Example:
+        >>> accentuation().lr, accentuation().steps
+        (0.04, 100)
+
+    Reference:
+        Hamblin, Fel, Saha, Konkle, Alvarez, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images", 2024
+    """
+    views = view_preset("accentuation")
+    return Recipe(
+        "accentuation", "faccent f309798", FourierImage, *views, torch.optim.Adam, 0.04, 100, 512, "network", wrap=_near_the_start
+    )
+
+
+_SHORT_MEMORY = {"betas": (0.5, 0.99)}
+_STAGES = 7  # of Plug-In Inversion
+_KERAS_NADAM = {"eps": 1e-7}
+
+
+def _growing_by_eighths(size: int | Sequence[int], channels: int = 3) -> GrowingImage:
+    """Grow free pixels in seven stages, half by zooming in and half by a new rim."""
+    side = min(size_pair("size", size))
+    sizes = sorted({max(1, side * part // 8) for part in range(9 - _STAGES, 9)})
+    arguments = {"color": "none", "squash": "clip", "deviation": 0.1}
+    return GrowingImage(size, channels=channels, sizes=sizes, zoom=0.5, image=PixelImage, arguments=arguments)
+
+
+def _cosine_in_every_stage(optimizer: torch.optim.Optimizer, steps: int) -> CosineAnnealingWarmRestarts:
+    return CosineAnnealingWarmRestarts(optimizer, math.ceil(steps / _STAGES))
+
+
+def _of_patches(objective: Objective, network: FrozenNetwork, size: tuple[int, int], start: Tensor | None) -> Objective:
+    """Read token layers at the patches, and hold down the total variation."""
+    shapes = {layer.name: layer.shape for layer in network.layers(size)}
+    objective = copy.deepcopy(objective)  # the caller's stays as it is
+    for term in objective.terms():
+        at_a_token = getattr(term, "position", None) is not None  # counted among all tokens
+        if isinstance(term, LayerTerm) and term.tokens == "all" and not at_a_token and len(shapes.get(term.layer, ())) == 2:
+            term.tokens = "patches"
+    return objective - 0.0005 * 0.1 * TotalVariation(power=2)
+
+
+def _near_the_start(objective: Objective, network: FrozenNetwork, size: tuple[int, int], start: Tensor | None) -> Objective:
+    """Stay near the start in the middle one of the layers that run before the target's."""
+    if start is None:
+        raise ValueError("preset: accentuation changes a photo and needs one: start=…, on the command line --start PICTURE")
+    return objective + StayNear(start, layer=_middle_layer(objective, network, size), balance=objective)
+
+
+def _middle_layer(objective: Objective, network: FrozenNetwork, size: tuple[int, int]) -> str:
+    order = [layer.name for layer in network.layers(size)]
+    deepest = max((order.index(source.layer) for source in objective.sources() if source.layer in order), default=0)
+    if deepest == 0:
+        raise ValueError(f"preset: accentuation stays near in a layer before the target's, and none runs before that of {objective!r}")
+    return order[deepest // 2]
+
+
+PRESETS: dict[str, Callable[[], Recipe]] = {
+    made.__name__: made
+    for made in (lucid, article, lucent, captum, xplique, maco, horama, plug_in_inversion, vit, direct_ascent, accentuation)
+}
 
 
 def recipe(preset: str | Recipe) -> Recipe:
@@ -82,20 +317,27 @@ def recipe(preset: str | Recipe) -> Recipe:
 
 
 def image_class(name: str) -> Callable[..., Any]:
-    """Return a parameterization by its short name, such as ``"fourier"``, or its class name.
+    """Return a parameterization that needs no more than a size by its short name, such as ``"fourier"``, or its class name.
 
     Raises:
-        ValueError: when there is no such parameterization.
+        ValueError: when there is no such parameterization, or it is made of more, such as pictures.
 
     Example:
-        >>> image_class("pixel").__name__
-        'PixelImage'
+        >>> image_class("pixel").__name__, image_class("laplacian-pyramid").__name__
+        ('PixelImage', 'LaplacianPyramidImage')
     """
-    from featviz_pl import images
-
-    known = {listed.removesuffix("Image").lower(): getattr(images, listed) for listed in images.__all__ if listed != "Image"}
-    chosen = known.get(name.removesuffix("Image").lower())
+    known = {_short(listed): getattr(images, listed) for listed in images.__all__ if not inspect.isabstract(getattr(images, listed))}
+    del known["interpolationbasis"]  # its pictures are of several objectives, and one name of a target gives one
+    chosen = known.get(_short(name))
     if chosen is None:
         raise unknown("image", "parameterization", name, known)
+    parameters = inspect.signature(chosen).parameters.values()
+    missing = [one.name for one in parameters if one.default is one.empty and one.name != "size"]
+    if missing:
+        raise ValueError(f"image: {name!r} is made of {', '.join(missing)} too; build it in Python or in a configuration")
     made: Callable[..., Any] = chosen
     return made
+
+
+def _short(name: str) -> str:
+    return name.removesuffix("Image").lower().replace("-", "").replace("_", "")

@@ -13,13 +13,15 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
-from featviz_pl.callbacks import Augmentation, StepProgressBar
+from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
 from featviz_pl.images import Image
 from featviz_pl.images.base import check_pictures
 from featviz_pl.io import as_saved, check_output, picture_names, read_picture, save_png, sheet, to_pillow, to_uint8
@@ -29,6 +31,7 @@ from featviz_pl.numerics._checks import size_pair, whole_number
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.objectives import Objective, parse_target
 from featviz_pl.presets import Recipe, image_class, recipe
+from featviz_pl.resuming import RenderCheckpoint, checkpoint_to_resume
 
 # What a render shows that is asked for nothing: chosen by eye.
 FIRST_TARGET, FIRST_SIZE, FIRST_STEPS = "output:church", 128, 128
@@ -96,6 +99,7 @@ def render(
     image: str | Image | None = None,
     start: str | os.PathLike[str] | Tensor | None = None,
     callbacks: Sequence[Callback] = (),
+    resume: str | os.PathLike[str] | None = None,
     accelerator: str = "auto",
     devices: int | str = 1,
     num_nodes: int = 1,
@@ -120,6 +124,7 @@ def render(
         image: name of a parameterization (``"fourier"``, ``"pixel"``), or one that is built; the preset's unless given.
         start: a picture, or its file, from which to start.
         callbacks: further Lightning callbacks.
+        resume: file of a checkpoint that is kept during the run; where it exists, the run goes on from there.
         accelerator: of the Trainer.
         devices: of the Trainer.
         num_nodes: of the Trainer.
@@ -144,25 +149,39 @@ def render(
         steps = FIRST_STEPS if steps is None else steps
     objective = parse_target(target) if isinstance(target, str) else target
     steps = chosen.steps if steps is None else whole_number("steps", steps)
-    augmentation = Augmentation(chosen.transforms, chosen.views if views is None else whole_number("views", views))
+    built = _image(image, chosen, frozen, size, start, objective.count())
+    if chosen.wrap is not None:
+        with torch.no_grad():
+            begun = None if start is None else built()[:, : built.channels - built.alpha]
+            seen_at = (frozen.size or built.size) if chosen.size_of_views == "network" else built.size
+            objective = chosen.wrap(objective, frozen, seen_at, begun)
+    augmentation = Augmentation(
+        chosen.transforms,
+        chosen.views if views is None else whole_number("views", views),
+        size=frozen.size if chosen.size_of_views == "network" else None,
+    )
     model = FeatureVisualization(
         frozen,
         objective,
-        _image(image, chosen, frozen, size, start, objective.count()),
+        built,
         steps=steps,
         seed=seed,
-        optimizer=chosen.optimizer,
+        optimizer=partial(chosen.make_optimizer, lr=lr),
         lr=chosen.lr if lr is None else lr,
+        scheduler=None if chosen.scheduler is None else partial(_scheduled, chosen.scheduler, steps),
     )
     model.origin = {"preset": chosen.name, "precision": str(precision), **({} if start is None else {"start": _digest(model.images)})}
-    bars: list[Callback] = [StepProgressBar()] if progress else []
+    ckpt_path = None if resume is None else checkpoint_to_resume(resume)
+    own: list[Callback] = [StepProgressBar()] if progress else []
+    own += [] if resume is None else [RenderCheckpoint(resume)]
+    own += [DistributedViews()] if str(devices) != "1" or num_nodes > 1 else []
     trainer = Trainer(
         max_steps=steps,
         accelerator=accelerator,
         devices=devices,
         num_nodes=num_nodes,
         precision=precision,
-        callbacks=[augmentation, *bars, *callbacks],
+        callbacks=[augmentation, *own, *callbacks],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -170,12 +189,12 @@ def render(
         log_every_n_steps=min(50, steps),
     )
     began = time.perf_counter()
-    interrupted = _fit_until_interrupted(trainer, model)
+    interrupted = _fit_until_interrupted(trainer, model, ckpt_path)
     seconds = time.perf_counter() - began
     return _result(model, trainer, seconds, interrupted)
 
 
-def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization) -> bool:
+def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization, ckpt_path: str | None) -> bool:
     """Fit, and say whether Ctrl-C ended it: what was done by then is still in the module.
 
     Lightning lets its callbacks finish, then turns Ctrl-C into an exit, sometimes with the signal still ignored.
@@ -183,7 +202,7 @@ def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization) -> boo
     in_main_thread = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(model)
+        trainer.fit(model, ckpt_path=ckpt_path, weights_only=True)
     except SystemExit as stopped:
         if not isinstance(stopped.__context__, KeyboardInterrupt):
             raise
@@ -206,13 +225,19 @@ def _image(image: str | Image | None, chosen: Recipe, network: FrozenNetwork, si
             raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
         built = copy.deepcopy(image)  # what the caller holds is a description, and may serve the next render too
     else:
-        own = tuple(start.shape[-2:]) if start is not None else network.size or 224
+        own = tuple(start.shape[-2:]) if start is not None else chosen.size or network.size or 224
         make = chosen.image if image is None else image_class(image)
         built = make(size=own if size is None else size_pair("size", size), channels=channels)
     if start is not None:
         built.allocate(count or built.count or len(start))
         built.start_from(resize(start, built.size).clamp(0, 1))
     return built
+
+
+def _scheduled(make: Any, steps: int, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Make a recipe's scheduler; a function of the module, so that the run can be pickled."""
+    made: torch.optim.lr_scheduler.LRScheduler = make(optimizer, steps)
+    return made
 
 
 def _digest(pictures: Tensor) -> str:
@@ -224,5 +249,5 @@ def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, inter
     model.cpu()
     images = as_saved(model.images)
     scores = [float(score) for score in model.scores()]
-    provenance = [model.provenance(index, score=score, steps=trainer.global_step) for index, score in enumerate(scores)]
+    provenance = [model.provenance(index, score=score, steps=model.steps_taken) for index, score in enumerate(scores)]
     return RenderResult(images, scores, model.targets, provenance, seconds, interrupted, trainer.is_global_zero)

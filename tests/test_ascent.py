@@ -16,7 +16,7 @@ from featviz_pl.ascent import REDIRECTED_STEPS, Ascent, NonFiniteError, Step, as
 from featviz_pl.images import FourierImage, PixelImage
 from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork
-from featviz_pl.objectives import L2, Channel, Constant, DeepDream, Layer, Objective, TotalVariation
+from featviz_pl.objectives import L2, Alignment, Channel, Constant, DeepDream, Layer, Objective, TotalVariation
 from featviz_pl.transforms import Compose, Jitter, Views
 
 
@@ -46,8 +46,7 @@ def problem_of(units: list[int], picture: Tensor | None = None) -> Ascent:
 
 
 def gradient_of(made: Ascent, step: int = 0) -> Tensor:
-    assert made.image.weight is not None
-    (gradient,) = torch.autograd.grad(made.step(step, 100).loss, made.image.weight)
+    (gradient,) = torch.autograd.grad(made.step(step, 100).loss, list(made.image.parameters()))
     return gradient
 
 
@@ -258,7 +257,7 @@ def test_impossible_seeds_are_refused(seed: int) -> None:
 
 @pytest.mark.parametrize("objective", [Constant(1.0), Constant(1.0) + 2.0, -Constant(3.0)], ids=repr)
 def test_an_objective_that_is_a_number_is_refused(objective: Objective) -> None:
-    with pytest.raises(ValueError, match=r"objective: .* is a number"):
+    with pytest.raises(ValueError, match=r"objective: in .* nothing can be raised"):
         Ascent(FourierImage(8), FrozenNetwork(toy()), objective)
 
 
@@ -267,3 +266,20 @@ def test_both_the_picture_and_its_views_must_be_large_enough(size: int, seen: in
     made = Ascent(FourierImage(size), FrozenNetwork(shrinking()), Channel("output", 0), views=Views(Compose([], seen)))
     with pytest.raises(ValueError, match="5 x 5 is too small for output; the least size that works is 7"):
         made.prepare()
+
+
+def test_pictures_that_are_compared_are_seen_through_the_same_views() -> None:
+    views = Views(Compose([Jitter(100)]), count=2)
+
+    def drawn(objective: Objective) -> Tensor:
+        bound = Ascent(PixelImage(8, count=3), FrozenNetwork(toy()), objective, views=views)
+        bound.initialize()
+        shifts: Tensor = bound.look(1, 4)[2].parameters[0]
+        return shifts.view(3, 2, 2)
+
+    alone, compared = drawn(Channel("features.5", 1)), drawn(Channel("features.5", 1) + Alignment("features.3"))
+    assert not torch.equal(alone[0], alone[1])
+    assert torch.equal(compared[0], compared[1])
+    assert torch.equal(compared[0], compared[2])
+    assert torch.equal(compared[0], alone[0]), "those of the first picture"
+    assert not torch.equal(compared[0, 0], compared[0, 1])

@@ -150,9 +150,9 @@ def test_float64_stays_float64() -> None:
 
 def test_autocast_does_not_reach_the_pictures() -> None:
     bound = ascent(FourierImage(8, deviation=0.5), DeepDream("features.2"), Views(Compose([Jitter(2)]), 2))
-    expected = bound._seen(0, 4, None)
+    expected = bound.look(0, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        pictures, views, _ = bound._seen(0, 4, None)
+        pictures, views, _ = bound.look(0, 4)
     assert pictures.dtype == views.dtype == torch.float32
     assert torch.equal(pictures, expected[0])
     assert torch.equal(views, expected[1])
@@ -223,8 +223,7 @@ def test_a_picture_s_gradient_does_not_depend_on_what_it_is_rendered_with() -> N
     for units, objective in objectives.items():
         bound = ascent(PixelImage(8, deviation=0.5), objective, Views(Compose([Jitter(2), Rotate([-10.0, 10.0])]), 2))
         bound.step(0, 4).loss.backward()
-        weight = bound.image.weight
-        assert weight is not None
+        (weight,) = bound.image.parameters()
         assert weight.grad is not None
         gradients.append(weight.grad[units.index(2)])
     assert bool(gradients[0].any())
@@ -247,10 +246,10 @@ def test_a_run_leaves_the_global_generators_as_found() -> None:
 def test_a_draw_depends_on_seed_step_target_and_view_alone() -> None:
     def pictures(units: list[int], step: int, seed: int = 0, view: int = 0) -> dict[int, tuple[list[float], list[float]]]:
         bound = ascent(PixelImage(8), Channel("features.5", units), Views(Compose([Jitter(100)]), 4), seed)
-        _, _, drawn = bound._seen(step, 10, [view])
-        assert bound.image.weight is not None
-        starts = bound.image.weight.detach().flatten(1).tolist()
-        return {unit: (starts[place], drawn[0][0][place].tolist()) for place, unit in enumerate(units)}
+        drawn = bound.look(step, 10, [view])[2].parameters
+        (weight,) = bound.image.parameters()
+        starts = weight.detach().flatten(1).tolist()
+        return {unit: (starts[place], drawn[0][place].tolist()) for place, unit in enumerate(units)}
 
     alone, together = pictures([3], 5), pictures([1, 3, 0], 5)
     assert together[3] == alone[3]

@@ -106,9 +106,9 @@ def test_a_second_fit_goes_on_from_the_picture_of_the_first() -> None:
 def plain_gradient(model: FeatureVisualization, unit: int) -> Tensor:
     """Differentiate the score of one unit with plain torch."""
     image = copy.deepcopy(model.image)
-    assert image.weight is not None
+    (weight,) = image.parameters()
     score = toy().eval().features(image())[:, unit].mean()
-    return torch.autograd.grad(score, image.weight)[0]
+    return torch.autograd.grad(score, weight)[0]
 
 
 def test_one_step_of_sgd_is_plain_gradient_ascent() -> None:

@@ -22,7 +22,7 @@ from featviz_pl.io import read_picture, read_provenance, save_png
 from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import L2, Channel
-from featviz_pl.presets import PRESETS, Recipe, article, image_class, lucid, recipe
+from featviz_pl.presets import Recipe, image_class, lucid, recipe
 from featviz_pl.render import RenderResult, render
 
 CPU: dict[str, Any] = {"accelerator": "cpu", "steps": 3, "size": 12}
@@ -142,12 +142,6 @@ def test_one_start_begins_every_picture() -> None:
 
 
 # Presets.
-
-
-def test_the_published_constants_of_the_presets() -> None:
-    assert (lucid().lr, lucid().steps, lucid().views, lucid().optimizer) == (0.05, 512, 1, torch.optim.Adam)  # field.md
-    assert article().views == 4
-    assert set(PRESETS) == {"lucid", "article"}
 
 
 def test_a_recipe_of_ones_own() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
@@ -54,6 +55,11 @@ class StopOnPlateau(Callback):
         self._sum, self._read, self._latest = state_dict["sum"], state_dict["read"], state_dict["latest"]
 
     @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        # Each process sums over its own views, and the first one writes the checkpoint that all of them load.
+        checkpoint["callbacks"][self.state_key]["sum"] = float(visualization(self, pl_module).over_ranks(torch.as_tensor(self._sum)))
+
+    @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         visualization(self, pl_module)
         self.best, self.best_step, self._sum, self._read, self._latest = -math.inf, 0, 0.0, 0, 0
@@ -68,8 +74,8 @@ class StopOnPlateau(Callback):
         self._sum, self._read = self._sum + last.scores.mean(), self._read + 1
         if self._read < self.every:
             return
-        score = trainer.strategy.reduce(self._sum / self._read, reduce_op="mean")
-        score, self._sum, self._read = float(score), 0.0, 0
+        mean = torch.as_tensor(self._sum) / self._read
+        score, self._sum, self._read = float(visualization(self, pl_module).over_ranks(mean)), 0.0, 0
         if self.best == -math.inf or score > self.best + self.min_delta * abs(self.best):
             self.best, self.best_step = score, step
         elif step - self.best_step >= self.patience:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from featviz_pl.images.base import Image
+from featviz_pl.images.latent import LatentImage
 from featviz_pl.numerics._checks import finite_number
 from featviz_pl.numerics.fourier import spectrum_scale
 
 _CONTRAST = 4.0  # Lucid divides the decoded picture by 4: with it, lr = 0.05 takes the published step
 
 
-class FourierImage(Image):
+class FourierImage(LatentImage):
     """Optimise the spectrum, scaled so that all frequencies have the energy that they have in photos.
 
     ``picture = sigmoid(colour @ irfft2(scale * weight) / 4)`` with ``scale = 1 / max(f, 1 / max(height, width)) ** decay`` and the
@@ -29,9 +29,10 @@ class FourierImage(Image):
         size: of the pictures in pixels, one number or (height, width); odd ones are fine.
         count: number of pictures; None lets the objective decide.
         channels: of each picture.
-        color: see `Image`.
+        color: see `LatentImage`.
         deviation: standard deviation of the first weights, real and imaginary part each.
         decay: exponent of the frequency; 1 is the spectrum of photos, more makes smoother pictures.
+        squash: see `LatentImage`.
 
     Example:
         >>> image = FourierImage.from_image(torch.full((3, 5, 7), 0.25))
@@ -52,8 +53,9 @@ class FourierImage(Image):
         color: Any = "auto",
         deviation: float = 0.01,
         decay: float = 1.0,
+        squash: Literal["sigmoid", "clip"] = "sigmoid",
     ) -> None:
-        super().__init__(size, None, channels, color, deviation)
+        super().__init__(size, None, channels, color, deviation, squash)
         self.decay = finite_number("decay", decay)
         with torch.inference_mode(False):
             self.register_buffer("scale", spectrum_scale(self.size, self.decay) / _CONTRAST, persistent=False)

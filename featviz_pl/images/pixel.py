@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from featviz_pl.images.base import Image
+from featviz_pl.images.latent import LatentImage
 
 
-class PixelImage(Image):
+class PixelImage(LatentImage):
     """Optimise the pixels themselves: ``picture = sigmoid(colour @ weight)``.
 
     The naive parameterization: all frequencies move equally fast, so high ones win and the picture grows noisy. Useful as a
@@ -20,8 +21,9 @@ class PixelImage(Image):
         size: of the pictures in pixels, one number or (height, width).
         count: number of pictures; None lets the objective decide.
         channels: of each picture.
-        color: see `Image`.
+        color: see `LatentImage`.
         deviation: standard deviation of the first weights.
+        squash: see `LatentImage`.
 
     Example:
         >>> PixelImage(size=(4, 6), count=2)().shape
@@ -38,6 +40,13 @@ class PixelImage(Image):
     def decode_latent(self, weight: Tensor) -> Tensor:
         """Return the weights as they are."""
         return weight
+
+    @torch.no_grad()
+    def advance(self, step: int, steps: int) -> None:
+        """Bring clipped pixels that overshot back into [0, 1], where they have a gradient again, as projected ascent does."""
+        if self.squash == "clip":
+            weight = self.required_weight()
+            weight.copy_(self.unfinish(self.finish(weight)))
 
     def encode_latent(self, latent: Tensor) -> Tensor:
         """Return the picture as it is."""

@@ -4,6 +4,7 @@ from featviz_pl.networks.embedded import EmbeddedNetwork
 from featviz_pl.networks.frozen import FrozenNetwork
 from featviz_pl.networks.layers import LayerInfo
 from featviz_pl.networks.redirect import redirected_relu
+from featviz_pl.networks.relax import relaxed_max_pool
 from featviz_pl.networks.shadow import Shadow
 from featviz_pl.networks.zoo import as_network, load_network, network_names
 
@@ -16,4 +17,5 @@ __all__ = [
     "load_network",
     "network_names",
     "redirected_relu",
+    "relaxed_max_pool",
 ]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+
+from featviz_pl.networks.gradient_rules import GradientRules, Rules
 
 
 class _RedirectedRectifier(torch.autograd.Function):
@@ -66,7 +67,7 @@ def _hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplac
     return _rectified(input, min_val, max_val, inplace)
 
 
-_RULES: Mapping[Any, Callable[..., Any]] = {
+_RULES: Rules = {
     functional.relu: _relu,
     torch.relu: _relu,
     torch.relu_: _relu_,
@@ -75,14 +76,6 @@ _RULES: Mapping[Any, Callable[..., Any]] = {
     functional.relu6: _relu6,
     functional.hardtanh: _hardtanh,
 }
-
-
-class _Redirect(TorchFunctionMode):
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        rule = _RULES.get(func)
-        if rule is not None:
-            return rule(*args, **(kwargs or {}))
-        return func(*args, **(kwargs or {}))
 
 
 @contextmanager
@@ -103,5 +96,5 @@ def redirected_relu() -> Iterator[None]:
     Reference:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017 (lucid/misc/redirected_relu_grad.py)
     """
-    with _Redirect():
+    with GradientRules(_RULES):
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.numerics._checks import near
+from featviz_pl.numerics.guest import guest_copy
 from featviz_pl.numerics.resampling import resize
 
 OUTPUT = "output"
@@ -52,6 +52,10 @@ class Shadow:
         """Raise an error that lists near names when there is no such layer."""
         if layer not in self._modules:
             raise LayerError(f"layer: the network has no layer {layer!r}; {near(layer, self.layer_names)}")
+
+    def is_channels_last(self, layer: str) -> bool:
+        """Say whether the layer's own maps are (H, W, C); known once the layer was read."""
+        return layer in self._channels_last
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast the private copy; the guest keeps its own."""
@@ -223,80 +227,12 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def _tensors_within(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of nested containers."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple, set)):
-        for part in value:
-            yield from _tensors_within(part)
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors_within(part)
-
-
 def _shared_copy(module: nn.Module) -> nn.Module:
-    """Copy the structure; detached parameters share storage until a layout or precision asks for a copy.
-
-    Buffers are copied: a forward may write into them, even in evaluation mode.
-    """
-    memo: dict[int, Any] = {}
-    for part in module.modules():
-        for parameter in part._parameters.values():
-            if parameter is not None:
-                memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-        for buffer in part._buffers.values():
-            if buffer is not None:
-                memo[id(buffer)] = buffer.detach().clone()
-        for name, value in vars(part).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                for tensor in _tensors_within(value):  # derived weights of parametrizations, kept activations and losses
-                    memo.setdefault(id(tensor), tensor.detach())
-        for name in ("_trainer", "_fabric"):  # a LightningModule in the middle of its own training
-            if vars(part).get(name) is not None:
-                memo[id(vars(part)[name])] = None
-    try:
-        copied = copy.deepcopy(_unwrapped(module), dict(memo))
-    except Exception:  # a lock, a file, an engine among the attributes or hooks: share what cannot be copied
-        copied = copy.deepcopy(_unwrapped(module), memo | _uncopyable(module, memo))
-    _unwrap_children(copied)
-    copied.eval().requires_grad_(False)
+    """Copy the guest so that layers can be read: nothing overwrites a result, and convolutions have the fast layout."""
+    copied = guest_copy(module)
     for part in copied.modules():
         if getattr(part, "inplace", False) is True:
             part.__dict__["inplace"] = False  # else the next layer would overwrite what this one is read for
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)
     return copied
-
-
-def _uncopyable(module: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
-    """Return the attributes and hooks that cannot be copied, to be shared."""
-    shared: dict[int, Any] = {}
-    for functions in (False, True):  # a hook that is a method of the network can be copied once its attributes can
-        for part in module.modules():
-            for name, held in vars(part).items():
-                if name in ("_parameters", "_buffers", "_modules"):
-                    continue
-                for value in held.values() if isinstance(held, dict) else [held]:
-                    if callable(value) is functions:
-                        try:
-                            copy.deepcopy(value, memo | shared)
-                        except Exception:
-                            shared[id(value)] = value
-    return shared
-
-
-def _unwrapped(module: nn.Module) -> nn.Module:
-    """Return what ``torch.compile`` wrapped: a compiled forward ignores hooks that come later."""
-    inner = module._modules.get("_orig_mod")
-    return module if inner is None else _unwrapped(inner)
-
-
-def _unwrap_children(module: nn.Module) -> None:
-    module._compiled_call_impl = None  # module.compile() compiles in place
-    for name, child in list(module._modules.items()):
-        if child is not None:
-            inner = _unwrapped(child)
-            if inner is not child:
-                module._modules[name] = inner
-            _unwrap_children(inner)

@@ -11,6 +11,11 @@ from torch import Tensor
 # The square root of the colour covariance of ImageNet as Lucid publishes it (lucid/optvis/param/color.py).
 IMAGENET_COLOUR_ROOT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
+IMAGENET_COLOUR_MEAN = (0.48, 0.46, 0.41)  # added where colours are decorrelated and clipped, as Lucid does
+
+# From red, green and blue to intensity and two opponent colours.
+I1I2I3 = ((1 / 3, 1 / 3, 1 / 3), (1 / 2, 0.0, -1 / 2), (-1 / 4, 1 / 2, -1 / 4))
+
 
 def normalized_colour_root(root: Tensor) -> Tensor:
     """Divide a square root of a colour covariance by its largest column norm, as Lucid does.
@@ -33,12 +38,15 @@ def color_matrix(color: Any, channels: int) -> Tensor | None:
     """Resolve what a user calls a colour space to the matrix that turns decorrelated channels into picture channels.
 
     Args:
-        color: ``"auto"`` (the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"none"`` or None, a square
-            matrix, or any object with a ``matrix`` attribute such as measured statistics.
+        color: ``"auto"`` (the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"i1i2i3"``, ``"none"`` or
+            None, a square matrix, or any object with a ``matrix`` attribute such as measured statistics.
         channels: of the picture.
 
     Raises:
         ValueError: when the name is unknown, or the matrix does not fit the channels or cannot be inverted.
+
+    Reference:
+        Ohta, Kanade, Sakai, "Color information for region segmentation", 1980, for I1I2I3
 
     Example:
         >>> color_matrix("auto", 3).shape, color_matrix("auto", 1)
@@ -47,9 +55,15 @@ def color_matrix(color: Any, channels: int) -> Tensor | None:
     if isinstance(color, str):
         if color == "none" or (color == "auto" and channels != 3):
             return None
-        if color not in ("auto", "imagenet"):
-            raise ValueError(f"color: unknown colour space {color!r}; use 'auto', 'imagenet', 'none' or a {channels} x {channels} matrix")
-        matrix = normalized_colour_root(torch.tensor(IMAGENET_COLOUR_ROOT, dtype=torch.float32))
+        if color == "i1i2i3":
+            # The published matrix analyses pictures; pictures are made by its inverse, whose columns are orthogonal.
+            matrix = normalized_colour_root(torch.linalg.inv(torch.tensor(I1I2I3, dtype=torch.float64))).float()
+        elif color in ("auto", "imagenet"):
+            matrix = normalized_colour_root(torch.tensor(IMAGENET_COLOUR_ROOT, dtype=torch.float32))
+        else:
+            raise ValueError(
+                f"color: unknown colour space {color!r}; use 'auto', 'imagenet', 'i1i2i3', 'none' or a {channels} x {channels} matrix"
+            )
     elif color is None:
         return None
     else:
@@ -61,6 +75,32 @@ def color_matrix(color: Any, channels: int) -> Tensor | None:
     if not torch.isfinite(matrix).all() or torch.linalg.matrix_rank(matrix) < channels:
         raise ValueError("color: the matrix cannot be inverted, so no picture could be started from it")
     return matrix
+
+
+def color_mean(color: Any, channels: int) -> Tensor:
+    """Return the mean picture colour that goes with a colour space: of photos, of the statistics, or grey.
+
+    Shape:
+        () -> (channels,)
+
+    Raises:
+        ValueError: when the mean of the statistics does not fit the channels.
+
+    Example:
+        >>> [round(value, 2) for value in color_mean("auto", 3).tolist()], color_mean("none", 1).tolist()
+        ([0.48, 0.46, 0.41], [0.5])
+    """
+    if isinstance(color, str) and channels == 3 and color in ("auto", "imagenet"):
+        return torch.tensor(IMAGENET_COLOUR_MEAN, dtype=torch.float32)
+    mean = None if isinstance(color, (str, Tensor)) else getattr(color, "mean", None)
+    if isinstance(mean, (Tensor, Sequence)):
+        own = torch.as_tensor(mean, dtype=torch.float32).detach().clone()
+        if own.shape != (channels,) or not torch.isfinite(own).all():
+            raise ValueError(
+                f"color: a mean of shape {tuple(own.shape)} does not fit {channels} channels; it must be finite and ({channels},)"
+            )
+        return own
+    return torch.full((channels,), 0.5, dtype=torch.float32)
 
 
 def mix_channels(image: Tensor, matrix: Tensor | Sequence[Sequence[float]]) -> Tensor:

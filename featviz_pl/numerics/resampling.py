@@ -1,4 +1,4 @@
-"""Differentiable resampling: affine sampling with an honest border, and the blur that keeps shrinking free of aliases."""
+"""Differentiable resampling: affine sampling with an honest border, and blurs that keep the mean."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from featviz_pl.numerics.tracing import tracing, untraced
 
 Border = Literal["reflect", "constant"]
 
@@ -42,16 +44,18 @@ def affine_sample(
         >>> affine_sample(image, shift, (3, 3))[0, 0, 0].round(decimals=3).tolist()
         [1.0, 2.0, 2.0]
     """
-    height, width = image.shape[-2:]
-    to_pixels = matrix.new_tensor([size[1] / 2, size[0] / 2, 1.0])
-    from_pixels = matrix.new_tensor([2 / width, 2 / height])
-    theta = (matrix[:, :2] * to_pixels * from_pixels[:, None]).to(image.dtype)
+    with untraced():
+        height, width = image.shape[-2:]
+        to_pixels = matrix.new_tensor([size[1] / 2, size[0] / 2, 1.0])
+        from_pixels = matrix.new_tensor([2 / width, 2 / height])
+        theta = (matrix[:, :2] * to_pixels * from_pixels[:, None]).to(image.dtype)
     # functional.affine_grid does the same with a matrix product, four times slower.
     rows = _pixel_centres(size[0], theta)[:, None] * theta[:, None, :, 1] + theta[:, None, :, 2]
     columns = _pixel_centres(size[1], theta)[:, None] * theta[:, None, :, 0]
     grid = rows[:, :, None] + columns[:, None]
     if border == "constant":
-        level = torch.as_tensor(0.5 if fill is None else fill, dtype=image.dtype, device=image.device).view(-1, 1, 1, 1)
+        with untraced():
+            level = torch.as_tensor(0.5 if fill is None else fill, dtype=image.dtype, device=image.device).view(-1, 1, 1, 1)
         return functional.grid_sample(image - level, grid, padding_mode="zeros", align_corners=False) + level
     if reach is not None:
         # The centre of the last mirrored pixel: half a pixel further would show a blend of it and the next one.
@@ -87,7 +91,8 @@ def antialias(image: Tensor, shrink: float) -> Tensor:
         return image
     total = 0.25 * (shrink**2 - 1)
     passes = math.ceil(total / 0.5)
-    blurred: Tensor = _Blur.apply(image, total / passes / 2, passes)
+    half = total / passes / 2
+    blurred: Tensor = _passes(image, half, passes) if tracing() else _Blur.apply(image, half, passes)
     return blurred
 
 
@@ -111,6 +116,81 @@ class _Blur(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         return _Blur.apply(gradients[0], ctx.half, ctx.passes), None, None
+
+
+def _passes(image: Tensor, half: float, passes: int) -> Tensor:
+    """Do what `_Blur` does in plain operations, which a graph can show."""
+    with untraced():
+        sizes = {axis: int(image.shape[axis]) for axis in (-2, -1)}
+    for _ in range(passes):
+        for axis, length in sizes.items():
+            before = torch.cat([image.narrow(axis, 0, 1), image.narrow(axis, 0, length - 1)], axis)
+            after = torch.cat([image.narrow(axis, 1, length - 1), image.narrow(axis, length - 1, 1)], axis)
+            image = image * (1 - 2 * half) + (before + after) * half
+    return image
+
+
+def gaussian_blur(image: Tensor, deviation: Tensor, reach: int | None = None) -> Tensor:
+    """Blur each picture with a sampled Gaussian of its own: weights ``exp(-t ** 2 / (2 deviation ** 2))``, divided by their sum.
+
+    The border is mirrored, its last pixel included, so the mean of the picture stays. At 0 the picture stays as it is.
+
+    Shape:
+        image (N, C, H, W), deviation (N,) -> (N, C, H, W)
+
+    Args:
+        image: what is blurred.
+        deviation: in pixels, 0 or more.
+        reach: how many pixels to either side have a weight; four deviations of each picture unless given.
+
+    Example:
+        >>> spot = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]).view(1, 1, 1, 5)
+        >>> [round(value, 4) for value in gaussian_blur(spot, torch.tensor([1.0]), reach=1).flatten().tolist()]
+        [0.0, 0.2741, 0.4519, 0.2741, 0.0]
+    """
+    with untraced():
+        weights = _gaussian(deviation.detach().to("cpu", image.dtype), reach).to(image.device)
+    blurred: Tensor = _weighted(image, weights) if tracing() else _Weighted.apply(image, weights)
+    return blurred
+
+
+def _gaussian(deviation: Tensor, reach: int | None) -> Tensor:
+    """Return half of each kernel (N, reach + 1), from its centre outwards."""
+    limits = torch.ceil(4 * deviation) if reach is None else torch.full_like(deviation, reach)
+    offsets = torch.arange(int(limits.max()) + 1, dtype=deviation.dtype)
+    weights = torch.exp(-0.5 * (offsets / deviation[:, None].clamp_min(1e-6)) ** 2)
+    # Each kernel ends where it would if its picture were alone.
+    weights = torch.where(offsets <= limits[:, None], weights, 0)
+    return weights / (2 * weights.sum(1, keepdim=True) - weights[:, :1])
+
+
+def _weighted(image: Tensor, weights: Tensor) -> Tensor:
+    """Add up shifted pictures over both axes, with half a symmetric kernel (N, reach + 1) for each picture."""
+    reach = weights.shape[1] - 1
+    with untraced():
+        sizes = {axis: int(image.shape[axis]) for axis in (-2, -1)}
+    for axis, length in sizes.items():
+        places = torch.arange(-reach, length + reach, device=image.device) % (2 * length)
+        padded = image.index_select(axis, torch.minimum(places, 2 * length - 1 - places))
+        image = padded.narrow(axis, reach, length) * weights[:, 0, None, None, None]
+        for offset in range(1, reach + 1):
+            both = padded.narrow(axis, reach - offset, length) + padded.narrow(axis, reach + offset, length)
+            image = torch.addcmul(image, both, weights[:, offset, None, None, None])
+    return image
+
+
+class _Weighted(torch.autograd.Function):
+    """`_weighted`, whose transpose it is itself: kernels are symmetric and the border is mirrored."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(weights)
+        return _weighted(image, weights)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (weights,) = ctx.saved_tensors
+        return _Weighted.apply(gradients[0], weights), None
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,30 +1,67 @@
 """What is wanted: objectives, their algebra, and the penalties of the picture itself. Everything is maximised."""
 
-from featviz_pl.objectives.activation import Channel, ClassLogit, ClassProbability, DeepDream, Layer, Neuron
-from featviz_pl.objectives.base import Constant, Objective, Product, Quotient, Sum, Term
+from featviz_pl.objectives.across import Across
+from featviz_pl.objectives.activation import Channel, DeepDream, Layer, Neuron
+from featviz_pl.objectives.base import Constant, Objective, Power, Product, Quotient, Sum, Term
+from featviz_pl.objectives.batch import Alignment, Diversity, Interpolation
+from featviz_pl.objectives.classes import ClassLogit, ClassProbability
+from featviz_pl.objectives.direction import Direction, NeuronDirection, Similarity, TensorDirection
+from featviz_pl.objectives.facet import Facet
+from featviz_pl.objectives.latent import Latent
+from featviz_pl.objectives.logged import Logged
 from featviz_pl.objectives.needs import Observation, Reference, Setting, Source
-from featviz_pl.objectives.penalty import L1, L2, TotalVariation
+from featviz_pl.objectives.penalty import L1, L2, AlphaBlur, AlphaMean, Blur, BoundaryComplexity, HighFrequency, LInfinity, TotalVariation
+from featviz_pl.objectives.reference import Caricature, Content, Inversion
+from featviz_pl.objectives.sort_matching import SortMatching
+from featviz_pl.objectives.stay_near import StayNear
+from featviz_pl.objectives.style import Style
 from featviz_pl.objectives.target import parse_target
+from featviz_pl.objectives.weighted import WeightedChannels
 
 __all__ = [
     "L1",
     "L2",
+    "Across",
+    "Alignment",
+    "AlphaBlur",
+    "AlphaMean",
+    "Blur",
+    "BoundaryComplexity",
+    "Caricature",
     "Channel",
     "ClassLogit",
     "ClassProbability",
     "Constant",
+    "Content",
     "DeepDream",
+    "Direction",
+    "Diversity",
+    "Facet",
+    "HighFrequency",
+    "Interpolation",
+    "Inversion",
+    "LInfinity",
+    "Latent",
     "Layer",
+    "Logged",
     "Neuron",
+    "NeuronDirection",
     "Objective",
     "Observation",
+    "Power",
     "Product",
     "Quotient",
     "Reference",
     "Setting",
+    "Similarity",
+    "SortMatching",
     "Source",
+    "StayNear",
+    "Style",
     "Sum",
+    "TensorDirection",
     "Term",
     "TotalVariation",
+    "WeightedChannels",
     "parse_target",
 ]

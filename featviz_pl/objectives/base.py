@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import PurePath
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +26,8 @@ class Objective(nn.Module, ABC):
         Observation of N pictures in V views -> (N, V), or (N, 1) for what does not depend on the view
     """
 
-    joint: ClassVar[bool] = False  #: couples the pictures of one view
-    joint_views: ClassVar[bool] = False  #: needs all views at once, so views cannot be divided over processes
+    joint: bool = False  #: couples the pictures of one view
+    joint_views: bool = False  #: needs all views at once, so views cannot be divided over processes
 
     @abstractmethod
     def forward(self, seen: Observation) -> Tensor:
@@ -41,13 +43,19 @@ class Objective(nn.Module, ABC):
         for child in self.children_objectives():
             yield from child.walk()
 
+    def optimised(self) -> Iterator[Objective]:
+        """Yield this node and all below it that are optimised, not only watched."""
+        yield self
+        for child in self.children_objectives():
+            yield from child.optimised()
+
     def terms(self) -> list[Term]:
         """Return the leaves that score something, in the order of the formula."""
         return [node for node in self.walk() if isinstance(node, Term)]
 
     def sources(self) -> list[Source]:
         """Return every activation that the tree needs, each once."""
-        return list(dict.fromkeys(source for term in self.terms() for source in term.term_sources()))
+        return list(dict.fromkeys(source for child in self.children_objectives() for source in child.sources()))
 
     def count(self) -> int | None:
         """Return the number of pictures that the tree asks for, None where any number will do.
@@ -55,21 +63,29 @@ class Objective(nn.Module, ABC):
         Raises:
             ValueError: when two terms ask for different numbers.
         """
-        asked = {term.term_count(): term for term in self.terms() if term.term_count() is not None}
+        asked = self.counts()
         if len(asked) > 1:
-            parts = ", ".join(f"{term!r} asks for {count}" for count, term in asked.items())
+            parts = ", ".join(f"{part!r} asks for {count}" for count, part in asked.items())
             raise ValueError(f"objective: the terms ask for different numbers of pictures: {parts}")
         return next(iter(asked), None)
 
+    def counts(self) -> dict[int, Objective]:
+        """Return every number of pictures that is asked for, with a part that asks for it."""
+        return {count: part for child in self.children_objectives() for count, part in child.counts().items()}
+
     def check(self, setting: Setting) -> None:
         """Refuse, before the first step, what cannot work in this setting."""
-        for term in self.terms():
-            term.check_term(setting)
+        for child in self.children_objectives():
+            child.check(setting)
 
     def targets(self, count: int) -> list[str]:
         """Return a name for each picture: what its terms look for, in the shorthand of targets where there is one."""
-        named = [term.target_names(count) for term in self.terms() if term.term_sources()]
-        return [" & ".join(dict.fromkeys(names)) for names in zip(*named)] if named else [repr(self)] * count
+        named = self.named_targets(count)
+        return [" & ".join(dict.fromkeys(names)) for names in zip(*named)] if named else [self.origin()] * count
+
+    def named_targets(self, count: int) -> list[list[str]]:
+        """Return, for each part that looks for something, what it looks for in each picture."""
+        return [names for child in self.children_objectives() for names in child.named_targets(count)]
 
     def __add__(self, other: Objective | float) -> Objective:
         return Sum([self, as_objective(other)])
@@ -98,12 +114,41 @@ class Objective(nn.Module, ABC):
     def __neg__(self) -> Objective:
         return Product(Constant(-1.0), self)
 
+    def __pow__(self, exponent: float) -> Objective:
+        return Power(self, exponent)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Objective:
+        """Move or cast what an objective holds, but never below float32: scores are not reduced with the network."""
+
+        def at_least_float32(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            reduced = moved.dtype in (torch.float16, torch.bfloat16)
+            return tensor.to(moved.device) if reduced and tensor.is_floating_point() else moved
+
+        self._apply_to_held(at_least_float32)
+        super()._apply(at_least_float32, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _apply_to_held(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move or cast also what is held without being registered."""
+
     def __repr__(self) -> str:
         return self.formula()
 
     @abstractmethod
     def formula(self) -> str:
         """Return the expression that builds this tree."""
+
+    def origin(self) -> str:
+        """Return the formula with files by their names alone: the same wherever they lie.
+
+        Example:
+            >>> from featviz_pl.objectives import Channel
+            >>> (Channel("a", 1) / Channel("photos/cat.png", 2)).origin()
+            "Channel('a', 1) / Channel('cat.png', 2)"
+        """
+        quoted = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+        return re.sub(quoted, lambda text: repr(PurePath(ast.literal_eval(text[0])).name), self.formula())
 
 
 class Term(Objective):
@@ -130,7 +175,24 @@ class Term(Objective):
 
     def target_names(self, count: int) -> list[str]:
         """Return what each picture looks for."""
-        return [self.formula()] * count
+        return [self.origin()] * count
+
+    def counts(self) -> dict[int, Objective]:
+        """Return the number of pictures asked for, with this term."""
+        count, below = self.term_count(), super().counts()
+        return below if count is None else below | {count: self}
+
+    def sources(self) -> list[Source]:
+        """Return the activations of this term, each once."""
+        return list(dict.fromkeys(self.term_sources()))
+
+    def check(self, setting: Setting) -> None:
+        """Refuse what cannot work in this setting."""
+        self.check_term(setting)
+
+    def named_targets(self, count: int) -> list[list[str]]:
+        """Return what a term that reads activations looks for."""
+        return [self.target_names(count)] if self.term_sources() else []
 
     def name(self) -> str:
         """Return the name under which the score is logged."""
@@ -270,6 +332,40 @@ class Quotient(Objective):
         """Write the fraction, with brackets where precedence needs them."""
         below = f"({self.right.formula()})" if isinstance(self.right, (Sum, Product, Quotient)) else self.right.formula()
         return f"{_bracketed(self.left)} / {below}"
+
+
+class Power(Objective):
+    """Raise an objective to a power, view by view.
+
+    A power that is no whole number is not finite where the score is negative.
+
+    Args:
+        base: what is raised.
+        exponent: a number.
+
+    Example:
+        >>> from featviz_pl.objectives import Channel
+        >>> -(Channel("features.9", 33) ** 2), (2 * Channel("features.9", 33)) ** 0.5
+        (-Channel('features.9', 33) ** 2, (2 * Channel('features.9', 33)) ** 0.5)
+    """
+
+    def __init__(self, base: Objective, exponent: float) -> None:
+        super().__init__()
+        self.base: Objective = as_objective(base)
+        if not isinstance(exponent, (int, float)):
+            raise TypeError(f"exponent must be a number, got {exponent!r}")
+        self.exponent = finite_number("exponent", exponent)
+
+    def forward(self, seen: Observation) -> Tensor:
+        """Raise the scores."""
+        power: Tensor = self.base(seen) ** self.exponent
+        return power
+
+    def formula(self) -> str:
+        """Write the power, with brackets around everything that binds less."""
+        base = self.base.formula()
+        brackets = isinstance(self.base, (Sum, Product, Quotient, Power)) or base.startswith("-")
+        return f"{f'({base})' if brackets else base} ** {number_formula(self.exponent)}"
 
 
 def as_objective(value: Objective | float) -> Objective:

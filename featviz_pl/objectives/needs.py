@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from featviz_pl.objectives.base import Objective
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Name a picture whose activations an objective compares with.
+    """Name pictures whose activations an objective compares with.
 
     Args:
-        image: (N, C, H, W) or (1, C, H, W) in [0, 1]; one picture serves all.
+        image: (N, C, H, W) or (1, C, H, W) in [0, 1]; one picture serves all. With `together`, any number (R, C, H, W).
         through_views: show it through the same views as the picture, at every step; otherwise it is read once, as it is.
+        together: the pictures are one set that every rendered picture is compared with: read as it is, its activation
+            is (1, R, …).
     """
 
     image: Tensor
     through_views: bool = False
+    together: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,13 @@ class Source:
         layer: dotted module name, or ``"output"``.
         network: another network than the run's (whatever stands for one), or None.
         reference: another picture than the run's, or None.
+        gradient_of: ask for the gradient of this objective by the activation, detached, instead of the activation itself.
     """
 
     layer: str
     network: object | None = None
     reference: Reference | None = None
+    gradient_of: Objective | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,22 @@ class Setting:
         count: number of pictures.
         picture: (C, H, W) of each.
         class_names: of the network's output, empty where unknown.
+        alpha: whether the last channel of the pictures says how opaque they are.
+        class_names_of: the same for every other network.
     """
 
     shapes: Mapping[Source, tuple[int, ...]]
     count: int
     picture: tuple[int, int, int]
     class_names: tuple[str, ...] = ()
+    alpha: bool = False
+    class_names_of: Mapping[object, tuple[str, ...]] = field(default_factory=dict)
+
+    def through(self, network: object) -> Setting:
+        """Return the same setting as it looks to objectives that take this network for the run's."""
+        if network is None:
+            return self
+        return replace(self, shapes=_through(self.shapes, network), class_names=self.class_names_of.get(network, ()))
 
 
 @dataclass
@@ -60,20 +79,30 @@ class Observation:
 
     Args:
         pictures: (N, C, H, W) in [0, 1], as they are.
-        activations: (N, V, …) for every source; a reference read as it is has V = 1.
+        activations: (N, V, …) for every source; a reference read as it is has V = 1, or V = R for a set of R pictures.
         class_names: of the network's output.
         terms: filled during evaluation: the score (N, V) of every term by name, detached.
+        views: (N, V, C, h, w) that gave the activations; the pictures as they are unless given.
+        step: which step this is; None where nothing is optimised, so running states stay as they are.
+        class_names_of: the class names of every other network.
     """
 
     pictures: Tensor
     activations: Mapping[Source, Tensor]
     class_names: tuple[str, ...] = ()
     terms: dict[str, Tensor] = field(default_factory=dict)
+    views: Tensor | None = None
+    step: int | None = None
+    class_names_of: Mapping[object, tuple[str, ...]] = field(default_factory=dict)
 
     def activation(self, source: Source) -> Tensor:
         """Return the activation of a source, in float32 at least."""
         value = self.activations[source]
         return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+
+    def shown(self) -> Tensor:
+        """Return the views (N, V, C, h, w)."""
+        return self.pictures[:, None] if self.views is None else self.views
 
     def record(self, name: str, score: Tensor) -> None:
         """Keep a term's score for whoever logs; a name that is taken gets a number."""
@@ -81,3 +110,19 @@ class Observation:
         while unique in self.terms:
             unique, number = f"{name}.{number}", number + 1
         self.terms[unique] = score.detach()
+
+    def quiet(self) -> Observation:
+        """Return the same observation for an evaluation on the side: nothing is recorded, running states stay."""
+        return replace(self, terms={}, step=None)
+
+    def through(self, network: object) -> Observation:
+        """Return the same observation as it looks to objectives that take this network for the run's; the record is shared."""
+        if network is None:
+            return self
+        return replace(self, activations=_through(self.activations, network), class_names=self.class_names_of.get(network, ()))
+
+
+def _through(values: Mapping[Source, Any], network: object) -> dict[Source, Any]:
+    """Name the network's own sources as if it were the run's, in place of the run's; other networks are still there by name."""
+    named = {source: value for source, value in values.items() if source.network is not None}
+    return named | {replace(source, network=None): value for source, value in named.items() if source.network == network}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from featviz_pl.objectives.activation import Channel, ClassLogit, DeepDream, Neuron
+from featviz_pl.objectives.activation import Channel, DeepDream, Neuron
 from featviz_pl.objectives.base import Objective
+from featviz_pl.objectives.classes import ClassLogit
 
 FORMS = "layer, layer:unit, layer:0-63, layer:3,5,8, layer:unit@y,x, output:class"
 _MOST_UNITS = 1_000_000  # more than any layer has
@@ -46,6 +47,19 @@ def parse_target(target: str) -> Objective:
     if at:
         return Neuron(layer, chosen[0] if single else chosen, _position(target, position))
     return Channel(layer, chosen[0] if single else chosen)
+
+
+def wanted(argument: str, value: Objective | str) -> Objective:
+    """Return an objective as it is, and the shorthand of a target as an objective.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(value, str):
+        return parse_target(value)
+    if isinstance(value, Objective):
+        return value
+    raise TypeError(f"{argument} must be an Objective or a target such as 'features.9:33', got {type(value).__name__} ({value!r})")
 
 
 def _units(target: str, text: str) -> list[int]:

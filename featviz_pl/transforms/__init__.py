@@ -1,27 +1,73 @@
 """How a picture is seen: random, differentiable views."""
 
+from featviz_pl.transforms.background import Background
 from featviz_pl.transforms.base import GeometricTransform, Transform
 from featviz_pl.transforms.compose import Compose
-from featviz_pl.transforms.geometry import Jitter, Pad, Rotate, Scale
-from featviz_pl.transforms.presets import PRESETS, article, lucid, view_preset
+from featviz_pl.transforms.crop import Crop, CropOrPad
+from featviz_pl.transforms.geometry import Flip, Jitter, Pad, Rotate, Scale
+from featviz_pl.transforms.mesh import MeshView
+from featviz_pl.transforms.noise import ColorShift, Noise
+from featviz_pl.transforms.pixels import Blur, NormalizeGradient, Roll
+from featviz_pl.transforms.presets import (
+    PRESETS,
+    accentuation,
+    article,
+    atlas,
+    captum,
+    direct_ascent,
+    horama,
+    lucent,
+    lucid,
+    maco,
+    plug_in_inversion,
+    robustness,
+    tutorial,
+    view_preset,
+    vit,
+    xplique,
+)
 from featviz_pl.transforms.schedule import Cosine, Linear, Schedule, WarmUp
 from featviz_pl.transforms.views import Views
+from featviz_pl.transforms.wrapped import Torchvision
 
 __all__ = [
     "PRESETS",
+    "Background",
+    "Blur",
+    "ColorShift",
     "Compose",
     "Cosine",
+    "Crop",
+    "CropOrPad",
+    "Flip",
     "GeometricTransform",
     "Jitter",
     "Linear",
+    "MeshView",
+    "Noise",
+    "NormalizeGradient",
     "Pad",
+    "Roll",
     "Rotate",
     "Scale",
     "Schedule",
+    "Torchvision",
     "Transform",
     "Views",
     "WarmUp",
+    "accentuation",
     "article",
+    "atlas",
+    "captum",
+    "direct_ascent",
+    "horama",
+    "lucent",
     "lucid",
+    "maco",
+    "plug_in_inversion",
+    "robustness",
+    "tutorial",
     "view_preset",
+    "vit",
+    "xplique",
 ]

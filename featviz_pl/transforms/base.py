@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featviz_pl.numerics.tracing import untraced
+
 # What one draw holds: a tensor whose first axis counts the views, or a tuple of such for a composition.
 Parameters = Any
 
@@ -27,6 +29,10 @@ class Transform(nn.Module, ABC):
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:  # type: ignore[override]
         """Return the view of each picture (N, C, H, W) that its parameters describe."""
 
+    def at(self, parameters: Parameters, progress: float) -> Parameters:
+        """Return the parameters at this point of the run, from 0 to 1, where their range moves during it; a pure function."""
+        return parameters
+
     def weaken(self, parameters: Parameters, strength: float) -> Parameters:
         """Return the parameters scaled towards those of no change: 0 is none, 1 is as drawn."""
         return parameters
@@ -45,10 +51,11 @@ class GeometricTransform(Transform):
     """Move points: successive ones compose into one sampling, so a picture is interpolated once however many there are."""
 
     @abstractmethod
-    def matrix(self, parameters: Parameters) -> Tensor:
+    def matrix(self, parameters: Parameters, size: tuple[int, int]) -> Tensor:
         """Return (n, 3, 3) maps from a point of the view to the point of the picture it shows.
 
-        Points are (x, y, 1) in pixels from the centre, x to the right and y down.
+        Points are (x, y, 1) in pixels from the centre, x to the right and y down. Both are measured in a picture of this size,
+        (height, width), which matters where parameters are shares of it.
         """
 
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:  # type: ignore[override]
@@ -59,8 +66,23 @@ class GeometricTransform(Transform):
 
     @property
     def largest_shrink(self) -> float:
-        """How many pixels of the picture the strongest draw makes one of the view, at least 1."""
+        """How many pixels of the picture the strongest draw makes one of the view; below 1 where every draw enlarges."""
         return 1.0
+
+    def shrink(self, parameters: Parameters) -> float:
+        """Return the largest shrink at this point of the run; the same for all draws, so that a blur does not tell them apart."""
+        return self.largest_shrink
+
+
+def sizes(image: Tensor) -> tuple[int, int, int]:
+    """Return number, height and width of pictures, as plain numbers also while a graph is traced."""
+    with untraced():
+        return int(image.shape[0]), int(image.shape[-2]), int(image.shape[-1])
+
+
+def at_least_float32(image: Tensor) -> Tensor:
+    """Return a picture in float32, or as it is where it is more precise."""
+    return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
 def identity(n: int, like: Tensor) -> Tensor:

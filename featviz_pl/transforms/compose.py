@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from featviz_pl.numerics._checks import size_pair
 from featviz_pl.numerics.resampling import affine_sample, antialias
-from featviz_pl.transforms.base import GeometricTransform, Transform, identity
+from featviz_pl.numerics.tracing import untraced
+from featviz_pl.transforms.base import GeometricTransform, Transform, at_least_float32, identity, sizes
 from featviz_pl.transforms.geometry import Pad
 
 
@@ -47,30 +48,48 @@ class Compose(Transform):
         """Draw for each transform in turn."""
         return tuple(transform.sample(generator, n) for transform in self.listed())
 
+    def at(self, parameters: tuple[Any, ...], progress: float) -> tuple[Any, ...]:
+        """Move each to this point of the run."""
+        return tuple(transform.at(own, progress) for transform, own in zip(self.listed(), parameters))
+
     def weaken(self, parameters: tuple[Any, ...], strength: float) -> tuple[Any, ...]:
         """Weaken each."""
         return tuple(transform.weaken(own, strength) for transform, own in zip(self.listed(), parameters))
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Return the fixed size where there is one."""
-        return self.size or size
+        """Return the fixed size where there is one, and else what the transforms make of this one, in order."""
+        if self.size is not None:
+            return self.size
+        for transform in self.listed():
+            size = transform.output_size(size)
+        return size
 
     def apply(self, image: Tensor, parameters: tuple[Any, ...]) -> Tensor:  # type: ignore[override]
-        """Apply each transform with its own parameters; resize in the first sampling.
+        """Apply each transform with its own parameters; resize in the last sampling, so that pixels are the picture's until then.
 
         Where there are several draws for each picture, they follow one another, and the picture is repeated as late as can be.
         """
         steps = list(self._flat(parameters))
-        draws = _length(steps[0][1]) if steps else len(image)
-        size = self.output_size((int(image.shape[-2]), int(image.shape[-1])))
-        for geometric, group in groupby(steps, key=lambda step: isinstance(step[0], GeometricTransform)):
+        draws = next((count for _, own in steps if (count := _length(own))), sizes(image)[0])
+        groups = [(geometric, list(group)) for geometric, group in groupby(steps, key=lambda step: isinstance(step[0], GeometricTransform))]
+        last = max((place for place, (geometric, _) in enumerate(groups) if geometric), default=-1)
+        for place, (geometric, group) in enumerate(groups):
             if geometric:
-                image = self._warp(image, list(group), size, draws)
+                following = [transform for _, later in groups[place + 1 :] for transform, _ in later]
+                image = self._warp(image, group, self._sampled_size(image, place == last, following), draws)
             else:
                 image = _repeated(image, draws)
                 for transform, own in group:
                     image = transform.apply(image, own)
-        return image if tuple(image.shape[-2:]) == size else self._warp(image, [], size, draws)
+        size = self.size or sizes(image)[1:]
+        return image if sizes(image)[1:] == size else self._warp(image, [], size, draws)
+
+    def _sampled_size(self, image: Tensor, last: bool, following: list[Transform]) -> tuple[int, int]:
+        """Return the size that a sampling gives: that of the picture, but for the last one where nothing after it sets a size."""
+        size = sizes(image)[1:]
+        if self.size is None or not last or any(transform.output_size(size) != size for transform in following):
+            return size
+        return self.size
 
     def _flat(self, parameters: tuple[Any, ...]) -> Iterator[tuple[Transform, Any]]:
         """Yield every transform with its parameters; those of an inner composition join the same sampling."""
@@ -91,20 +110,21 @@ class Compose(Transform):
 
     @staticmethod
     def _warp(image: Tensor, steps: list[tuple[Transform, Any]], size: tuple[int, int], draws: int) -> Tensor:
-        zoom_y, zoom_x = image.shape[-2] / size[0], image.shape[-1] / size[1]
         # Coordinates need float32, and `affine_sample` takes the picture's precision: views are seen in float32 at least.
-        precision = torch.promote_types(image.dtype, torch.float32)
-        image = image.to(precision)
-        total = identity(draws, torch.empty((), dtype=precision))
-        shrink, pad, fill = max(zoom_x, zoom_y), None, None
-        for transform, own in steps:
-            assert isinstance(transform, GeometricTransform)
-            if isinstance(transform, Pad):
-                pad, fill = transform, own
-                continue
-            total = total @ transform.matrix(own.to("cpu", precision))
-            shrink *= transform.largest_shrink
-        total = (total * total.new_tensor([zoom_x, zoom_y, 1.0])).to(image.device)
+        image = at_least_float32(image)
+        with untraced(), torch.autocast("cpu", enabled=False):
+            _, height, width = sizes(image)
+            zoom_y, zoom_x = height / size[0], width / size[1]
+            total = identity(draws, torch.empty((), dtype=image.dtype, device="cpu"))
+            shrink, pad, fill = max(zoom_x, zoom_y), None, None
+            for transform, own in steps:
+                assert isinstance(transform, GeometricTransform)
+                if isinstance(transform, Pad):
+                    pad, fill = transform, own
+                    continue
+                total = total @ transform.matrix(own.to("cpu", image.dtype), (height, width))
+                shrink *= transform.shrink(own)
+            total = (total * total.new_tensor([zoom_x, zoom_y, 1.0])).to(image.device)
         image = _repeated(antialias(image, max(1.0, shrink)), draws)
         if pad is None:
             return affine_sample(image, total, size)
@@ -114,8 +134,13 @@ class Compose(Transform):
 
 
 def _repeated(image: Tensor, draws: int) -> Tensor:
-    return image if len(image) == draws else image.repeat_interleave(draws // len(image), dim=0)
+    count = sizes(image)[0]
+    return image if count == draws else image.repeat_interleave(draws // count, dim=0)
 
 
 def _length(parameters: Any) -> int:
-    return _length(parameters[0]) if isinstance(parameters, tuple) else len(parameters)
+    """Return for how many views there are parameters; 0 where there are none at all."""
+    if isinstance(parameters, tuple):
+        return max(map(_length, parameters), default=0)
+    with untraced():
+        return len(parameters)

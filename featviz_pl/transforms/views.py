@@ -6,20 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from featviz_pl.numerics._checks import whole_number
 from featviz_pl.numerics.random import generator_for
-from featviz_pl.transforms.base import Transform
+from featviz_pl.numerics.tracing import untraced
+from featviz_pl.transforms.base import Transform, sizes
 from featviz_pl.transforms.compose import Compose
 from featviz_pl.transforms.schedule import Schedule, schedule_named
 
 
-class Views:
+class Views(nn.Module):
     """Turn N pictures into N x V views.
 
     View v of a picture at a step is drawn from (seed, step, the picture's key, v) alone: it does not matter which process
-    evaluates it, nor which pictures stand beside it.
+    evaluates it, nor which pictures stand beside it. It holds no tensors, and ``SummaryWriter.add_graph(views, images)`` draws it.
 
     Shape:
         (N, C, H, W) -> (N, V, C, h, w)
@@ -40,6 +41,7 @@ class Views:
     def __init__(self, transforms: Transform, count: int = 1, schedule: str | Schedule | None = None) -> None:
         if not isinstance(transforms, Transform):
             raise TypeError(f"transforms must be a transform, got {type(transforms).__name__}")
+        super().__init__()
         self.transforms = transforms if isinstance(transforms, Compose) else Compose([transforms])
         self.count = whole_number("views", count)
         self.schedule = schedule_named(schedule)
@@ -50,12 +52,22 @@ class Views:
         drawn = [self.transforms.sample(generator_for(seed, "views", step, key, index), 1) for key in keys for index in chosen]
         return _concatenated(drawn)
 
-    def apply(self, images: Tensor, parameters: Any, progress: float) -> Tensor:
-        """Show every picture through its own parameters, at the strength of this progress in [0, 1]."""
-        if self.schedule is not None:
-            parameters = self.transforms.weaken(parameters, self.schedule.strength(progress))
+    def apply(self, images: Tensor, parameters: Any, progress: float) -> Tensor:  # type: ignore[override]
+        """Show every picture through its own parameters, with the ranges and the strength of this progress in [0, 1]."""
+        with untraced():
+            parameters = self.transforms.at(parameters, progress)
+            if self.schedule is not None:
+                parameters = self.transforms.weaken(parameters, self.schedule.strength(progress))
         seen: Tensor = self.transforms.apply(images, parameters)
-        return seen.view(len(images), -1, *seen.shape[1:])
+        count = sizes(images)[0]
+        views = seen.view(count, -1, *seen.shape[1:])
+        return views.expand(-1, self.count, *[-1] * (views.ndim - 2)) if not self.transforms.listed() else views
+
+    def forward(self, images: Tensor, seed: int = 0, step: int = 0) -> Tensor:
+        """Draw for each picture, its index being its key, and show it as at the beginning of a run."""
+        with untraced():
+            drawn = self.sample(int(seed), int(step), range(sizes(images)[0]))
+        return self.apply(images, drawn, progress=0.0)
 
     def __repr__(self) -> str:
         """Show what is drawn."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -25,7 +26,7 @@ def fit(module: FeatureVisualization, *callbacks: Callback, max_steps: int = 2) 
     Trainer(max_steps=max_steps, callbacks=list(callbacks), **QUIET).fit(module)
 
 
-class Roll(Transform):
+class RollByOne(Transform):
     """Shift by a whole number of pixels, and remember the shapes that arrive and the strengths asked for."""
 
     def __init__(self) -> None:
@@ -66,7 +67,7 @@ def test_transforms_of_ones_own(transforms: Any) -> None:
 
 
 def test_every_picture_is_seen_as_often_as_asked() -> None:
-    roll = Roll()
+    roll = RollByOne()
     fit(model("features.5:0-2"), Augmentation([roll], views=4))
     assert set(roll.seen) == {(3 * 4, 3, 10, 10)}
     assert len(roll.seen) == 2
@@ -116,7 +117,7 @@ def test_an_empty_list_with_a_size_only_resizes() -> None:
     ids=str,
 )
 def test_the_strength_follows_the_steps_of_the_run(schedule: Any, strengths: list[float]) -> None:
-    roll = Roll()
+    roll = RollByOne()
     fit(model(), Augmentation([roll], schedule=schedule), max_steps=5)
     assert (roll.strengths or [1.0] * 5) == pytest.approx(strengths, abs=1e-6)
 
@@ -186,3 +187,13 @@ def test_they_are_no_part_of_the_module() -> None:
 def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         Augmentation(**arguments)
+
+
+def test_views_are_lent_to_the_module_and_no_part_of_it() -> None:
+    lent = model()
+    lent.views = Augmentation("article").views
+    assert not any(isinstance(part, Transform) for part in lent.modules())
+    lent.apply(lambda _: None)
+    copied = copy.deepcopy(lent).views
+    assert copied is not None
+    assert copied.count == 4

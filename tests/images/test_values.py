@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -127,3 +129,64 @@ def test_the_weights_of_a_fourier_image_are_the_half_spectrum_as_real_pairs() ->
 def test_a_decay_that_is_no_number_is_refused() -> None:
     with pytest.raises(ValueError, match="decay must be finite, got inf"):
         FourierImage(8, decay=float("inf"))
+
+
+def clipped(latent: Array, mean: Array) -> Array:
+    """Clip as Lucid does where it does not squash (optvis/param/color.py and images.py)."""
+    z = 2 * (np.einsum("dc,nchw->ndhw", COLOUR, latent) + mean.reshape(-1, 1, 1)) - 1
+    return np.asarray(0.5 + 0.5 * z / np.maximum(1, np.abs(z)))
+
+
+@pytest.mark.parametrize("made", [FourierImage, PixelImage])
+def test_a_clip_is_lucid_s_about_the_mean_colour_of_photos(made: type[FourierImage] | type[PixelImage]) -> None:
+    size, draw = (6, 5), np.random.default_rng(0)
+    image = made(size, 2, squash="clip").double()
+    weight = draw.normal(size=image.required_weight().shape)
+    with torch.no_grad():
+        image.required_weight().copy_(torch.from_numpy(weight))
+    latent = weight
+    if made is FourierImage:
+        # What `lucid` above squashes, read back before its squash.
+        mixed = lucid(weight, size, 1.0)
+        latent = np.einsum("dc,nchw->ndhw", np.linalg.inv(COLOUR), np.log(mixed / (1 - mixed)))
+    expected = clipped(latent, np.array([0.48, 0.46, 0.41]))
+    assert expected.min() == 0.0
+    assert expected.max() == 1.0
+    np.testing.assert_allclose(image().detach().numpy(), expected, rtol=0, atol=1e-6)
+
+
+def test_a_clip_without_decorrelated_colours_starts_from_grey() -> None:
+    # Lucid adds no mean there, and starts from black, where half of all pixels have no gradient.
+    image = PixelImage(4, 1, color="none", squash="clip")
+    assert image().unique().tolist() == [0.5]
+    with torch.no_grad():
+        image.required_weight().fill_(0.25)
+    assert image().unique().tolist() == [0.75]
+
+
+def test_a_clip_about_the_mean_of_statistics() -> None:
+    image = PixelImage(4, 1, color=SimpleNamespace(matrix=torch.eye(3), mean=[0.25, 0.5, 0.75]), squash="clip")
+    np.testing.assert_array_equal(image()[0, :, 0, 0].detach().numpy(), [0.25, 0.5, 0.75])
+
+
+def test_a_clipped_pixel_gets_no_gradient_as_in_the_source() -> None:
+    image = PixelImage(2, 1, 1, squash="clip")
+    with torch.no_grad():
+        image.required_weight().copy_(torch.tensor([[[[0.6, 0.1], [-0.6, -0.1]]]]))
+    (gradient,) = torch.autograd.grad(image().sum(), image.required_weight())
+    assert gradient.flatten().tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_clipped_pixels_that_overshot_get_their_gradient_back() -> None:
+    image = PixelImage(4, 1, color="none", squash="clip")
+    with torch.no_grad():
+        for weight in image.parameters():
+            weight.fill_(3.0)
+    image().sum().backward()
+    (weight,) = image.parameters()
+    assert weight.grad is not None
+    assert not weight.grad.any()
+    image.advance(0, 2)
+    np.testing.assert_allclose(image().detach().numpy(), 1.0, atol=2e-4)
+    image().sum().backward()
+    assert bool((weight.grad == 1).all())

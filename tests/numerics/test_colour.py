@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from featviz_pl.numerics.colour import IMAGENET_COLOUR_ROOT, color_matrix, mix_channels, normalized_colour_root
+from featviz_pl.numerics.colour import IMAGENET_COLOUR_ROOT, color_matrix, color_mean, mix_channels, normalized_colour_root
 
 # As published: Lucid's square root of the covariance, and the row-vector form of the normalised one in Xplique and Horama.
 LUCID_ROOT = [[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]
@@ -60,7 +60,7 @@ def test_own_matrices_come_as_lists_tensors_and_statistics() -> None:
 @pytest.mark.parametrize(
     ("color", "channels", "message"),
     [
-        ("imagnet", 3, r"color: unknown colour space 'imagnet'; use 'auto', 'imagenet', 'none' or a 3 x 3 matrix"),
+        ("imagnet", 3, r"color: unknown colour space 'imagnet'; use 'auto', 'imagenet', 'i1i2i3', 'none' or a 3 x 3 matrix"),
         ("imagenet", 4, r"color: a matrix of shape \(3, 3\) does not fit 4 channels; it must be \(4, 4\)"),
         ([[1.0, 0.0], [0.0, 1.0]], 3, r"color: a matrix of shape \(2, 2\) does not fit 3 channels"),
         ([1.0, 2.0, 3.0], 3, r"color: a matrix of shape \(3,\) does not fit 3 channels"),
@@ -101,3 +101,59 @@ def test_mixing_reads_a_picture_in_any_memory_layout() -> None:
     image = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     matrix = torch.tensor(LUCID_ROOT)
     torch.testing.assert_close(mix_channels(image.contiguous(memory_format=torch.channels_last), matrix), mix_channels(image, matrix))
+
+
+# Ohta's features of a pixel (red, green, blue), as published, and the colours that have one of them alone, found by hand.
+OHTA = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0.0, -1 / 2], [-1 / 4, 1 / 2, -1 / 4]])
+OHTA_COLOURS = np.array([[1.0, 1.0, -2 / 3], [1.0, 0.0, 4 / 3], [1.0, -1.0, -2 / 3]])
+
+
+def test_i1i2i3_is_what_ohta_s_features_are_inverted_by() -> None:
+    np.testing.assert_allclose(OHTA @ OHTA_COLOURS, np.eye(3), atol=1e-12)  # the literal above is right
+    matrix = color_matrix("i1i2i3", 3)
+    assert matrix is not None
+    assert matrix.dtype == torch.float32
+    np.testing.assert_allclose(matrix.numpy(), OHTA_COLOURS / np.sqrt(3), atol=1e-7)  # the largest column norm is that of grey
+
+
+@pytest.mark.parametrize("channel", range(3))
+def test_a_picture_from_one_i1i2i3_channel_has_that_feature_alone(channel: int) -> None:
+    latent = torch.zeros(1, 3, 4, 5)
+    latent[:, channel] = torch.rand(4, 5, generator=torch.Generator().manual_seed(0)) + 0.5
+    matrix = color_matrix("i1i2i3", 3)
+    assert matrix is not None
+    features = np.einsum("dc,nchw->ndhw", OHTA, mix_channels(latent, matrix).numpy())
+    assert (np.abs(features[:, channel]) > 0.2).all()
+    np.testing.assert_allclose(np.delete(features, channel, axis=1), 0, atol=1e-6)
+
+
+def test_i1i2i3_needs_three_channels() -> None:
+    with pytest.raises(ValueError, match=r"color: a matrix of shape \(3, 3\) does not fit 4 channels"):
+        color_matrix("i1i2i3", 4)
+
+
+@pytest.mark.parametrize(
+    ("color", "channels", "mean"),
+    [
+        ("auto", 3, [0.48, 0.46, 0.41]),  # Lucid's color_mean
+        ("imagenet", 3, [0.48, 0.46, 0.41]),
+        ("auto", 1, [0.5]),
+        ("none", 3, [0.5, 0.5, 0.5]),
+        (None, 2, [0.5, 0.5]),
+        ("i1i2i3", 3, [0.5, 0.5, 0.5]),
+        (torch.eye(3), 3, [0.5, 0.5, 0.5]),  # a tensor has a mean, which is none of colours
+        (np.eye(3), 3, [0.5, 0.5, 0.5]),
+        (SimpleNamespace(matrix=torch.eye(2), mean=torch.tensor([0.25, 0.75], dtype=torch.float64)), 2, [0.25, 0.75]),
+        (SimpleNamespace(matrix=torch.eye(2), mean=[0.25, 0.75]), 2, [0.25, 0.75]),
+    ],
+)
+def test_the_mean_that_goes_with_a_colour_space(color: Any, channels: int, mean: list[float]) -> None:
+    found = color_mean(color, channels)
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), np.array(mean, dtype=np.float32))
+
+
+@pytest.mark.parametrize("mean", [[0.5, 0.5], [[0.5, 0.5, 0.5]], [0.5, float("nan"), 0.5]])
+def test_a_mean_that_does_not_fit_is_refused(mean: Any) -> None:
+    with pytest.raises(ValueError, match=r"color: a mean of shape .* does not fit 3 channels"):
+        color_mean(SimpleNamespace(matrix=torch.eye(3), mean=mean), 3)

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image as PillowImage
 from sampling import seen
 
-from featviz_pl.numerics.resampling import affine_sample, antialias, resize
+from featviz_pl.numerics.resampling import affine_sample, antialias, gaussian_blur, resize
+from featviz_pl.numerics.tracing import untraced
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:
@@ -132,3 +135,55 @@ def test_rotation_by_a_matrix_turns_x_to_y() -> None:
     quarter = torch.tensor([[[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]], dtype=torch.float64)
     image = picture(5, 5)
     np.testing.assert_allclose(affine_sample(image[None, None], quarter, (5, 5))[0, 0], np.rot90(image.numpy(), -1), atol=1e-12)
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.3, 1.0, 5.0])
+@pytest.mark.parametrize("reach", [None, 0, 3])
+def test_a_gaussian_blur_is_the_sum_over_the_mirrored_plane(deviation: float, reach: int | None) -> None:
+    image = picture(4, 5)
+    limit = int(np.ceil(4 * deviation)) if reach is None else reach
+    offsets = range(-limit, limit + 1)
+    weight = {offset: np.exp(-0.5 * (offset / deviation) ** 2) if deviation else float(offset == 0) for offset in offsets}
+    around = np.pad(image.numpy(), limit, mode="symmetric")
+    expected = sum(
+        weight[down] * weight[right] * around[limit + down : limit + down + 4, limit + right : limit + right + 5]
+        for down in offsets
+        for right in offsets
+    )
+    found = gaussian_blur(image[None, None], torch.tensor([deviation], dtype=torch.float64), reach)[0, 0]
+    np.testing.assert_allclose(found, expected / sum(weight.values()) ** 2, atol=1e-12)
+
+
+def test_a_gaussian_blur_is_twice_differentiable() -> None:
+    image, deviation = picture(3, 4)[None, None].repeat(2, 1, 1, 1).requires_grad_(True), torch.tensor([0.7, 1.6], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda given: gaussian_blur(given, deviation), image)
+    assert torch.autograd.gradgradcheck(lambda given: gaussian_blur(given, deviation) ** 2, image)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:FutureWarning")
+def test_blurs_are_the_same_in_a_traced_graph() -> None:
+    image = picture(6, 7)[None, None].repeat(2, 1, 1, 1)
+    deviation = torch.tensor([0.5, 2.0])
+    blurs: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        lambda given: antialias(given, 2.5),
+        lambda given: gaussian_blur(given, deviation),
+    ]
+    for blur in blurs:
+        traced = torch.jit.trace(blur, (image,))
+        torch.testing.assert_close(traced(image.flip(-1)), blur(image.flip(-1)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:FutureWarning")
+def test_what_is_untraced_is_a_constant_of_the_graph() -> None:
+    def moved(image: torch.Tensor) -> torch.Tensor:
+        with untraced():
+            height = int(image.shape[-2])
+            drawn = torch.rand(height, 1, generator=torch.Generator().manual_seed(0), dtype=image.dtype)
+        return image + drawn
+
+    traced = torch.jit.trace(moved, (picture(4, 5),))
+    kinds = {node.kind() for node in traced.graph.nodes()}
+    assert "aten::add" in kinds
+    assert not kinds & {"aten::rand", "aten::size"}
+    other = picture(4, 5, seed=1)
+    torch.testing.assert_close(traced(other), moved(other))

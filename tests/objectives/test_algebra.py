@@ -18,6 +18,7 @@ from featviz_pl.objectives import (
     Layer,
     Objective,
     Observation,
+    Power,
     Product,
     Quotient,
     Source,
@@ -95,6 +96,20 @@ TREES: list[tuple[Callable[[], Objective], float, str]] = [
     (lambda: a() * -3 + 0.1 * -b(), -3 * A - 0.1 * B, "Layer('a') * -3 - 0.1 * Layer('b')"),
     (lambda: a() + 0.123456789, A + 0.123456789, "Layer('a') + 0.123456789"),
     (lambda: 1234567 * a(), 1234567 * A, "1234567.0 * Layer('a')"),
+    (lambda: a() ** 2, A**2, "Layer('a') ** 2"),
+    (lambda: a() ** 0.5, A**0.5, "Layer('a') ** 0.5"),
+    (lambda: a() ** -1, 1 / A, "Layer('a') ** -1"),
+    (lambda: -(a() ** 2), -(A**2), "-Layer('a') ** 2"),
+    (lambda: (-a()) ** 2, A**2, "(-Layer('a')) ** 2"),
+    (lambda: (a() + b()) ** 3, (A + B) ** 3, "(Layer('a') + Layer('b')) ** 3"),
+    (lambda: (2 * a()) ** 2, 4 * A**2, "(2 * Layer('a')) ** 2"),
+    (lambda: 2 * a() ** 2, 2 * A**2, "2 * Layer('a') ** 2"),
+    (lambda: (a() / b()) ** 2, (A / B) ** 2, "(Layer('a') / Layer('b')) ** 2"),
+    (lambda: a() / b() ** 2, A / B**2, "Layer('a') / Layer('b') ** 2"),
+    (lambda: (a() / b()) / b() ** 2, A / B / B**2, "Layer('a') / Layer('b') / Layer('b') ** 2"),
+    (lambda: (a() ** 2) ** 3, A**6, "(Layer('a') ** 2) ** 3"),
+    (lambda: b() - a() ** 2, B - A**2, "Layer('b') - Layer('a') ** 2"),
+    (lambda: Power(Constant(-2), 2) * a(), 4 * A, "(-2) ** 2 * Layer('a')"),
 ]
 
 
@@ -137,7 +152,7 @@ def test_operands_share_nothing_that_a_tree_changes() -> None:
     layer, penalty = Channel("a", 0), L2(0.5)
     before = {name: dict(vars(one)) for name, one in (("layer", layer), ("penalty", penalty))}
     one = layer - 1e-3 * penalty
-    two = -(one * 2) / 3 + layer
+    two = -(one * 2) / 3 + layer**1
     assert {name: dict(vars(one)) for name, one in (("layer", layer), ("penalty", penalty))} == before
     assert repr(one) == "Channel('a', 0) - 0.001 * L2(0.5)"
     assert value(two) == pytest.approx(-(A - 1e-3 * value(penalty)) * 2 / 3 + A)
@@ -155,6 +170,16 @@ def test_other_operands_are_refused(symbol: str, other: Any) -> None:
 def test_numbers_must_be_finite(number: float) -> None:
     with pytest.raises(ValueError, match="finite"):
         Layer("a") * number
+    with pytest.raises(ValueError, match="exponent must be finite"):
+        Layer("a") ** number
+
+
+@pytest.mark.parametrize("exponent", [torch.ones(2), "2", True, None, [1], 2j, Layer("a")], ids=repr)
+def test_exponents_are_numbers(exponent: Any) -> None:
+    with pytest.raises(TypeError, match="exponent must be a number"):
+        Layer("a") ** exponent
+    with pytest.raises(TypeError):
+        2 ** Layer("a")  # type: ignore[operator]
 
 
 def test_division_by_zero_and_empty_sums_are_refused() -> None:

@@ -154,7 +154,7 @@ def test_an_output_that_is_a_map_has_no_classes() -> None:
         (ClassLogit, ([],), ValueError, "at least one class"),
         (ClassLogit, (-1,), ValueError, "class must be at least 0"),
         (ClassLogit, (0.5,), TypeError, "class must be a whole number"),
-        (TotalVariation, (0,), ValueError, "power must be above 0"),
+        (TotalVariation, (0,), ValueError, "power must be at least 1"),
         (TotalVariation, ("2",), TypeError, "power must be a number"),
         (L2, (float("nan"),), ValueError, "center must be finite"),
     ],

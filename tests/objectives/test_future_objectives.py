@@ -160,9 +160,9 @@ def test_gradients_reach_the_picture_and_no_reference() -> None:
     for through_views in (False, True):
         made = bound(Resembles("2", Reference(reference, through_views)), net(), moving())
         made.step(0, 10).loss.backward()
-        assert made.image.weight is not None
-        assert made.image.weight.grad is not None
-        assert float(made.image.weight.grad.abs().max()) > 0
+        (weight,) = made.image.parameters()
+        assert weight.grad is not None
+        assert float(weight.grad.abs().max()) > 0
         assert reference.grad is None
 
 

@@ -53,5 +53,5 @@ class Record(Callback):
 
 def weights(model: FeatureVisualization) -> Tensor:
     """Copy the weights of the image."""
-    assert model.image.weight is not None
-    return model.image.weight.detach().clone()
+    (weight,) = model.image.parameters()
+    return weight.detach().clone()

@@ -10,7 +10,7 @@ import torch
 from sampling import Move, seen
 from torch import Tensor
 
-from featviz_pl.transforms import Compose, Jitter, Pad, Rotate, Scale, Transform
+from featviz_pl.transforms import Compose, Crop, CropOrPad, Jitter, Pad, Rotate, Scale, Transform
 
 
 class Negative(Transform):
@@ -103,14 +103,75 @@ def test_transforms_that_move_nothing_part_two_samplings() -> None:
     image, moves = picture((6, 6)), [JITTER[1], ("shift", (0.5, 1.5))]
     composed = Compose([JITTER[0], Negative(), Jitter(2)], size=(9, 9))
     shown = composed.apply(image[None, None], (drawn(moves[:1])[0], torch.ones(1), drawn(moves[1:])[0]))[0, 0]
-    first = 1.0 - seen(image.numpy(), moves[:1], size=(9, 9))
-    np.testing.assert_allclose(shown, seen(first, moves[1:]), atol=1e-6)
+    # The last sampling reaches the size: until then, pixels are those of the picture.
+    first = 1.0 - seen(image.numpy(), moves[:1])
+    np.testing.assert_allclose(shown, seen(first, moves[1:], size=(9, 9)), atol=1e-6)
 
 
 def test_a_size_is_reached_also_without_geometry() -> None:
     image = picture((4, 4))[None, None]
     shown = Compose([Negative()], size=(6, 8)).apply(image, (torch.ones(1),))
     np.testing.assert_allclose(shown[0, 0], seen(1.0 - image[0, 0].numpy(), size=(6, 8)), atol=1e-12)
+
+
+def test_sizes_chain_in_order() -> None:
+    chain = Compose([CropOrPad((4, 9)), Jitter(1), Compose([], size=5), CropOrPad(7)])
+    assert chain.output_size((20, 30)) == (7, 7)
+    assert Compose([CropOrPad((4, 9)), Jitter(1)]).output_size((20, 30)) == (4, 9)
+    assert Compose([chain], size=(2, 3)).output_size((20, 30)) == (2, 3)
+    image = torch.rand(2, 3, 20, 30, generator=generator())
+    assert chain(image, generator()).shape == (2, 3, 7, 7)
+    assert Compose([chain], size=(2, 3))(image, generator()).shape == (2, 3, 2, 3)
+
+
+def test_what_sets_a_size_does_so_in_pixels_of_the_picture() -> None:
+    image, moves = picture((10, 10)), [JITTER[1]]
+    composed = Compose([JITTER[0], CropOrPad(6)], size=12)
+    shown = composed.apply(image[None, None], (drawn(moves)[0], torch.zeros(1)))[0, 0]
+    middle = seen(image.numpy(), moves)[2:8, 2:8]
+    np.testing.assert_allclose(shown, seen(middle, size=(12, 12)), atol=1e-6)
+
+
+def test_an_empty_inner_composition_may_have_a_size() -> None:
+    image = picture((5, 5))[None, None]
+    assert Compose([Compose([], size=3)]).apply(image, ((),)).shape == (1, 1, 3, 3)
+    composed = Compose([Compose([], size=3), Jitter(1)])
+    assert composed.apply(image, composed.sample(generator(), 4)).shape == (4, 1, 3, 3)
+
+
+def test_a_crop_joins_the_one_sampling() -> None:
+    image = picture((12, 16))
+    crop = torch.tensor([[0.25, 0.75, 0.5, 0.5, 0.5]])
+    composed = Compose([JITTER[0], Crop(side=0.5), TURN[0]])
+    shown = composed.apply(image[None, None], (drawn([JITTER[1]])[0], crop, drawn([TURN[1]])[0]))[0, 0]
+    # The crop's centre comes to the middle, then everything is twice as large.
+    moves = [JITTER[1], ("shift", (3.0, -4.0)), ("zoom", 2.0), TURN[1]]
+    np.testing.assert_allclose(shown, seen(image.numpy(), moves), atol=1e-6)
+
+
+@pytest.mark.parametrize(("side", "size", "blurred"), [(0.5, 8, False), (0.25, 4, False), (0.5, 4, True), (1.0, 8, True)])
+def test_crops_are_blurred_by_what_they_shrink_and_not_by_the_whole(side: float, size: int, blurred: bool) -> None:
+    image = picture((16, 16))[None, None]
+    composed = Compose([Crop(center=0.5, side=side)], size=size)
+    shown = composed(image, generator())[0, 0].numpy()
+    sharp = seen(image[0, 0].numpy(), [("zoom", 1 / side)], size=(size, size))
+    assert (float(np.abs(shown - sharp).max()) > 0.01) == blurred
+    if blurred:  # two pixels of the picture become one in both cases
+        soft = Scale(0.5).apply(image, torch.tensor([1.0]))[0, 0].numpy()
+        np.testing.assert_allclose(shown, seen(soft, [("zoom", 1 / side)], size=(size, size)), atol=1e-6)
+
+
+def test_the_blur_of_crops_follows_their_range_through_the_run() -> None:
+    shrinks: list[float] = []
+    crop = Crop(center=0.5, side=[0.4, 0.8], end=[0.1, 0.2])
+    parameters = crop.sample(generator(), 3)
+    for progress in (0.0, 0.5, 1.0):
+        shrinks.append(crop.shrink(crop.at(parameters, progress)))
+    assert shrinks == pytest.approx([0.8, 0.5, 0.2])
+    # Weakened crops show more of the picture: none at all shrinks it whole.
+    assert crop.shrink(crop.weaken(parameters, 0.0)) == pytest.approx(1.0)
+    assert crop.shrink(crop.weaken(crop.at(parameters, 1.0), 0.5)) == pytest.approx(0.6)
+    assert crop.largest_shrink == pytest.approx(0.8)
 
 
 def test_a_composition_is_a_transform_of_a_composition() -> None:

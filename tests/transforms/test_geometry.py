@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sampling import seen
 from torch import Tensor
 
-from featviz_pl.transforms import Compose, GeometricTransform, Jitter, Pad, Rotate, Scale
+from featviz_pl.transforms import Compose, Flip, GeometricTransform, Jitter, Pad, Rotate, Scale
 
 Array = NDArray[np.float64]
 SIZES = [(6, 6), (5, 8), (7, 4)]
@@ -127,6 +127,23 @@ def test_the_largest_shrink_is_that_of_the_smallest_factor(factors: list[float],
     assert Jitter(3).largest_shrink == Rotate(10.0).largest_shrink == Pad(3).largest_shrink == 1.0
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_flip_exchanges_left_and_right_exactly(size: tuple[int, int]) -> None:
+    image = picture(size)
+    np.testing.assert_allclose(view(Flip(0.5), image, 0.49), image.numpy()[:, ::-1], atol=1e-12)
+    np.testing.assert_allclose(view(Flip(0.5), image, 0.5), image, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("probability", "strength", "share"), [(0.5, 1.0, 0.5), (0.2, 1.0, 0.2), (0.5, 0.4, 0.2), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)]
+)
+def test_flips_happen_as_often_as_they_should(probability: float, strength: float, share: float) -> None:
+    flip = Flip(probability)
+    maps = flip.matrix(flip.weaken(flip.sample(generator(), 4000), strength), (5, 5))
+    assert float((maps[:, 0, 0] < 0).double().mean()) == pytest.approx(share, abs=0.03)
+    assert float(Flip(0.0).matrix(torch.zeros(1), (5, 5))[0, 0, 0]) == 1.0
+
+
 @pytest.mark.parametrize("mode", ["reflect", "constant", "grey"])
 @pytest.mark.parametrize("size", SIZES)
 def test_pad_alone_shows_the_picture_as_it_is(mode: Any, size: tuple[int, int]) -> None:
@@ -197,6 +214,7 @@ def test_half_strength_moves_half_as_far() -> None:
         ),
         (lambda: Rotate([]), ValueError, "degrees must hold at least one value"),
         (lambda: Rotate(float("nan")), ValueError, "degrees must be finite, got nan"),
+        (lambda: Flip(1.5), ValueError, "probability must be at least 0 and at most 1, got 1.5"),
         (lambda: Pad(-2), ValueError, "pixels must be at least 0, got -2"),
         (
             lambda: Pad(2, "mirror"),  # type: ignore[arg-type]
@@ -223,6 +241,7 @@ def test_bad_arguments_are_named(make: Any, error: type[Exception], message: str
         (Jitter(4), "Jitter(4)"),
         (Scale([0.9, 1.0]), "Scale([0.9, 1])"),
         (Rotate(range(-10, 11)), "Rotate([-10, -9, -8, 8, 9, 10; 21 values])"),
+        (Flip(0.25), "Flip(0.25)"),
         (Pad(3), "Pad(3, 'reflect')"),
         (Pad(3, "constant", value=0.25), "Pad(3, 'constant', value=0.25)"),
         (Pad(3, "grey"), "Pad(3, 'grey')"),

@@ -12,7 +12,7 @@ import torch
 from sampling import seen
 from torch import Tensor
 
-from featviz_pl.transforms import Compose, Jitter, Linear, Pad, Rotate, Scale, Views
+from featviz_pl.transforms import Compose, Crop, Jitter, Linear, Noise, Pad, Rotate, Scale, Views, WarmUp
 
 
 def views(count: int = 3, **more: Any) -> Views:
@@ -100,6 +100,46 @@ def test_a_schedule_weakens_the_views_by_the_progress_of_the_run(progress: float
     shown = growing.apply(image, drawn, progress)
     for view, (down, right) in enumerate(drawn[0].tolist()):
         np.testing.assert_allclose(shown[0, view, 0], seen(image[0, 0].numpy(), [("shift", (down * share, right * share))]), atol=1e-12)
+
+
+def test_ranges_move_first_and_are_weakened_then() -> None:
+    crop = Crop(center=0.5, side=0.8, end=0.4)
+    views = Views(Compose([crop]), 1, WarmUp(1.0))
+    image = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    shown = views.apply(image, views.sample(0, 0, [7]), 0.5)
+    # A side of 0.6 in the middle of the run, at half strength: 0.8.
+    np.testing.assert_allclose(shown[0, 0, 0], seen(image[0, 0].numpy(), [("zoom", 1 / 0.8)]), atol=1e-6)
+
+
+def test_a_share_of_the_views_is_the_same_for_every_kind_of_parameters() -> None:
+    mixed = Views(Compose([Crop(end=0.1), Compose([Noise(0.1, end=0.5), Jitter(1)])]), 4)
+    images = torch.rand(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    whole = mixed.apply(images, mixed.sample(0, 3, [1, 2]), 0.3)
+    odd = mixed.apply(images, mixed.sample(0, 3, [1, 2], range(1, 4, 2)), 0.3)
+    torch.testing.assert_close(odd, whole[:, 1::2])
+
+
+def test_views_are_a_module_without_tensors() -> None:
+    shown = views(2, schedule="linear")
+    assert isinstance(shown, torch.nn.Module)
+    assert not shown.state_dict()
+    assert not list(shown.parameters())
+    assert not list(shown.buffers())
+    holder: Any = torch.nn.Module()
+    holder.views = None  # as a run holds them: none, then some, then none again
+    holder.views = shown
+    assert holder.views is shown
+    assert not holder.state_dict()
+    holder.views = None
+    assert holder.views is None
+
+
+def test_called_as_a_module_pictures_are_their_own_keys() -> None:
+    images = torch.rand(3, 1, 5, 6, generator=torch.Generator().manual_seed(0))
+    growing = views(2, schedule="linear")
+    expected = growing.apply(images, growing.sample(4, 5, [0, 1, 2]), 0.0)
+    assert torch.equal(growing(images, seed=4, step=5), expected)
+    assert torch.equal(views(2)(images), views(2).apply(images, views(2).sample(0, 0, [0, 1, 2]), 0.0))
 
 
 def test_without_a_schedule_views_are_at_full_strength_throughout() -> None:

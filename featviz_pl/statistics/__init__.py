@@ -1,0 +1,18 @@
+"""What natural images look like: the covariance of their colours and the magnitude of their spectrum."""
+
+from featviz_pl.statistics.colour import ColorCovariance, ColorStatistics
+from featviz_pl.statistics.measuring import folder_statistics, measure
+from featviz_pl.statistics.record import Statistics, load_statistics, natural_statistics
+from featviz_pl.statistics.spectrum import AmplitudeSpectrum, SpectrumStatistics
+
+__all__ = [
+    "AmplitudeSpectrum",
+    "ColorCovariance",
+    "ColorStatistics",
+    "SpectrumStatistics",
+    "Statistics",
+    "folder_statistics",
+    "load_statistics",
+    "measure",
+    "natural_statistics",
+]

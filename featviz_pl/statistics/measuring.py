@@ -1,0 +1,233 @@
+"""Statistics of pictures in batches and of photos in folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from featviz_pl.numerics._checks import whole_number
+from featviz_pl.statistics.colour import ColorCovariance, from_moments, pixel_moments
+from featviz_pl.statistics.record import Statistics
+from featviz_pl.statistics.spectrum import AmplitudeSpectrum, SpectrumStatistics, spectrum_size, summed_magnitude
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif")
+_MODES = {1: "L", 3: "RGB"}
+_AT_ONCE = 16  # photos that one worker reads before it reports
+
+
+def measure(batches: Iterable[Any], size: int | tuple[int, int] = 128) -> Statistics:
+    """Measure colours and spectrum of pictures that come in batches.
+
+    The batches are read twice, because the spectrum is that of the decorrelated channels: first all pixels for the colours, then
+    the pictures, cut and shrunk to `size`, for the spectrum.
+
+    Args:
+        batches: such as a DataLoader, a data module's ``train_dataloader()`` or a list: each a tensor (N, C, H, W) in [0, 1], or a
+            tuple or list whose first item is that.
+        size: of the spectrum in pixels; no picture may be smaller.
+
+    Raises:
+        TypeError: when a batch holds no pictures.
+        ValueError: when there is no batch, it can be read once only, or its pictures do not fit; see the metrics.
+
+    Example:
+        >>> pictures = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> found = measure([(pictures[:5], None), (pictures[5:], None)], size=16)
+        >>> found.count, found.spectrum.count
+        (2048, 8)
+    """
+    chosen = spectrum_size(size)
+    if iter(batches) is batches:
+        raise ValueError("batches can be read once only, but are needed twice; give a list or a DataLoader in place of a generator")
+    covariance: ColorCovariance | None = None
+    for images in _pictures(batches):
+        covariance = covariance or ColorCovariance(_channels(images)).to(images.device)
+        covariance.update(images)
+    if covariance is None:
+        raise ValueError("batches: there are none")
+    color = covariance.compute()
+    spectrum = AmplitudeSpectrum(chosen, color, color.channels).to(covariance.device)
+    for images in _pictures(batches):
+        spectrum.update(images)
+    return Statistics(color, spectrum.compute())
+
+
+def _pictures(batches: Iterable[Any]) -> Iterator[Tensor]:
+    """Return the pictures of every batch."""
+    for batch in batches:
+        images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+        if not isinstance(images, Tensor):
+            raise TypeError(f"batches: each must be a tensor (N, C, H, W), or a tuple that begins with one, got {type(batch).__name__}")
+        yield images
+
+
+def _channels(images: Tensor) -> int:
+    """Return the number of channels of the first batch."""
+    if images.ndim != 4:
+        raise ValueError(f"batches: each must be (N, C, H, W), got shape {tuple(images.shape)}")
+    return images.shape[1]
+
+
+def folder_statistics(
+    folder: str | os.PathLike[str],
+    size: int | tuple[int, int] = 128,
+    channels: int = 3,
+    limit: int | None = None,
+    workers: int = 0,
+    progress: Callable[[int, int], object] | None = None,
+) -> Statistics:
+    """Measure colours and spectrum of the photos in a folder and its subfolders.
+
+    Every photo is read twice: first all its pixels for the colours, then its centre, cut and shrunk to `size`, for the spectrum.
+    Grayscale, CMYK and palettes are converted. Files that cannot be read are skipped and counted (`Statistics.unreadable`); photos
+    smaller than `size` count for the colours only (`Statistics.too_small`). The result does not depend on the number of workers.
+
+    Args:
+        folder: with photos, by classes or not.
+        size: of the spectrum in pixels.
+        channels: 3 for colour, 1 for grayscale.
+        limit: read at most this many photos, evenly spread over the sorted names; all unless given.
+        workers: processes that read photos beside this one; a program that starts some must guard its main part, as for every DataLoader.
+        progress: called with the photos read so far and those to be read, counting both readings.
+
+    Raises:
+        ValueError: when the folder is missing or empty, no file in it can be read, or all photos are smaller than `size`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for level in (64, 192):
+        ...         Pillow.new("RGB", (12, 10), (level, level, 0)).save(f"{folder}/{level}.png")
+        ...     found = folder_statistics(folder, size=8)
+        >>> [round(value * 255) for value in found.mean.tolist()], found.count, found.spectrum.count
+        ([128, 128, 0], 240, 2)
+
+    Reference:
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
+    """
+    chosen = spectrum_size(size)
+    if channels not in _MODES:
+        raise ValueError(f"channels must be 1 or 3 for photos, got {channels!r}")
+    paths = photo_paths(folder, limit)
+    whole_number("workers", workers, least=0)
+
+    def report(done: int) -> None:
+        if progress is not None:
+            progress(done, 2 * len(paths))
+
+    first = _sums(_Photos(paths, channels), workers, report)
+    if not first["pixels"]:
+        raise ValueError(
+            f"folder: none of {len(paths)} files in {str(folder)!r} can be read as a photo of 8 bits per channel; {first['reason']}"
+        )
+    color = from_moments(first["pixels"], first["total"], first["outer"])
+    second = _sums(_Photos(paths, channels, chosen, color.matrix), workers, lambda done: report(len(paths) + done))
+    if not second["pictures"]:
+        raise ValueError(
+            f"size: none of the photos in {str(folder)!r} has {chosen[0]} x {chosen[1]} pixels; "
+            f"the largest shorter side is {second['shorter']}, so choose a size of at most that"
+        )
+    spectrum = SpectrumStatistics(second["magnitude"] / second["pictures"], chosen, second["pictures"], color.matrix)
+    return Statistics(color, spectrum, second["unreadable"], second["too_small"])
+
+
+def photo_paths(folder: str | os.PathLike[str], limit: int | None = None) -> list[str]:
+    """Return the image files of a folder and its subfolders, sorted, or so many of them evenly spread.
+
+    Raises:
+        ValueError: when the folder is missing or holds none.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"folder: there is no folder {str(folder)!r}")
+    found = sorted(
+        os.path.join(place, name)
+        for place, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+    )
+    if not found:
+        raise ValueError(f"folder: {str(folder)!r} holds no image files ({', '.join(_SUFFIXES)})")
+    if limit is None or whole_number("limit", limit) >= len(found):
+        return found
+    return [found[index * len(found) // limit] for index in range(limit)]
+
+
+def read_photo(path: str, channels: int) -> Tensor:
+    """Return a photo (channels, H, W) in [0, 1].
+
+    Raises:
+        ValueError: when the file is no photo of 8 bits per channel, or is damaged.
+    """
+    try:
+        with Pillow.open(path) as photo:
+            if photo.mode.startswith(("I", "F")):
+                raise ValueError(f"more than 8 bits per channel (mode {photo.mode})")  # Pillow would clip it
+            opaque = photo.convert("RGBA") if "transparency" in photo.info else photo
+            levels = np.array(opaque.convert(_MODES[channels]))
+    except Exception as error:  # decoders raise anything on damaged files
+        raise ValueError(f"{os.path.basename(path)}: {error}") from error
+    return torch.from_numpy(levels.reshape(*levels.shape[:2], channels)).permute(2, 0, 1).to(torch.float32) / 255
+
+
+class _Photos(Dataset[dict[str, Any]]):
+    """Sums over some photos at a time: of colours, or of the spectrum where a size is given. Workers send sums, not pictures."""
+
+    def __init__(self, paths: list[str], channels: int, size: tuple[int, int] | None = None, matrix: Tensor | None = None) -> None:
+        self.paths, self.channels, self.size, self.matrix = paths, channels, size, matrix
+
+    def __len__(self) -> int:
+        return -(-len(self.paths) // _AT_ONCE)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sums: dict[str, Any] = {"unreadable": 0, "reason": ""}
+        chosen = self.paths[index * _AT_ONCE : (index + 1) * _AT_ONCE]
+        for path in chosen:
+            try:
+                photo = read_photo(path, self.channels)[None]
+            except ValueError as error:
+                sums["unreadable"] += 1
+                sums["reason"] = sums["reason"] or str(error)
+                continue
+            _add(sums, self._of_spectrum(photo) if self.size else self._of_colours(photo))
+        return {**sums, "done": len(chosen)}
+
+    def _of_colours(self, photo: Tensor) -> dict[str, Any]:
+        pixels, total, outer = pixel_moments(photo)
+        return {"pixels": pixels, "total": total, "outer": outer}
+
+    def _of_spectrum(self, photo: Tensor) -> dict[str, Any]:
+        assert self.size is not None
+        height, width = photo.shape[-2:]
+        if height < self.size[0] or width < self.size[1]:
+            return {"too_small": 1, "shorter": min(height, width)}
+        return {"pictures": 1, "magnitude": summed_magnitude(photo, self.size, self.matrix)}
+
+
+def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
+    """Add what was summed over further photos; of reasons the first is kept, of sides the largest."""
+    for name, value in more.items():
+        if name == "reason":
+            sums[name] = sums.get(name) or value
+        elif name == "shorter":
+            sums[name] = max(sums.get(name, 0), value)
+        else:
+            sums[name] = sums[name] + value if name in sums else value
+
+
+def _sums(photos: _Photos, workers: int, report: Callable[[int], None]) -> dict[str, Any]:
+    """Add up the sums over all photos, in order, whoever read them."""
+    sums: dict[str, Any] = {"pixels": 0, "pictures": 0, "too_small": 0, "unreadable": 0, "done": 0}
+    # A generator of its own: a loader would draw from the global one.
+    loader = DataLoader(photos, batch_size=None, num_workers=workers, generator=torch.Generator().manual_seed(0))
+    for part in loader:
+        _add(sums, part)
+        report(sums["done"])
+    return sums

@@ -1,0 +1,316 @@
+"""Interpolation, alignment and diversity: values by loops over pictures, signs, and what couples what."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from toys import toy
+
+from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.images import PixelImage
+from featviz_pl.networks import FrozenNetwork
+from featviz_pl.objectives import Alignment, Channel, Diversity, Interpolation, Layer, Objective, Observation, Setting, Source
+
+Array = NDArray[np.float64]
+SHAPES: dict[str, tuple[int, ...]] = {"map": (4, 3, 5), "tokens": (6, 4), "vector": (4,)}
+
+
+def values(kind: str, pictures: int, views: int, seed: int = 0) -> Array:
+    return np.random.default_rng([pictures, views, seed]).normal(size=(pictures, views, *SHAPES[kind]))
+
+
+def seen(**layers: Array | Tensor) -> Observation:
+    given = {Source(layer): torch.as_tensor(value) for layer, value in layers.items()}
+    count = len(next(iter(given.values())))
+    return Observation(torch.zeros(count, 3, 4, 4, dtype=torch.float64), given)
+
+
+def setting(shape: tuple[int, ...], count: int) -> Setting:
+    return Setting({Source("a"): shape, Source("b"): shape}, count, (3, 32, 32))
+
+
+# Interpolation
+
+
+@pytest.mark.parametrize("views", [1, 4])
+@pytest.mark.parametrize("pictures", [2, 3, 6])
+@pytest.mark.parametrize("kind", SHAPES)
+def test_interpolation_goes_from_one_to_the_other(kind: str, pictures: int, views: int) -> None:
+    first, second = values(kind, pictures, views, 1), values(kind, pictures, views, 2)
+    for made in (Interpolation("a:1", Channel("b", 3)), Interpolation("a:1", "b:3", count=pictures)):
+        scores = made(seen(a=first, b=second))
+        assert scores.shape == (pictures, views)
+        for n, v in itertools.product(range(pictures), range(views)):
+            ends = [(own[n, v, :, unit] if kind == "tokens" else own[n, v, unit]).mean() for own, unit in ((first, 1), (second, 3))]
+            weight = n / (pictures - 1)
+            assert scores[n, v].item() == pytest.approx((1 - weight) * ends[0] + weight * ends[1], rel=1e-12)
+
+
+def test_weights_may_be_given() -> None:
+    made = Interpolation("a:0", "a:1", weights=[0, 0.25, 1.5])
+    activation = torch.tensor([10.0, 20.0]).expand(3, 1, 2)
+    assert made(seen(a=activation)).flatten().tolist() == [10.0, 12.5, 25.0]
+    assert made.count() == 3
+    assert repr(made) == "Interpolation(Channel('a', 0), Channel('a', 1), weights=[0, 0.25, 1.5])"
+
+
+def test_the_target_tells_the_weight() -> None:
+    made = Interpolation("a:476", "b:460", count=6)
+    assert made.count() == 6
+    assert made.targets(6) == [f"a:476 to b:460 at {weight}" for weight in ("0", "0.2", "0.4", "0.6", "0.8", "1")]
+    mixed = Interpolation("a:1", Channel("a", 2) + Channel("b", 3), count=2) + 0.1 * Alignment("a")
+    assert mixed.targets(2) == ["a:1 to a:2 & b:3 at 0", "a:1 to a:2 & b:3 at 1"]
+
+
+def test_interpolation_counts_its_pictures() -> None:
+    assert Interpolation("a:1", "a:2").count() is None
+    assert Interpolation("a:1,2,3", "a:2", count=3).count() == 3
+    assert Interpolation("a:1,2,3", "a:2").count() == 3
+    with pytest.raises(ValueError, match=r"different numbers of pictures: Channel\('a', \[1, 2\]\) asks for 2, Interpolation.* asks for 4"):
+        Interpolation("a:1,2", "a:2", count=4).count()
+
+
+def test_the_ends_are_checked_and_logged() -> None:
+    made = Interpolation("a:1", "b:9", count=2)
+    assert made.sources() == [Source("a"), Source("b")]
+    with pytest.raises(ValueError, match="unit: 'b' has 4 units"):
+        made.check(setting((4, 3, 5), 2))
+    observation = seen(a=values("vector", 2, 1), b=values("vector", 2, 1))
+    Interpolation("a:1", "b:2")(observation)
+    assert list(observation.terms) == ["Channel.a", "Channel.b"]
+
+
+def test_a_single_picture_is_on_no_way() -> None:
+    with pytest.raises(ValueError, match=r"Interpolation\(.*\) needs two pictures or more, got 1; give the image a count"):
+        Interpolation("a:1", "b:2").check(setting((4, 3, 5), 1))
+    Interpolation("a:1", "b:2", weights=[0.5]).check(setting((4, 3, 5), 1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"count": 1}, ValueError, "count must be at least 2"),
+        ({"count": 3, "weights": [0, 1]}, ValueError, "weights: 2 weights do not fit 3 pictures"),
+        ({"weights": []}, ValueError, "weights must hold a weight for each picture"),
+        ({"weights": [0, "1"]}, TypeError, "weights must be a number"),
+        ({"weights": [0, True]}, TypeError, "weights must be a number"),
+        ({"weights": [float("nan")]}, ValueError, "weights must be finite"),
+        ({"first": 3}, TypeError, "first must be an Objective or a target such as 'features.9:33', got int"),
+        ({"second": "a:"}, ValueError, "target: 'a:' does not parse"),
+    ],
+)
+def test_impossible_interpolations_are_refused(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Interpolation(**{"first": "a:0", "second": "a:1", **arguments})
+
+
+def test_pictures_of_an_interpolation_with_given_weights_do_not_know_each_other() -> None:
+    first = torch.from_numpy(values("map", 3, 2))
+    together = Interpolation("a:0", "a:1", weights=[0.2, 0.5, 0.9])(seen(a=first))
+    for index, weight in enumerate([0.2, 0.5, 0.9]):
+        alone = Interpolation("a:0", "a:1", weights=[weight])
+        torch.testing.assert_close(alone(seen(a=first[index : index + 1])), together[index : index + 1], rtol=1e-14, atol=0)
+
+
+# Alignment
+
+
+def literal_alignment(arr: Array, distances: int, decay: float) -> float:
+    """Add up all pairs as the source does, for one view: (pictures, …)."""
+    accumulated = 0.0
+    for d in range(1, distances + 1):
+        for i in range(len(arr) - d):
+            accumulated += ((arr[i] - arr[i + d]) ** 2).mean() / decay ** float(d)
+    return -accumulated
+
+
+@pytest.mark.parametrize("views", [1, 4])
+@pytest.mark.parametrize("pictures", [2, 3, 6])
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(("distance", "decay"), [(4, 2.0), (4, 5.0), (1, 2.0), (9, 0.5)])
+def test_alignment_sums_to_the_source_s(kind: str, pictures: int, views: int, distance: int, decay: float) -> None:
+    first, second = values(kind, pictures, views, 1), values(kind, pictures, views, 2)
+    scores = Alignment(["a", "b"], distance, decay)(seen(a=first, b=second))
+    assert scores.shape == (pictures, views)
+    for view in range(views):
+        wanted = literal_alignment(first[:, view], distance, decay) + literal_alignment(second[:, view], distance, decay)
+        assert scores[:, view].sum().item() == pytest.approx(wanted, rel=1e-12)
+
+
+def test_half_of_each_pair_counts_for_either_picture() -> None:
+    arr = values("map", 5, 1)
+    scores = Alignment("a")(seen(a=arr))
+    for own in range(5):
+        wanted = 0.0
+        for other in range(5):
+            if other != own:
+                wanted -= ((arr[own] - arr[other]) ** 2).mean() / 2 ** abs(own - other) / 2
+        assert scores[own, 0].item() == pytest.approx(wanted, rel=1e-12)
+
+
+# Diversity
+
+
+def literal_diversity(layer: Array) -> float:
+    """Add up all pairs as the source does, for one view: (pictures, positions, units)."""
+    grams = []
+    for own in layer:
+        gram = own.T @ own
+        grams.append(gram / np.sqrt(max((gram**2).sum(), 1e-10)))
+    total = sum((grams[i] * grams[j]).sum() for i in range(len(grams)) for j in range(len(grams)) if i != j)
+    return float(total / len(grams))
+
+
+@pytest.mark.parametrize("views", [1, 4])
+@pytest.mark.parametrize("pictures", [2, 3, 5])
+@pytest.mark.parametrize("kind", ["map", "tokens"])
+def test_diversity_sums_to_minus_the_source_s(kind: str, pictures: int, views: int) -> None:
+    layer = values(kind, pictures, views)
+    lined = layer.reshape(pictures, views, 4, 15).swapaxes(2, 3) if kind == "map" else layer
+    scores = Diversity("a")(seen(a=layer))
+    assert scores.shape == (pictures, views)
+    for view in range(views):
+        assert scores[:, view].sum().item() == pytest.approx(-literal_diversity(lined[:, view]), rel=1e-11)
+
+
+def test_equal_pictures_are_the_worst_and_layers_without_anything_in_common_the_best() -> None:
+    same = torch.from_numpy(values("map", 1, 1)).expand(4, 1, -1, -1, -1)
+    torch.testing.assert_close(Diversity("a")(seen(a=same)).flatten(), torch.full((4,), -0.75, dtype=torch.float64))
+    apart = torch.eye(4, dtype=torch.float64).view(4, 1, 4, 1, 1).expand(-1, -1, -1, 3, 5)
+    assert Diversity("a")(seen(a=apart)).abs().max().item() == 0
+    assert Diversity("a")(seen(a=torch.zeros(3, 1, 4, 3, 5))).abs().max().item() == 0
+
+
+# Both
+
+JOINT: dict[str, Any] = {"Alignment": lambda: Alignment("a"), "Diversity": lambda: Diversity("a")}
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_joint_objectives_say_so_and_stay_within_a_view(name: str) -> None:
+    made = JOINT[name]()
+    assert made.joint
+    assert not made.joint_views
+    first = values("map", 3, 3)
+    second = first.copy()
+    second[1, 2] += 1
+    changed = made(seen(a=first)) != made(seen(a=second))
+    assert changed[:, :2].any().item() is False
+    assert changed[:, 2].all().item() is True
+    assert made.named_targets(3) == []
+    assert (Channel("a", 7) + made).targets(3) == ["a:7"] * 3
+    assert made.targets(2) == [repr(made)] * 2
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_a_single_picture_has_no_companions(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"{name}\('a'\) needs two pictures or more, got 1; give the image a count"):
+        JOINT[name]().check(setting((4, 3, 5), 1))
+    JOINT[name]().check(setting((4, 3, 5), 2))
+
+
+@pytest.mark.parametrize("shape", [(512,), ()])
+def test_the_gram_of_a_vector_layer_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="layer: the Gram matrix of a vector layer says nothing of its positions, and 'a' gives"):
+        Diversity("a").check(setting(shape, 4))
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_gradients_are_those_of_the_score(name: str) -> None:
+    given = torch.from_numpy(values("map", 3, 1)).requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda activation: JOINT[name]()(seen(a=activation)), given)
+
+
+@pytest.mark.parametrize("name", JOINT)
+def test_pictures_that_are_off_or_equal_give_finite_gradients(name: str) -> None:
+    given = torch.zeros(3, 1, 4, 3, 5, requires_grad=True)
+    (gradient,) = torch.autograd.grad(JOINT[name]()(seen(a=given)).sum(), given)
+    assert bool(torch.isfinite(gradient).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", JOINT)
+def test_reduced_precision_is_scored_in_single_precision(name: str, dtype: torch.dtype) -> None:
+    # squares of these, and Gram matrices, are infinite in half precision
+    given = (torch.from_numpy(values("map", 3, 2)) * 1000).to(dtype)
+    scores = JOINT[name]()(seen(a=given))
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, JOINT[name]()(seen(a=given.double())).float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("made", "written"),
+    [
+        (Alignment("a"), "Alignment('a')"),
+        (Alignment(["a", "b"], 2, 5), "Alignment(['a', 'b'], distance=2, decay=5)"),
+        (Diversity("a"), "Diversity('a')"),
+        (Interpolation("a:1", "a", 3), "Interpolation(Channel('a', 1), DeepDream('a'), count=3)"),
+    ],
+)
+def test_formulas_build_and_copies_score_alike(made: Objective, written: str) -> None:
+    from featviz_pl import objectives
+
+    assert repr(made) == written
+    observation = seen(a=values("map", 3, 2), b=values("map", 3, 2))
+    rebuilt = eval(written, {name: getattr(objectives, name) for name in objectives.__all__})
+    for twin in (rebuilt, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert torch.equal(twin(observation), made(observation))
+        assert repr(twin) == written
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Alignment([]), TypeError, "layers must be one module name or several"),
+        (lambda: Alignment([3]), TypeError, "layers must be one module name or several"),  # type: ignore[list-item]
+        (lambda: Alignment("a", 0), ValueError, "distance must be at least 1"),
+        (lambda: Alignment("a", decay=0), ValueError, "decay must be above 0"),
+        (lambda: Diversity(""), TypeError, "layer must be a module name"),
+    ],
+)
+def test_impossible_arguments_are_refused(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+# Signs, on a network
+
+
+def rendered(objective: Objective, count: int = 4) -> Tensor:
+    """Render small pictures and return their features (pictures, units, positions)."""
+    network = FrozenNetwork(toy().double())
+    image = PixelImage(12, count=count, color="none", deviation=0.3).double()
+    problem = Ascent(image, network, objective, seed=5)
+    problem.initialize()
+    problem.prepare(dtype=torch.float64)
+    ascend(problem, steps=30, lr=0.05)
+    return network.activations(image().detach(), ["features.5"])["features.5"]
+
+
+def mean_cosine(features: Tensor) -> float:
+    grams = [own.flatten(1) @ own.flatten(1).T for own in features]
+    pairs = itertools.combinations([gram.flatten() / gram.norm() for gram in grams], 2)
+    return float(np.mean([float(first @ second) for first, second in pairs]))
+
+
+def test_adding_diversity_lowers_the_cosine_of_gram_matrices() -> None:
+    plain = Layer("features.5")
+    with_it, without = rendered(plain + 10 * Diversity("features.5")), rendered(plain + 0 * Diversity("features.5"))
+    assert mean_cosine(with_it) < mean_cosine(without) - 0.02
+
+
+def test_adding_alignment_draws_neighbours_together() -> None:
+    ends = Interpolation("features.5:1", "features.5:2", count=4)
+    distances = []
+    for weight in (1000.0, 0.0):
+        features = rendered(ends + weight * Alignment("features.5"))
+        distances.append(float((features[1:] - features[:-1]).square().mean()))
+    assert distances[0] < 0.5 * distances[1]

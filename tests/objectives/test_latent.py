@@ -1,0 +1,281 @@
+"""Units of dictionaries: the formula, every form in which an encoder is given, and guests that are left alone."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from featviz_pl.objectives import Latent, Observation, Setting, Source
+
+Array = NDArray[np.float64]
+FEATURES, LATENTS = 4, 7
+_random = np.random.default_rng(0)
+W_ENC: Array = _random.normal(size=(FEATURES, LATENTS))
+B_ENC: Array = _random.normal(size=LATENTS)
+B_DEC: Array = _random.normal(size=FEATURES)
+SHAPES: dict[str, tuple[int, ...]] = {"map": (FEATURES, 3, 5), "tokens": (6, FEATURES), "vector": (FEATURES,)}
+NAMED = {"W_enc": torch.from_numpy(W_ENC), "b_enc": torch.from_numpy(B_ENC), "b_dec": torch.from_numpy(B_DEC)}
+
+
+def values(kind: str, pictures: int = 2, views: int = 2) -> Array:
+    return np.random.default_rng([pictures, views]).normal(size=(pictures, views, *SHAPES[kind]))
+
+
+def seen(given: Array | Tensor) -> Observation:
+    return Observation(torch.zeros(len(given), 3, 4, 4), {Source("layer"): torch.as_tensor(given)})
+
+
+def expected(given: Array, units: list[int], biases: Array | None = B_ENC, offset: Array | None = B_DEC) -> Array:
+    """Encode position by position, and average."""
+    last = np.moveaxis(given, 2, -1) if given.ndim == 5 else given
+    lined = last.reshape(*last.shape[:2], -1, FEATURES)
+    result = np.zeros(lined.shape[:2])
+    for n, v, p in np.ndindex(*lined.shape[:3]):
+        a = lined[n, v, p] - (0 if offset is None else offset)
+        latent = sum(W_ENC[i, units[n]] * a[i] for i in range(FEATURES)) + (0 if biases is None else biases[units[n]])
+        result[n, v] += latent / lined.shape[2]
+    return result
+
+
+class Named(nn.Module):
+    """Hold an encoder as SAE Lens does."""
+
+    W_enc: Tensor
+    b_enc: Tensor
+    b_dec: Tensor
+
+    def __init__(self, weights: dict[str, Tensor], extra: bool = False) -> None:
+        super().__init__()
+        for name, value in weights.items():
+            self.register_parameter(name, nn.Parameter(value.clone()))
+        if extra:
+            self.scale = nn.Parameter(torch.tensor(2.0, dtype=torch.float64))
+
+    def encode(self, x: Tensor) -> Tensor:
+        scale = self.scale if hasattr(self, "scale") else 1
+        return ((x - self.b_dec) @ self.W_enc + self.b_enc).relu() * scale
+
+
+class OfTwo(nn.Module):
+    """Give latents and something beside, by its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(FEATURES, LATENTS).double()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        self.calls += 1
+        return self.inner(x).tanh(), None
+
+
+def linear() -> nn.Linear:
+    made = nn.Linear(FEATURES, LATENTS).double()
+    with torch.no_grad():
+        made.weight.copy_(torch.from_numpy(W_ENC).T)
+        made.bias.copy_(torch.from_numpy(B_ENC))
+    return made
+
+
+FORMS: dict[str, tuple[Any, Array | None, Array | None]] = {
+    "weights by name": (lambda: NAMED, B_ENC, B_DEC),
+    "a whole autoencoder": (lambda: NAMED | {"W_dec": torch.zeros(LATENTS, FEATURES), "threshold": torch.ones(LATENTS)}, B_ENC, B_DEC),
+    "no biases": (lambda: {"W_enc": NAMED["W_enc"]}, None, None),
+    "names of a linear encoder": (
+        lambda: {"encoder.weight": NAMED["W_enc"].T, "encoder.bias": NAMED["b_enc"], "decoder.bias": torch.ones(FEATURES)},
+        B_ENC,
+        None,
+    ),
+    "names of another library": (
+        lambda: {"encoder.weight": NAMED["W_enc"].T, "latent_bias": NAMED["b_enc"], "pre_bias": NAMED["b_dec"]},
+        B_ENC,
+        B_DEC,
+    ),
+    "a matrix": (lambda: NAMED["W_enc"].T, None, None),
+    "rows of numbers": (lambda: W_ENC.T.astype(np.float32).astype(float).tolist(), None, None),
+    "an array": (lambda: W_ENC.T, None, None),
+    "a linear layer": (linear, B_ENC, None),
+    "a module with these names": (lambda: Named(NAMED), B_ENC, B_DEC),
+}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_encoder_before_its_rectifier(form: str, kind: str) -> None:
+    make, biases, offset = FORMS[form]
+    given = values(kind)
+    tolerance = 1e-6 if form == "rows of numbers" else 1e-11
+    for units in ([5, 0], [3, 3]):
+        wanted = expected(given, units, biases, offset)
+        made = Latent("layer", make(), units if units[0] != units[1] else units[0])
+        np.testing.assert_allclose(made(seen(given)).numpy(), wanted, rtol=tolerance, atol=tolerance)
+        made.check(Setting({Source("layer"): SHAPES[kind]}, 2, (3, 8, 8)))
+
+
+@pytest.mark.parametrize(("pictures", "views"), [(1, 1), (1, 4), (3, 1), (3, 4)])
+def test_any_number_of_pictures_and_views(pictures: int, views: int) -> None:
+    given, units = values("map", pictures, views), [6, 1, 4][:pictures]
+    scores = Latent("layer", NAMED, units)(seen(given))
+    np.testing.assert_allclose(scores.numpy(), expected(given, units), rtol=1e-11)
+    assert Latent("layer", NAMED, units).count() == pictures
+    assert Latent("layer", NAMED, 3).count() is None
+
+
+def test_the_offset_may_stay() -> None:
+    given = values("map")
+    made = Latent("layer", NAMED, 2, subtract_offset=False)
+    np.testing.assert_allclose(made(seen(given)).numpy(), expected(given, [2, 2], B_ENC, None), rtol=1e-11)
+    assert repr(made).endswith(", 2, subtract_offset=False)")
+
+
+@pytest.mark.parametrize("name", ["dictionary.pt", "matrix.pt", "matrix.npy"])
+def test_dictionaries_come_from_files(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "matrix.npy":
+        np.save(path, W_ENC.T)
+    else:
+        torch.save(NAMED if name == "dictionary.pt" else NAMED["W_enc"].T.contiguous(), path)
+    given = values("tokens")
+    wanted = expected(given, [5, 5]) if name == "dictionary.pt" else expected(given, [5, 5], None, None)
+    np.testing.assert_allclose(Latent("layer", str(path), 5)(seen(given)).numpy(), wanted, rtol=1e-11)
+
+
+# Guests
+
+
+def test_another_module_runs_as_it_is() -> None:
+    given, module = values("map"), Named(NAMED, extra=True)
+    last = torch.from_numpy(given).movedim(2, -1)
+    with torch.no_grad():
+        encoded = module.encode(last).flatten(2, 3).mean(2)
+    torch.testing.assert_close(Latent("layer", module, [5, 0])(seen(given)), torch.stack([encoded[0, :, 5], encoded[1, :, 0]]))
+    torch.testing.assert_close(Latent("layer", module, 3)(seen(given)), encoded[..., 3])
+
+
+@pytest.mark.parametrize("make", [linear, OfTwo, lambda: Named(NAMED, extra=True)])
+def test_the_module_is_left_alone_and_nothing_of_it_is_registered(make: Any) -> None:
+    module = make().train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    made = Latent("layer", module, 2)
+    given = torch.from_numpy(values("map")).requires_grad_(True)
+    made(seen(given)).sum().backward()
+    assert given.grad is not None
+    assert float(given.grad.abs().max()) > 0
+    assert module.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+    assert getattr(module, "calls", 0) == 0
+    assert not list(made.parameters())
+    assert not made.state_dict()
+    assert list(made.modules()) == [made]
+
+
+@pytest.mark.parametrize("make", [linear, OfTwo, lambda: NAMED])
+def test_copies_and_casts_score_alike(make: Any) -> None:
+    made, given = Latent("layer", make(), 2), values("map")
+    wanted = made(seen(given))
+    for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), copy.deepcopy(made).half()):
+        assert torch.equal(twin(seen(given)), wanted)
+        assert repr(twin) == repr(made)
+        assert twin.targets(1) == made.targets(1) == ["layer:Latent-2"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("make", [linear, OfTwo, lambda: Named(NAMED, extra=True)])
+def test_dictionaries_follow_the_precision_of_the_activation(make: Any, dtype: torch.dtype) -> None:
+    scores = Latent("layer", make(), 2)(seen(torch.from_numpy(values("map")).to(dtype)))
+    assert scores.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_only_the_rows_that_are_needed_are_kept() -> None:
+    many = torch.zeros(100_000, 4)
+    made = Latent("layer", many, [7, 99_999])
+    assert made.rows is not None
+    assert made.rows.shape == (2, 4)
+    assert made.rows.untyped_storage().nbytes() == 2 * 4 * 4
+    assert len(pickle.dumps(made)) < 20_000
+
+
+@pytest.mark.parametrize("make", [lambda: NAMED, OfTwo])
+def test_gradients_are_those_of_the_score(make: Any) -> None:
+    made = Latent("layer", make(), [2, 5])
+    assert torch.autograd.gradcheck(lambda given: made(seen(given)), torch.from_numpy(values("map")).requires_grad_(True))
+
+
+def test_a_dictionary_made_without_gradients_serves_a_run() -> None:
+    forms: list[Any] = [linear(), OfTwo(), NAMED]
+    with torch.inference_mode():
+        made = [Latent("layer", form, 2) for form in forms]
+    for one in made:
+        given = torch.from_numpy(values("map")).requires_grad_(True)
+        one(seen(given)).sum().backward()
+
+
+# How it is written
+
+
+def test_a_small_matrix_is_written_out_and_others_are_named_by_their_content() -> None:
+    assert repr(Latent("a", [[1.0, 2], [0, 0.5]], [1, 0])) == "Latent('a', [[1.0, 2.0], [0.0, 0.5]], [1, 0])"
+    first, same, other = (repr(Latent("a", given, 3)) for given in (NAMED, Named(NAMED), NAMED | {"b_enc": NAMED["b_enc"] + 1}))
+    assert first.startswith("Latent('a', <(7, 4) dictionary ")
+    assert first == same != other
+    assert repr(Latent("a", OfTwo(), 3)).startswith("Latent('a', <OfTwo ")
+
+
+# What cannot work
+
+
+@pytest.mark.parametrize("make", [linear, OfTwo, lambda: NAMED, lambda: NAMED["W_enc"].T])
+def test_a_dictionary_of_another_width_is_refused(make: Any) -> None:
+    made = Latent("layer", make(), 2)
+    message = r"dictionary: ('layer' has 9 units, and the dictionary is one for 4|it does not take the 9 units of 'layer')"
+    with pytest.raises(ValueError, match=message):
+        made.check(Setting({Source("layer"): (9, 3, 3)}, 1, (3, 8, 8)))
+
+
+@pytest.mark.parametrize("make", [linear, lambda: NAMED, lambda: NAMED["W_enc"].T])
+def test_a_unit_beyond_the_dictionary_is_refused_at_once(make: Any) -> None:
+    with pytest.raises(ValueError, match="unit: the dictionary has 7 units, 0 to 6; there is no 7"):
+        Latent("layer", make(), [0, 7])
+
+
+def test_a_unit_beyond_a_guest_is_refused_before_the_first_step() -> None:
+    with pytest.raises(ValueError, match="unit: the dictionary has 7 units, 0 to 6; there is no 7"):
+        Latent("layer", OfTwo(), 7).check(Setting({Source("layer"): SHAPES["map"]}, 1, (3, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("dictionary", "error", "message"),
+    [
+        ({}, ValueError, r"dictionary: these names are not those of a linear encoder: \(nothing\)"),
+        ({"W": torch.zeros(2, 2)}, ValueError, "not those of a linear encoder: W; known: W_enc, encoder.weight"),
+        (NAMED | {"r_mag": torch.zeros(7)}, ValueError, "not those of a linear encoder: r_mag; .*give the module itself"),
+        (NAMED | {"b_enc": torch.zeros(4)}, ValueError, "dictionary: these shapes do not make an encoder"),
+        (torch.zeros(3), ValueError, r"dictionary must be a matrix \(units, features\), got shape \(3,\)"),
+        ([1.0, 2.0], ValueError, "dictionary must have 2 axes"),
+        ("nowhere.pt", ValueError, "dictionary: there is no file 'nowhere.pt'"),
+        (torch.full((3, 2), torch.nan), ValueError, "dictionary must be finite"),
+    ],
+)
+def test_what_is_no_dictionary_is_refused(dictionary: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        Latent("layer", dictionary, 0)
+
+
+@pytest.mark.parametrize("units", [[], -1, 1.5, True, "3"])
+def test_units_are_whole_numbers(units: Any) -> None:
+    with pytest.raises((ValueError, TypeError), match="unit"):
+        Latent("layer", NAMED, units)
+
+
+def test_a_module_that_gives_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"dictionary: for activations .* the module gave .*, not one row of units for each"):
+        Latent("layer", nn.Flatten(0), 0).check(Setting({Source("layer"): (4,)}, 1, (3, 8, 8)))

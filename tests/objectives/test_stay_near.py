@@ -1,0 +1,375 @@
+"""StayNear: distances against numpy, and the balance of feature accentuation against plain autograd."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from references import bound, from_yaml, moving, numbers, observed, pictures, run_parts, small, views_of, weight_gradient
+from runs import fit
+from torch import Tensor
+from toys import toy
+
+from featviz_pl import objectives
+from featviz_pl.ascent import ascend
+from featviz_pl.images import PixelImage
+from featviz_pl.io import save_png
+from featviz_pl.module import FeatureVisualization
+from featviz_pl.objectives import Channel, Layer, Objective, Observation, Setting, Source, StayNear
+
+PICTURE = torch.full((3, 12, 12), 0.25)
+SHAPES: dict[str, tuple[int, ...]] = {"map": (4, 3, 5), "tokens": (6, 4), "vector": (4,), "number": ()}
+
+
+@pytest.mark.parametrize("references", [1, 3])
+def test_the_distance_of_pixels_is_a_mean_over_the_picture(references: int) -> None:
+    near = pictures(references, seed=3)
+    seen = Observation(pictures(3), {}, views=numbers(3, 4, 3, 5, 5))
+    difference = seen.pictures.numpy() - near.numpy()
+    np.testing.assert_allclose(StayNear(near)(seen).numpy(), -(difference**2).mean((1, 2, 3))[:, None], rtol=1e-12)
+    np.testing.assert_allclose(StayNear(near, norm=1)(seen).numpy(), -np.abs(difference).mean((1, 2, 3))[:, None], rtol=1e-12)
+    assert StayNear(near).sources() == []
+    assert not StayNear(near).joint_views
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(("count", "views", "references"), [(1, 1, 1), (3, 1, 3), (3, 4, 1)])
+def test_the_distance_in_a_layer_is_over_the_whole_layer(count: int, views: int, references: int, kind: str) -> None:
+    for through_views in (True, False):
+        for norm in (1, 2):
+            term = StayNear(PICTURE.expand(references, -1, -1, -1), "a", norm=norm, through_views=through_views)
+            seen = observed(term, {"a": SHAPES[kind]}, count, views)
+            own, wanted = (seen.activations[source].numpy() for source in term.sources())
+            difference = np.abs(own - wanted).reshape(count, views, -1)
+            expected = -((difference**norm).sum(2) ** (1 / norm))
+            np.testing.assert_allclose(term(seen).numpy(), expected, rtol=1e-12)
+
+
+def test_gradients_are_those_of_differences_and_nothing_where_there_is_no_difference() -> None:
+    term = StayNear(PICTURE, "a")
+    own, wanted = term.term_sources()
+    reference = numbers(1, 1, 4, 3, 3)
+
+    def scores(activation: Tensor) -> Tensor:
+        return torch.as_tensor(term(Observation(pictures(1), {own: activation, wanted: reference})))
+
+    assert torch.autograd.gradcheck(scores, numbers(1, 1, 4, 3, 3, seed=1).requires_grad_(True))
+    there = reference.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(scores(there).sum(), there)
+    assert not gradient.any()
+    picture = pictures(1).requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: StayNear(PICTURE)(Observation(x, {})), picture)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_activations_in_reduced_precision_are_scored_in_single_precision(dtype: torch.dtype) -> None:
+    term = StayNear(PICTURE, "a")
+    own, wanted = term.term_sources()
+    read = {own: torch.full((1, 1, 4, 8, 8), 512.0).to(dtype), wanted: torch.zeros(1, 1, 4, 8, 8).to(dtype)}
+    scores = term(Observation(torch.zeros(1, 3, 8, 8), read))
+    assert (scores.dtype, scores.item()) == (torch.float32, -512.0 * 16)  # 512 squared is infinite in half precision
+
+
+# The balance
+
+
+class Scene:
+    """Make observations whose activations are linear in the views, so that every gradient is known."""
+
+    def __init__(self, term: StayNear, count: int, views: int) -> None:
+        self.term, self.count, self.views = term, count, views
+        self.maps = {name: numbers(3 * 4, 5, seed=seed) for seed, name in enumerate("ab")}
+
+    def read(self, shift: Tensor | float, step: int | None) -> Observation:
+        """Show pictures that differ from the reference by `shift`."""
+        base = pictures(self.count, size=2).flatten(1)[:, None].expand(-1, self.views, -1)
+        shown = (base + shift).requires_grad_(True)
+        read: dict[Source, Tensor] = {}
+        for source in self.term.sources():
+            x = base if source.reference is not None else shown
+            read[source] = x @ self.maps[source.layer] if source.layer == "a" else (x @ self.maps[source.layer]).square()
+        views = shown.view(self.count, self.views, 3, 2, 2)
+        # The graph goes through `views`, as it does in a run.
+        read = {
+            source: (views.flatten(2) @ self.maps[source.layer]) ** (1 if source.layer == "a" else 2) if source.reference is None else value
+            for source, value in read.items()
+        }
+        return Observation(views[:, 0].detach(), read, views=views, step=step)
+
+    def ratio(self, shift: Tensor) -> Tensor:
+        """Compute beta (N,) in closed form."""
+        base = pictures(self.count, size=2).flatten(1)[:, None].expand(-1, self.views, -1)
+        x = base + shift
+        # d mean_j (x B)_j ^ 2 / dx = 2 B (x B) / 5 and d |(x - base) A| / dx = A (x - base) A / |(x - base) A|
+        pull = (2 / 5) * (x @ self.maps["b"]) @ self.maps["b"].T
+        away = (x - base) @ self.maps["a"]
+        back = (away / away.norm(dim=2, keepdim=True)) @ self.maps["a"].T
+        strengths: list[Tensor] = [gradient.abs().sum((1, 2)) for gradient in (pull, back)]
+        return strengths[0] / strengths[1]
+
+
+def balanced() -> StayNear:
+    return StayNear(PICTURE, "a", balance=Layer("b"))
+
+
+@pytest.mark.parametrize(("count", "views"), [(1, 1), (3, 1), (3, 4)])
+def test_beta_is_measured_in_the_first_step_with_both_gradients_and_kept(count: int, views: int) -> None:
+    term = balanced()
+    assert term.joint_views
+    scene = Scene(term, count, views)
+    shift = numbers(count, views, 12, seed=8)
+    assert not term(scene.read(0.0, step=0)).any()
+    assert term.beta.tolist() == [0] * count
+    beta = scene.ratio(shift)
+    for step, factor in ((1, 1.0), (2, 3.0)):
+        seen = scene.read(factor * shift, step)
+        distance = (factor * shift @ scene.maps["a"]).norm(dim=2)
+        torch.testing.assert_close(term(seen), -beta[:, None] * distance, rtol=1e-10, atol=0)
+        torch.testing.assert_close(term.beta, beta, rtol=1e-10, atol=0)
+
+
+def test_with_beta_the_pull_back_is_as_strong_as_the_pull() -> None:
+    term = balanced()
+    scene = Scene(term, 2, 3)
+    seen = scene.read(numbers(2, 3, 12, seed=8), step=0)
+    strengths = []
+    for scores in (Layer("b")(seen), term(seen)):
+        (gradient,) = torch.autograd.grad(scores.sum(), seen.shown(), retain_graph=True)
+        strengths.append(gradient.flatten(1).abs().sum(1))
+    torch.testing.assert_close(strengths[0], strengths[1], rtol=1e-10, atol=0)
+
+
+def test_each_picture_is_measured_when_it_can_be() -> None:
+    term = balanced()
+    scene = Scene(term, 2, 1)
+    shift = numbers(2, 1, 12, seed=8)
+    late = shift * torch.tensor([0.0, 1.0], dtype=torch.float64)[:, None, None]
+    term(scene.read(late, step=0))
+    assert term.beta[0] == 0
+    torch.testing.assert_close(term.beta[1], scene.ratio(shift)[1], rtol=1e-10, atol=0)
+    term(scene.read(2 * shift, step=1))
+    expected = torch.stack([scene.ratio(2 * shift)[0], scene.ratio(shift)[1]])
+    torch.testing.assert_close(term.beta, expected, rtol=1e-10, atol=0)
+
+
+def test_an_objective_without_gradient_is_waited_for() -> None:
+    term = StayNear(PICTURE, "a", balance=Layer("b") * 0)
+    scene = Scene(term, 1, 1)
+    assert term(scene.read(numbers(1, 1, 12), step=0)).item() == 0
+    unread = StayNear(PICTURE, "a", balance=StayNear(PICTURE[:, :2, :2]))  # depends on the picture alone, not on its views
+    assert unread(Scene(unread, 1, 1).read(numbers(1, 1, 12), step=0)).item() == 0
+    assert unread.beta.tolist() == [0]
+
+
+def test_a_score_on_the_side_uses_beta_and_measures_nothing() -> None:
+    term = balanced()
+    scene = Scene(term, 2, 2)
+    shift = numbers(2, 2, 12, seed=8)
+    assert not term(scene.read(shift, step=None)).any()
+    assert not len(term.beta)
+    term(scene.read(shift, step=0))
+    expected = -scene.ratio(shift)[:, None] * (2 * shift @ scene.maps["a"]).norm(dim=2)
+    torch.testing.assert_close(term(scene.read(2 * shift, step=None)), expected, rtol=1e-10, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(term(scene.read(2 * shift, step=None)), expected, rtol=1e-10, atol=0)
+
+
+def test_a_new_run_forgets_the_last_one() -> None:
+    term = balanced()
+    scene = Scene(term, 2, 2)
+    term(scene.read(numbers(2, 2, 12, seed=8), step=0))
+    other = numbers(2, 2, 12, seed=9)
+    term(scene.read(other, step=0))
+    torch.testing.assert_close(term.beta, scene.ratio(other), rtol=1e-10, atol=0)
+    fewer = Scene(term, 1, 2)
+    term(fewer.read(other[:1], step=0))
+    torch.testing.assert_close(term.beta, fewer.ratio(other[:1]), rtol=1e-10, atol=0)
+
+
+def test_a_fresh_objective_goes_on_from_a_checkpoint_and_a_used_one_too(tmp_path: Path) -> None:
+    term, fresh, used = balanced(), balanced(), balanced()
+    scene = Scene(term, 2, 2)
+    shift = numbers(2, 2, 12, seed=8)
+    late = shift * torch.tensor([0.0, 1.0], dtype=torch.float64)[:, None, None]
+    term(scene.read(late, step=0))
+    torch.save((Channel("b", 1) + term).state_dict(), tmp_path / "objective.pt")
+    read = {one: Scene(one, 2, 2) for one in (term, fresh, used)}
+    read[used].term(read[used].read(shift, step=0))  # has measured all, unlike the checkpoint
+    for one in (fresh, used):
+        (Channel("b", 1) + one).load_state_dict(torch.load(tmp_path / "objective.pt", weights_only=True))
+    for one, scenery in read.items():
+        one(scenery.read(3 * shift, step=1))
+    assert float(term.beta.min()) > 0
+    assert torch.equal(fresh.beta, term.beta)
+    assert torch.equal(used.beta, term.beta)
+
+
+def test_nothing_is_kept_in_checkpoints_without_a_balance() -> None:
+    assert not StayNear(PICTURE).state_dict()
+    assert not StayNear(PICTURE, "a").state_dict()
+    assert list(balanced().state_dict()) == ["beta"]
+
+
+# Whole runs
+
+
+@pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
+def test_a_balanced_run_equals_plain_autograd(seen_through: Any) -> None:
+    start, pull = pictures(2), Channel("4", [1, 2])
+    made = bound(pull + 0.5 * StayNear(start, "2", balance=pull), start, None if seen_through is None else seen_through())
+    weight = next(made.image.parameters())
+    moves = numbers(*weight.shape, seed=4) * 0.01
+
+    def parts(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        views = views_of(made, made.image(), step, 10)
+        own = run_parts(small(), views.flatten(0, 1))
+        seed = run_parts(small(), views_of(made, start, step, 10).flatten(0, 1))["2"].detach()
+        own_units = own["4"].mean((2, 3)).view(2, -1, 3)
+        return views, torch.stack([own_units[0, :, 1], own_units[1, :, 2]]), (own["2"] - seed).flatten(1).norm(dim=1).view(2, -1)
+
+    beta = torch.zeros(2, dtype=torch.float64)
+    for step in range(3):
+        views, scores, distance = parts(step)
+        if step == 1:  # in step 0 the picture is the seed
+            sizes = [torch.autograd.grad(x.sum(), views, retain_graph=True)[0].abs().sum((1, 2, 3, 4)) for x in (scores, distance)]
+            beta = sizes[0] / sizes[1]
+        expected = scores - 0.5 * beta[:, None] * distance
+        result = made.step(step, 10)
+        torch.testing.assert_close(result.scores, expected.mean(1).detach(), rtol=0, atol=1e-10)
+        if step:
+            wanted = weight_gradient(made, -expected.mean(1).sum())
+            torch.testing.assert_close(weight_gradient(made, result.loss), wanted, rtol=0, atol=1e-10)
+        with torch.no_grad():
+            weight.add_(moves)
+    assert float(beta.min()) > 0
+
+
+@pytest.mark.parametrize("make", [lambda near: StayNear(near), lambda near: StayNear(near, "2")], ids=["pixels", "layer"])
+def test_ascent_raises_the_score(make: Callable[[Tensor], Objective]) -> None:
+    made = bound(make(pictures(1, seed=5)), pictures(2), moving(4))
+    before = made.scores()
+    assert bool((ascend(made, steps=8, lr=0.03) > before).all())
+
+
+def test_a_stronger_pull_back_leaves_the_picture_nearer() -> None:
+    start, distances = pictures(1), []
+    for weight in (0.0, 1.0, 20.0):
+        made = bound(Channel("4", 1) + weight * StayNear(start, "1", balance=Channel("4", 1)), start, moving(4))
+        ascend(made, steps=12, lr=0.03)
+        final = run_parts(small(), made.image())["1"] - run_parts(small(), start)["1"]
+        distances.append(float(final.detach().norm()))
+    assert distances[0] > distances[1] > distances[2]
+
+
+def test_pictures_do_not_know_each_other() -> None:
+    start, near, units = pictures(3), pictures(3, seed=5), [1, 2, 0]
+
+    def gradient(chosen: slice) -> Tensor:
+        pull = Channel("4", units[chosen])
+        made = bound(pull + StayNear(near[chosen], "2", balance=pull) + StayNear(near[chosen]), start[chosen], moving())
+        made.step(0, 100)
+        return weight_gradient(made, made.step(20, 100).loss)
+
+    together = gradient(slice(None))
+    for index in range(3):
+        alone = gradient(slice(index, index + 1))
+        assert float(alone.abs().max()) > 1e-6
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-10)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_run_resumes_exactly(tmp_path: Path) -> None:
+    def run(**arguments: Any) -> FeatureVisualization:
+        start = pictures(2, seed=5).float()
+        image = PixelImage(12, count=2)
+        image.start_from(start)
+        pull = Channel("features.5", [1, 2])
+        model = FeatureVisualization(toy(), pull + StayNear(start, "features.0", balance=copy.deepcopy(pull)), image, steps=6)
+        saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+        fit(model, 6, [saving], enable_checkpointing=True, **arguments)
+        return model
+
+    whole, resumed = run(), run(ckpt_path=str(tmp_path / "step=3.ckpt"))
+    early = run(ckpt_path=str(tmp_path / "step=1.ckpt"))
+    for again in (resumed, early):
+        assert torch.equal(again.images, whole.images)
+        assert torch.equal(again.objective.state_dict()["operands.1.beta"], whole.objective.state_dict()["operands.1.beta"])
+    assert float(whole.objective.state_dict()["operands.1.beta"].min()) > 0
+
+
+# What is asked for and refused
+
+
+def test_a_picture_of_another_size_is_refused() -> None:
+    with pytest.raises(ValueError, match=re.escape("image: its shape is (3, 12, 12), that of the picture (3, 16, 12); resize it")):
+        StayNear(PICTURE).check(Setting({}, 1, (3, 16, 12)))
+    StayNear(PICTURE).check(Setting({}, 1, (3, 12, 12)))
+    for term in (StayNear(pictures(1, size=16)), StayNear(pictures(1, size=16), "2"), StayNear(pictures(1, size=16), "2", None, 2, False)):
+        with pytest.raises(ValueError, match=r"(image|reference): .*resize it"):
+            bound(term, pictures(1))
+
+
+def test_a_balance_that_cannot_work_is_refused_before_the_first_step() -> None:
+    with pytest.raises(ValueError, match="unit: '4' has 3 units"):
+        bound(StayNear(PICTURE, "2", balance=Channel("4", 9)), pictures(1))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((PICTURE, ""), TypeError, "layer must be a module name such as 'features.9', or None for the pixels, got ''"),
+        ((PICTURE, "a", "b:1"), TypeError, "balance must be an objective"),
+        ((PICTURE, None, Layer("a")), ValueError, "balance: the pixels have no layer to balance in; give layer="),
+        ((PICTURE, "a", None, 3), ValueError, "norm must be 1 or 2, got 3"),
+        ((PICTURE * 3 + 1,), ValueError, r"image must lie in \[0, 1\]"),
+        (("absent.png",), ValueError, "image: cannot read a picture from 'absent.png'"),
+    ],
+)
+def test_impossible_arguments_are_refused_where_they_are_given(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        StayNear(*arguments)
+
+
+def test_numbers_of_pictures_targets_and_names() -> None:
+    two = torch.stack([PICTURE, PICTURE])
+    assert StayNear(PICTURE).count() is None
+    assert StayNear(two, "a").count() == 2
+    assert StayNear(PICTURE, "a", balance=Channel("b", [1, 2, 3])).count() == 3
+    pull = Channel("b", [3, 5])
+    assert (pull + StayNear(two, "a", balance=pull)).targets(2) == ["b:3", "b:5"]
+    assert (StayNear(PICTURE).name(), StayNear(PICTURE, "a", balance=pull).name()) == ("StayNear", "StayNear.a")
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"])
+def test_copies_go_on_where_the_original_was(copied: Callable[[Any], Any]) -> None:
+    term = balanced()
+    shift = numbers(2, 2, 12, seed=8)
+    term(Scene(term, 2, 2).read(shift, step=0))
+    twin = copied(term)
+    assert repr(twin) == repr(term)
+    expected = term(Scene(term, 2, 2).read(2 * shift, step=1))
+    torch.testing.assert_close(twin(Scene(twin, 2, 2).read(2 * shift, step=1)), expected, rtol=0, atol=0)
+
+
+def test_formulas_and_configurations_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_png(PICTURE, tmp_path / "seed.png")
+    unit = {"class_path": "Channel", "init_args": {"layer": "b", "units": 3}}
+    for arguments, wanted in [
+        ({"image": "seed.png"}, "StayNear('seed.png')"),
+        ({"image": "seed.png", "norm": 1}, "StayNear('seed.png', norm=1)"),
+        (
+            {"image": "seed.png", "layer": "a", "balance": unit, "through_views": False},
+            "StayNear('seed.png', layer='a', balance=Channel('b', 3), through_views=False)",
+        ),
+    ]:
+        assert repr(from_yaml({"class_path": "StayNear", "init_args": arguments})) == wanted
+        assert repr(eval(wanted, {name: getattr(objectives, name) for name in objectives.__all__})) == wanted

@@ -1,0 +1,159 @@
+"""Objectives on a vision transformer with random weights: tokens are first-class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer, vit_b_16
+
+from featviz_pl import render
+from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.images import PixelImage
+from featviz_pl.networks import FrozenNetwork
+from featviz_pl.objectives import (
+    Alignment,
+    Channel,
+    ClassLogit,
+    DeepDream,
+    Direction,
+    Diversity,
+    Interpolation,
+    Latent,
+    Layer,
+    Neuron,
+    NeuronDirection,
+    Objective,
+    Similarity,
+    WeightedChannels,
+    parse_target,
+)
+from featviz_pl.transforms import Compose, Jitter, Views
+
+SIDE, FEATURES = 4, 24  # patches on a side of the picture
+MLP = "encoder.layers.encoder_layer_1.mlp"
+VECTOR = torch.randn(FEATURES, generator=torch.Generator().manual_seed(0))
+
+
+def vision_transformer() -> VisionTransformer:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        made = VisionTransformer(image_size=32, patch_size=8, num_layers=4, num_heads=2, hidden_dim=FEATURES, mlp_dim=32, num_classes=5)
+        nn.init.normal_(made.heads.head.weight, std=0.1)  # torchvision's are zeros
+        return made.eval()
+
+
+def problem(objective: Objective, count: int | None = None, views: Views | None = None, double: bool = False) -> Ascent:
+    image = PixelImage(32, count=count, color="none", deviation=0.3)
+    made = Ascent(image, FrozenNetwork(vision_transformer(), mean=0.5, std=0.5), objective, seed=2, views=views)
+    if double:
+        image.double()
+    made.initialize()
+    made.prepare(dtype=torch.float64 if double else None)
+    return made
+
+
+def tokens(made: Ascent) -> Tensor:
+    """Run the transformer's first two blocks by hand, and return what the second's MLP gives: (pictures, tokens, features)."""
+    network = vision_transformer()
+    with torch.no_grad():
+        x = network._process_input((made.image().detach() - 0.5) / 0.5)
+        x = torch.cat([network.class_token.expand(len(x), -1, -1), x], 1) + network.encoder.pos_embedding
+        first, second = network.encoder.layers[0], network.encoder.layers[1]
+        x = first(x)
+        attended = second.ln_1(x)
+        x = x + second.self_attention(attended, attended, attended, need_weights=False)[0]
+        read: Tensor = second.mlp(second.ln_2(x))
+    assert read.shape == (len(read), 1 + SIDE * SIDE, FEATURES)
+    return read
+
+
+VALUES: dict[str, tuple[Objective, Callable[[Tensor], Tensor]]] = {
+    "channel": (parse_target(f"{MLP}:5"), lambda t: t[:, :, 5].mean(1)),
+    "channel of patches": (Channel(MLP, 5, tokens="patches"), lambda t: t[:, 1:, 5].mean(1)),
+    "channel of the class token": (Channel(MLP, 5, tokens="class"), lambda t: t[:, 0, 5]),
+    "token": (parse_target(f"{MLP}:5@3"), lambda t: t[:, 3, 5]),
+    "patch in the centre": (Neuron(MLP, 5, tokens="patches"), lambda t: t[:, 1 + 2 * SIDE + 2, 5]),
+    "patch at row and column": (Neuron(MLP, 5, (1, 3), tokens="patches"), lambda t: t[:, 1 + SIDE + 3, 5]),
+    "layer": (parse_target(MLP), lambda t: t.square().mean((1, 2))),
+    "layer without registers": (Layer(MLP, tokens=4), lambda t: t[:, 4:].mean((1, 2))),
+    "direction": (Direction(MLP, VECTOR, tokens="patches"), lambda t: (t[:, 1:] @ VECTOR).mean(1)),
+    "direction at a token": (NeuronDirection(MLP, VECTOR, 0), lambda t: t[:, 0] @ VECTOR),
+    "class token beside an embedding": (
+        Similarity(MLP, VECTOR, tokens="class"),
+        lambda t: t[:, 0] @ VECTOR / (t[:, 0].norm(dim=1) * VECTOR.norm()),
+    ),
+    "weighted": (WeightedChannels(MLP, {3: 2.0, 7: -1.0}, tokens="patches"), lambda t: (2 * t[:, 1:, 3] - t[:, 1:, 7]).mean(1)),
+    "latent": (Latent(MLP, VECTOR[None], 0), lambda t: (t @ VECTOR).mean(1)),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_scores_are_those_of_the_tokens(name: str) -> None:
+    objective, by_hand = VALUES[name]
+    made = problem(objective)
+    torch.testing.assert_close(made.scores(), by_hand(tokens(made)), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_ascent_raises_them(name: str) -> None:
+    made = problem(VALUES[name][0], count=2)
+    before = made.scores()
+    assert bool((ascend(made, steps=4, lr=0.02) > before).all())
+
+
+@pytest.mark.parametrize("objective", [Diversity(MLP, tokens="patches"), Alignment(["encoder.layers.encoder_layer_0", MLP])], ids=repr)
+def test_joint_objectives_rise(objective: Objective) -> None:
+    made = problem(objective, count=3)
+    before = made.scores().sum()
+    assert bool(ascend(made, steps=4, lr=0.02).sum() > before)
+
+
+OWN: dict[str, Callable[[list[int]], Objective]] = {
+    "channels": lambda units: Channel(MLP, units, tokens="patches"),
+    "tokens": lambda units: Neuron(MLP, units, (3, 1), tokens=1),
+    "directions": lambda units: Direction(MLP, torch.eye(FEATURES)[units] + 0.1, power=2, tokens="class"),
+    "classes": lambda units: ClassLogit([unit // 5 for unit in units]),
+    "ways": lambda units: Interpolation(DeepDream(MLP), f"{MLP}:3", weights=[unit / 20 for unit in units]),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_pictures_do_not_know_each_other(name: str) -> None:
+    def gradient(units: list[int]) -> Tensor:
+        made = problem(OWN[name](units), views=Views(Compose([Jitter(2)]), count=2), double=True)
+        (weight,) = made.image.parameters()
+        (found,) = torch.autograd.grad(made.step(20, 100).loss, weight)
+        return found
+
+    together = gradient([4, 17, 9])
+    for index, unit in enumerate([4, 17, 9]):
+        alone = gradient([unit])
+        assert float(alone.abs().max()) > 1e-6
+        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (Neuron(MLP, 5, 17), r"position: \(17,\) lies outside the map of '.*mlp', which is \(17,\)"),
+        (Neuron(MLP, 5, (4, 0), tokens="patches"), r"position: \(4, 0\) lies outside .* \(4, 4\)"),
+        (Channel(MLP, FEATURES), "has 24 units, 0 to 23; there is no 24"),
+        (Channel("output", 3, tokens="class"), r"tokens: 'output' gives \(5,\), not tokens"),
+        (Direction(MLP, [1.0] * 17), "has 24 units, so a vector has 24 numbers, got 17"),
+    ],
+)
+def test_the_impossible_is_refused(objective: Objective, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        problem(objective)
+
+
+@pytest.mark.slow
+def test_a_large_transformer_renders() -> None:
+    network: Any = FrozenNetwork(vit_b_16(weights=None), mean=0.5, std=0.5, size=224)
+    result = render(network, "encoder.layers.encoder_layer_3.mlp:5", steps=2)
+    assert result.images.shape == (1, 3, 224, 224)
+    assert result.targets == ["encoder.layers.encoder_layer_3.mlp:5"]
