@@ -33,8 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
 
     network = fv.load_network(asked.network, asked.weights)
-    objective = Channel(asked.layer, asked.units)
-    image = CPPNImage(asked.size)
+    objective, image = Channel(asked.layer, asked.units), CPPNImage(asked.size)
     model = fv.FeatureVisualization(network, objective, image, asked.steps, asked.seed, lr=0.005)
     trainer = Trainer(max_steps=asked.steps, logger=False, enable_checkpointing=False, enable_model_summary=False)
     trainer.fit(model)

@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--style", required=True, help="a picture file: the style")
     parser.add_argument("--content-layer", default="features.5")
     parser.add_argument("--style-layers", nargs="+", default=["features.1", "features.4", "features.5", "features.7", "features.8"])
-    parser.add_argument("--weight", type=float, default=200.0, help="of the content")
+    parser.add_argument("--weight", type=float, default=400.0, help="of the content; Lucid has 100")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
