@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer
 from torch.nn import functional
 
 import featviz_pl as fv
+from featviz_pl.callbacks import StepProgressBar
 from featviz_pl.images import CPPNImage
 from featviz_pl.objectives import Channel
 
@@ -35,7 +36,13 @@ def main(arguments: list[str] | None = None) -> None:
     network = fv.load_network(asked.network, asked.weights)
     objective, image = Channel(asked.layer, asked.units), CPPNImage(asked.size)
     model = fv.FeatureVisualization(network, objective, image, asked.steps, asked.seed, lr=0.005)
-    trainer = Trainer(max_steps=asked.steps, logger=False, enable_checkpointing=False, enable_model_summary=False)
+    trainer = Trainer(
+        max_steps=asked.steps,
+        callbacks=[StepProgressBar()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
     trainer.fit(model)
 
     with torch.no_grad():
