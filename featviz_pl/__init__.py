@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from featviz_pl import callbacks, images, io, networks, objectives, presets, statistics, transforms
+    from featviz_pl import callbacks, images, io, metrics, networks, objectives, presets, statistics, transforms
     from featviz_pl.graph import graph_module
     from featviz_pl.module import FeatureVisualization
     from featviz_pl.networks import FrozenNetwork, load_network
     from featviz_pl.render import render
     from featviz_pl.sweep import FeatureSweep, FeatureTargets
 
-_ROOMS = ("callbacks", "images", "io", "networks", "objectives", "presets", "statistics", "transforms")
+_ROOMS = ("callbacks", "images", "io", "metrics", "networks", "objectives", "presets", "statistics", "transforms")
 _NAMES = {
     "FeatureSweep": "featviz_pl.sweep",
     "FeatureTargets": "featviz_pl.sweep",
@@ -41,6 +41,7 @@ __all__ = [
     "images",
     "io",
     "load_network",
+    "metrics",
     "networks",
     "objectives",
     "presets",

@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from featviz_pl.networks import LayerInfo
+from featviz_pl.networks import FrozenNetwork, LayerInfo
 from featviz_pl.numerics._checks import unknown
 from featviz_pl.objectives import Channel, parse_target
 from featviz_pl.objectives.activation import DeepDream
@@ -165,3 +165,18 @@ def target_order(target: str) -> tuple[list[tuple[int, str]], int]:
     layer, _, unit = target.rpartition(":")
     parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", layer)]
     return parts, int(unit)
+
+
+class ListedNetwork(FrozenNetwork):
+    """List the layers once: recipes ask for them with every objective."""
+
+    def __init__(self, network: FrozenNetwork) -> None:
+        super().__init__(network.module, network.mean, network.std, network.size, network.classes, network.name)
+        self._layers: dict[Any, list[LayerInfo]] = {}
+
+    def layers(self, size: int | Sequence[int] | None = None, channels: int | None = None) -> list[LayerInfo]:
+        """Return what was listed for this size before, or list it now."""
+        key = size if size is None or isinstance(size, int) else tuple(size), channels
+        if key not in self._layers:
+            self._layers[key] = super().layers(size, channels)
+        return self._layers[key]

@@ -5,9 +5,19 @@ from featviz_pl_callbacks import (
     DistributedViews,
     FeatureWriter,
     ImageSnapshot,
+    PictureEvaluation,
     StepProgressBar,
     StopOnPlateau,
     SweepProgressBar,
 )
 
-__all__ = ["Augmentation", "DistributedViews", "FeatureWriter", "ImageSnapshot", "StepProgressBar", "StopOnPlateau", "SweepProgressBar"]
+__all__ = [
+    "Augmentation",
+    "DistributedViews",
+    "FeatureWriter",
+    "ImageSnapshot",
+    "PictureEvaluation",
+    "StepProgressBar",
+    "StopOnPlateau",
+    "SweepProgressBar",
+]

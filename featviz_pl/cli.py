@@ -12,6 +12,8 @@ from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
 from featviz_pl import __version__
+from featviz_pl.evaluate_command import add_evaluate_arguments
+from featviz_pl.stats_command import add_stats_arguments
 from featviz_pl.sweep_command import add_sweep_arguments
 
 USAGE_ERROR, INTERRUPTED = 2, 130
@@ -81,10 +83,11 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--steps", type=int, help="optimisation steps (the preset's unless given)")
     render.add_argument("--views", type=int, help="views per step (the preset's unless given)")
     render.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
-    render.add_argument("--preset", default="lucid", help="named recipe; `featviz presets` lists them (default: lucid)")
+    render.add_argument("--preset", default="featviz", help="named recipe; `featviz presets` lists them (default: featviz)")
     render.add_argument("--lr", type=float, help="learning rate (the preset's unless given)")
     render.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
     render.add_argument("--start", metavar="PICTURE", help="picture file to start from")
+    render.add_argument("--stats", metavar="FILE", help="colours and spectrum of your own photos, from `featviz stats`")
     render.add_argument("--resume", action="store_true", help="keep a checkpoint beside the output, and go on from it where there is one")
     render.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     render.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
@@ -95,8 +98,22 @@ def _parser() -> argparse.ArgumentParser:
 
     sweep = commands.add_parser("sweep", help="render every unit of layers into a folder", description="Render every unit of layers.")
     sweep.set_defaults(run=_sweep)
-    _network_arguments(sweep, optional=False)
+    _network_arguments(sweep, default=None)
     add_sweep_arguments(sweep)
+
+    stats = commands.add_parser("stats", help="measure photos: colours and spectrum, or activations", description="Measure photos.")
+    stats.set_defaults(run=_stats)
+    add_stats_arguments(stats)
+    _network_arguments(
+        stats, "--network", purpose="record activations of ", size="of the spectrum (128), or of what the network sees (its own)"
+    )
+
+    evaluate = commands.add_parser(
+        "evaluate", help="measure how far pictures can be trusted", description="Measure pictures, a row for each."
+    )
+    evaluate.set_defaults(run=_evaluate)
+    add_evaluate_arguments(evaluate)
+    _network_arguments(evaluate, "--network", purpose="that of the pictures unless given: ", size="of what the network sees (its own)")
 
     layers = commands.add_parser("layers", help="list the layers of a network", description="List layers, shapes and units.")
     layers.set_defaults(run=_layers)
@@ -111,16 +128,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _network_arguments(parser: argparse.ArgumentParser, optional: bool = True) -> None:
-    what = "embedded, a torchvision classifier, or package.module:factory"
-    if optional:
-        parser.add_argument("network", nargs="?", default="embedded", help=f"{what} (default: embedded)")
+def _network_arguments(
+    parser: argparse.ArgumentParser,
+    name: str = "network",
+    default: str | None = "embedded",
+    purpose: str = "",
+    size: str = "of the picture (the network's own unless given)",
+) -> None:
+    what = f"{purpose}embedded, a torchvision classifier, or package.module:factory"
+    if name.startswith("-"):
+        parser.add_argument(name, metavar="NAME", help=what)
+    elif default is not None:
+        parser.add_argument(name, nargs="?", default=default, help=f"{what} (default: {default})")
     else:
-        parser.add_argument("network", help=what)
+        parser.add_argument(name, help=what)
     parser.add_argument("--weights", default="DEFAULT", help="enum name, 'none' for random weights, or a file (default: DEFAULT)")
     parser.add_argument("--mean", type=float, nargs="+", help="subtracted from pictures in [0, 1], one or one per channel")
     parser.add_argument("--std", type=float, nargs="+", help="by which they are then divided")
-    parser.add_argument("--size", type=_size, help="of the picture in pixels, one number or HEIGHTxWIDTH (the network's own unless given)")
+    parser.add_argument("--size", type=_size, help=f"{size}: pixels, or HEIGHTxWIDTH")
 
 
 def _network(options: argparse.Namespace) -> Any:
@@ -160,6 +185,7 @@ def _render(options: argparse.Namespace) -> int:
         lr=options.lr,
         image=options.image,
         start=options.start,
+        stats=options.stats,
         resume=checkpoint_beside(output) if options.resume else None,
         accelerator=options.accelerator,
         devices=devices,
@@ -212,6 +238,10 @@ def _check_cheaply(options: argparse.Namespace) -> None:
         image_class(options.image)
     if options.start is not None:
         read_picture(options.start)
+    if options.stats is not None:
+        from featviz_pl.statistics.arguments import as_statistics
+
+        as_statistics(options.stats)
     if options.target is not None:
         parse_target(options.target)
 
@@ -220,6 +250,18 @@ def _sweep(options: argparse.Namespace) -> int:
     from featviz_pl.sweep_command import run_sweep
 
     return run_sweep(options, lambda: _network(options))
+
+
+def _stats(options: argparse.Namespace) -> int:
+    from featviz_pl.stats_command import run_stats
+
+    return run_stats(options, lambda: _network(options))
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from featviz_pl.evaluate_command import run_evaluate
+
+    return run_evaluate(options, lambda: _network(options))
 
 
 def _layers(options: argparse.Namespace) -> int:

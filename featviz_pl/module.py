@@ -56,8 +56,7 @@ class FeatureVisualization(LightningModule):
         image: what is trained; a `FourierImage` of the network's size unless given.
         steps: of a run whose Trainer sets no ``max_steps``, 1 or more.
         seed: of every draw, 0 or more.
-        optimizer: a class such as ``torch.optim.SGD`` (gets `lr`), or a function that makes an optimizer of the parameters; Adam
-            unless given.
+        optimizer: a class such as ``torch.optim.SGD`` (gets `lr`), or a function that makes one of the parameters; Adam unless given.
         lr: learning rate.
         scheduler: makes a learning-rate scheduler of the optimizer; stepped after every step.
 

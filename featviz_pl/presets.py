@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,18 +18,21 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CosineAnnealingWarmResta
 from featviz_pl import images
 from featviz_pl.images import FourierImage, GrowingImage, Image, MacoImage, MultiResolutionImage, PixelImage
 from featviz_pl.networks import FrozenNetwork
+from featviz_pl.networks.shadow import OUTPUT
 from featviz_pl.numerics._checks import size_pair, unknown
 from featviz_pl.objectives import Objective, StayNear, TotalVariation
 from featviz_pl.objectives.activation import LayerTerm
 from featviz_pl.transforms import Compose, view_preset
 
 __all__ = [
+    "DEFAULT_PRESET",
     "PRESETS",
     "Recipe",
     "accentuation",
     "article",
     "captum",
     "direct_ascent",
+    "featviz",
     "horama",
     "image_class",
     "lucent",
@@ -61,6 +64,8 @@ class Recipe:
         size_of_views: of each view; None is the picture's, ``"network"`` the network's own where it has one.
         optimizer_arguments: further arguments of the optimizer.
         scheduler: makes a learning-rate scheduler for a number of steps.
+        of_outputs: the recipe where nothing but the network's output is wanted, such as classes: other views and arguments of the
+            optimizer, with the same image, size, steps and number of views; this one unless given.
         wrap: turns what the user wants, the network, the size of the views and the picture to start from into what is optimised.
     """
 
@@ -76,11 +81,47 @@ class Recipe:
     size_of_views: str | None = None
     optimizer_arguments: Mapping[str, Any] = field(default_factory=dict)
     scheduler: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler] | None = None
+    of_outputs: Recipe | None = None
     wrap: Wrap | None = None
+
+    def suited(self, layers: Iterable[str]) -> Recipe:
+        """Return the recipe for what is read of the network.
+
+        Example:
+            >>> own = recipe("featviz")
+            >>> own.suited(["features.9"]) is own, own.suited(["output"]) is own
+            (True, False)
+        """
+        return self.of_outputs if self.of_outputs is not None and all(layer == OUTPUT for layer in layers) else self
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float | None = None) -> torch.optim.Optimizer:
         """Make the optimizer, with another learning rate if one is given."""
         return self.optimizer(parameters, lr=self.lr if lr is None else lr, **self.optimizer_arguments)  # type: ignore[call-arg]
+
+
+def featviz() -> Recipe:
+    """Return this library's own recipe: a smoother spectrum than Lucid's, whose amplitude weight decay holds, and views of its own.
+
+    ``weight <- (1 - lr * 0.1) * weight + lr * Adam's step`` in a basis whose amplitude falls with the frequency as ``f ** -1.3``. Long
+    steps with a short memory, calmed down by a cosine, climb further than Lucid's in the same time; the decay keeps colours from
+    burning. Pictures of the network's output, such as classes, are seen in crops of all sizes, so that whole objects form, and decay
+    twice as much. Chosen by the metrics of this library: ``benchmarks/QUALITY.md``.
+
+    Example:
+        >>> featviz().optimizer.__name__, featviz().lr, featviz().steps
+        ('AdamW', 0.2, 512)
+
+    Reference:
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017; Loshchilov, Hutter, "Decoupled Weight Decay
+        Regularization", 2019
+    """
+    made = Recipe(
+        "featviz", "this library, benchmarks/QUALITY.md", partial(FourierImage, decay=1.3), *view_preset("featviz"), torch.optim.AdamW, 0.2,
+        512, None, None, {**_SHORT_MEMORY, "weight_decay": 0.1}, CosineAnnealingLR,
+    )  # fmt: skip
+    classes, views = view_preset("whole_objects")
+    of_classes = replace(made, transforms=classes, views=views, optimizer_arguments={**_SHORT_MEMORY, "weight_decay": 0.2})
+    return replace(made, of_outputs=of_classes)
 
 
 def lucid() -> Recipe:
@@ -211,8 +252,9 @@ def vit() -> Recipe:
     image = partial(PixelImage, color="none", squash="clip")
     views = view_preset("vit")
     return Recipe(
-        "vit", "arXiv 2212.06727", image, *views, torch.optim.Adam, 0.1, 400, None, None, _SHORT_MEMORY, CosineAnnealingLR, _of_patches
-    )
+        "vit", "arXiv 2212.06727", image, *views, torch.optim.Adam, 0.1, 400, None, None, _SHORT_MEMORY, CosineAnnealingLR,
+        wrap=_of_patches,
+    )  # fmt: skip
 
 
 def direct_ascent() -> Recipe:
@@ -299,8 +341,11 @@ def _middle_layer(objective: Objective, network: FrozenNetwork, size: tuple[int,
 
 PRESETS: dict[str, Callable[[], Recipe]] = {
     made.__name__: made
-    for made in (lucid, article, lucent, captum, xplique, maco, horama, plug_in_inversion, vit, direct_ascent, accentuation)
+    for made in (featviz, lucid, article, lucent, captum, xplique, maco, horama, plug_in_inversion, vit, direct_ascent, accentuation)
 }
+
+
+DEFAULT_PRESET = "featviz"
 
 
 def recipe(preset: str | Recipe) -> Recipe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import hashlib
 import html
 import io
 import os
@@ -21,17 +20,19 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
+from featviz_pl._starting import read_start, start_digest
 from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
 from featviz_pl.images import Image
-from featviz_pl.images.base import check_pictures
-from featviz_pl.io import as_saved, check_output, picture_names, read_picture, save_png, sheet, to_pillow, to_uint8
+from featviz_pl.io import as_saved, check_output, picture_names, save_png, sheet, to_pillow
 from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork, as_network, load_network
 from featviz_pl.numerics._checks import size_pair, whole_number
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.objectives import Objective, parse_target
-from featviz_pl.presets import Recipe, image_class, recipe
+from featviz_pl.presets import DEFAULT_PRESET, Recipe, image_class, recipe
 from featviz_pl.resuming import RenderCheckpoint, checkpoint_to_resume
+from featviz_pl.statistics import Statistics
+from featviz_pl.statistics.arguments import as_statistics, image_arguments
 
 # What a render shows that is asked for nothing: chosen by eye.
 FIRST_TARGET, FIRST_SIZE, FIRST_STEPS = "output:church", 128, 128
@@ -94,10 +95,11 @@ def render(
     size: int | Sequence[int] | None = None,
     views: int | None = None,
     seed: int = 0,
-    preset: str | Recipe = "lucid",
+    preset: str | Recipe = DEFAULT_PRESET,
     lr: float | None = None,
     image: str | Image | None = None,
     start: str | os.PathLike[str] | Tensor | None = None,
+    stats: str | os.PathLike[str] | Statistics | None = None,
     callbacks: Sequence[Callback] = (),
     resume: str | os.PathLike[str] | None = None,
     accelerator: str = "auto",
@@ -123,6 +125,7 @@ def render(
         lr: learning rate; the preset's unless given.
         image: name of a parameterization (``"fourier"``, ``"pixel"``), or one that is built; the preset's unless given.
         start: a picture, or its file, from which to start.
+        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the recipe.
         callbacks: further Lightning callbacks.
         resume: file of a checkpoint that is kept during the run; where it exists, the run goes on from there.
         accelerator: of the Trainer.
@@ -148,8 +151,10 @@ def render(
         size = FIRST_SIZE if size is None and image is None and start is None else size
         steps = FIRST_STEPS if steps is None else steps
     objective = parse_target(target) if isinstance(target, str) else target
+    chosen = chosen.suited(source.layer for source in objective.sources())
     steps = chosen.steps if steps is None else whole_number("steps", steps)
-    built = _image(image, chosen, frozen, size, start, objective.count())
+    measured = None if stats is None else as_statistics(stats, frozen.channels)
+    built = _image(image, chosen, frozen, size, start, objective.count(), measured)
     if chosen.wrap is not None:
         with torch.no_grad():
             begun = None if start is None else built()[:, : built.channels - built.alpha]
@@ -170,7 +175,11 @@ def render(
         lr=chosen.lr if lr is None else lr,
         scheduler=None if chosen.scheduler is None else partial(_scheduled, chosen.scheduler, steps),
     )
-    model.origin = {"preset": chosen.name, "precision": str(precision), **({} if start is None else {"start": _digest(model.images)})}
+    model.origin = {"preset": chosen.name, "precision": str(precision)}
+    if start is not None:
+        model.origin["start"] = start_digest(model.images)
+    if measured is not None:
+        model.origin["stats"] = measured.digest
     ckpt_path = None if resume is None else checkpoint_to_resume(resume)
     own: list[Callback] = [StepProgressBar()] if progress else []
     own += [] if resume is None else [RenderCheckpoint(resume)]
@@ -214,20 +223,23 @@ def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization, ckpt_p
     return False
 
 
-def _image(image: str | Image | None, chosen: Recipe, network: FrozenNetwork, size: Any, start: Any, count: int | None) -> Image:
+def _image(
+    image: str | Image | None, chosen: Recipe, network: FrozenNetwork, size: Any, start: Any, count: int | None, stats: Statistics | None
+) -> Image:
     channels = image.channels if isinstance(image, Image) else network.channels
-    if isinstance(start, (str, os.PathLike)):
-        start = read_picture(start, channels)
     if start is not None:
-        start = check_pictures("start", start)
+        start = read_start(start, channels)
     if isinstance(image, Image):
         if size is not None and size_pair("size", size) != image.size:
             raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
+        if stats is not None:
+            raise ValueError("stats: the image is built already; give it color=… and, where it takes one, spectrum=…")
         built = copy.deepcopy(image)  # what the caller holds is a description, and may serve the next render too
     else:
         own = tuple(start.shape[-2:]) if start is not None else chosen.size or network.size or 224
         make = chosen.image if image is None else image_class(image)
-        built = make(size=own if size is None else size_pair("size", size), channels=channels)
+        measured = {} if stats is None else image_arguments(make, stats)
+        built = make(size=own if size is None else size_pair("size", size), channels=channels, **measured)
     if start is not None:
         built.allocate(count or built.count or len(start))
         built.start_from(resize(start, built.size).clamp(0, 1))
@@ -238,11 +250,6 @@ def _scheduled(make: Any, steps: int, optimizer: torch.optim.Optimizer) -> torch
     """Make a recipe's scheduler; a function of the module, so that the run can be pickled."""
     made: torch.optim.lr_scheduler.LRScheduler = make(optimizer, steps)
     return made
-
-
-def _digest(pictures: Tensor) -> str:
-    """Return 16 hexadecimal digits that tell one start from another."""
-    return hashlib.sha256(to_uint8(pictures).cpu().numpy().tobytes()).hexdigest()[:16]
 
 
 def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, interrupted: bool) -> RenderResult:

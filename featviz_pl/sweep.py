@@ -15,15 +15,19 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 
 from featviz_pl import __version__
+from featviz_pl._starting import planned, read_start, start_digest
 from featviz_pl._sweep_memory import MOST_ON_ACCELERATOR, MOST_ON_CPU, free_memory, kept_bytes, largest_batch
-from featviz_pl._sweep_targets import TargetBatch, TargetBatches, batches_of, parse_sweep, resolve_units
+from featviz_pl._sweep_targets import ListedNetwork, TargetBatch, TargetBatches, batches_of, parse_sweep, resolve_units
 from featviz_pl.ascent import Ascent, Step, ascend
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved
 from featviz_pl.networks import FrozenNetwork, LayerInfo, as_network
+from featviz_pl.networks.shadow import OUTPUT
 from featviz_pl.numerics._checks import finite_number, size_pair, whole_number
 from featviz_pl.objectives import Channel, Objective
-from featviz_pl.presets import Recipe, image_class, recipe
+from featviz_pl.presets import DEFAULT_PRESET, Recipe, image_class, recipe
+from featviz_pl.statistics import Statistics
+from featviz_pl.statistics.arguments import as_statistics, image_arguments
 from featviz_pl.transforms import Compose, Views
 
 __all__ = ["FeatureSweep", "FeatureTargets", "Rendered", "TargetBatch"]
@@ -137,28 +141,6 @@ def _sweep_of(trainer: Trainer | None) -> FeatureSweep:
     return module
 
 
-@dataclass
-class _Plan:
-    """Hold what every batch copies: no nn.Module, so that Lightning neither moves nor broadcasts it."""
-
-    image: Image
-    views: Views
-
-
-class _Listed(FrozenNetwork):
-    """List the layers once: recipes ask for them with every objective."""
-
-    def __init__(self, network: FrozenNetwork) -> None:
-        super().__init__(network.module, network.mean, network.std, network.size, network.classes, network.name)
-        self._layers: dict[Any, list[LayerInfo]] = {}
-
-    def layers(self, size: int | Sequence[int] | None = None, channels: int | None = None) -> list[LayerInfo]:
-        key = size if size is None or isinstance(size, int) else tuple(size), channels
-        if key not in self._layers:
-            self._layers[key] = super().layers(size, channels)
-        return self._layers[key]
-
-
 class FeatureSweep(LightningModule):
     """Render units of a network in batches: ``Trainer.predict`` with a `FeatureTargets`, and a `FeatureWriter` that saves them.
 
@@ -176,9 +158,11 @@ class FeatureSweep(LightningModule):
         lr: learning rate.
         optimizer: a class (gets `lr`), or a function that makes an optimizer of the parameters.
         seed: of every draw, 0 or more.
+        start: a picture, or its file, from which every picture starts.
+        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the recipe.
 
     Raises:
-        ValueError: when a name is unknown or a number impossible.
+        ValueError: when a name is unknown, a number impossible, or the statistics or the start do not fit.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -196,7 +180,7 @@ class FeatureSweep(LightningModule):
     def __init__(
         self,
         network: FrozenNetwork | nn.Module | str = "embedded",
-        preset: str | Recipe = "lucid",
+        preset: str | Recipe = DEFAULT_PRESET,
         image: Image | str | None = None,
         size: int | Sequence[int] | None = None,
         views: int | None = None,
@@ -204,6 +188,8 @@ class FeatureSweep(LightningModule):
         lr: float | None = None,
         optimizer: OptimizerMaker | None = None,
         seed: int = 0,
+        start: str | os.PathLike[str] | Tensor | None = None,
+        stats: str | os.PathLike[str] | Statistics | None = None,
     ) -> None:
         super().__init__()
         self.network = as_network(network)  # no nn.Module: it stays out of checkpoints and DDP
@@ -212,27 +198,34 @@ class FeatureSweep(LightningModule):
         self.seed = whole_number("seed", seed, least=0)
         self.lr = self.recipe.lr if lr is None else finite_number("lr", lr, above=0.0)
         self.optimizer = optimizer
-        transforms = self.recipe.transforms
-        if self.recipe.size_of_views == "network" and self.network.size is not None:
-            transforms = Compose(transforms.listed(), self.network.size)
-        seen = Views(transforms, self.recipe.views if views is None else whole_number("views", views))
-        self._plan = _Plan(self._described(image, size), seen)
+        seen = self._seen(self.recipe.transforms, self.recipe.views if views is None else whole_number("views", views))
+        measured = None if stats is None else as_statistics(stats, self.network.channels)
+        self._plan = planned(self._described(image, size, start, measured), seen, start)
+        self._stats = None if measured is None else measured.digest
         self.on_render_step: Callable[[int], None] | None = None  # told of every step; set by a progress bar
         self._network_dtype: torch.dtype | None = None
         self._guest: FrozenNetwork | None = None
-        self._listed: _Listed | None = None
+        self._listed: ListedNetwork | None = None
         self._weights_hash: str | None = None
         self._settings: dict[str, Any] = {}
         self._parent = 0
 
-    def _described(self, image: Image | str | None, size: int | Sequence[int] | None) -> Image:
+    def _seen(self, transforms: Compose, count: int) -> Views:
+        if self.recipe.size_of_views == "network" and self.network.size is not None:
+            transforms = Compose(transforms.listed(), self.network.size)
+        return Views(transforms, count)
+
+    def _described(self, image: Image | str | None, size: int | Sequence[int] | None, start: Any, stats: Statistics | None) -> Image:
         if isinstance(image, Image):
             if size is not None and size_pair("size", size) != image.size:
                 raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
+            if stats is not None:
+                raise ValueError("stats: the image is built already; give it color=… and, where it takes one, spectrum=…")
             return image
         make = self.recipe.image if image is None else image_class(image)
-        side = size_pair("size", size if size is not None else self.recipe.size or self.network.size or 224)
-        return make(size=side, channels=self.network.channels)
+        own = self.recipe.size or self.network.size or 224 if start is None else read_start(start, self.network.channels).shape[-2:]
+        measured = {} if stats is None else image_arguments(make, stats)
+        return make(size=size_pair("size", own if size is None else size), channels=self.network.channels, **measured)
 
     @property
     def image(self) -> Image:
@@ -241,8 +234,13 @@ class FeatureSweep(LightningModule):
 
     @property
     def views(self) -> Views:
-        """How the pictures are seen."""
+        """How the pictures are seen; those of outputs may be seen otherwise, see `views_of`."""
         return self._plan.views
+
+    def views_of(self, layer: str) -> Views:
+        """Return how the pictures of a layer's units are seen."""
+        suited = self.recipe.suited([layer])
+        return self.views if suited is self.recipe else self._seen(suited.transforms, self.views.count)
 
     @property
     def views_size(self) -> tuple[int, int]:
@@ -254,7 +252,7 @@ class FeatureSweep(LightningModule):
         if self._weights_hash is None:
             self._weights_hash = self.network.weights_hash()
         with torch.inference_mode(False):
-            optimizer = self._make_optimizer([nn.Parameter(torch.zeros(1))])
+            optimizer = self._make_optimizer([nn.Parameter(torch.zeros(1))], OUTPUT)
         values = {
             "featviz_pl": __version__,
             "torch": torch.__version__.partition("+")[0],
@@ -272,6 +270,12 @@ class FeatureSweep(LightningModule):
             "lr": float(optimizer.defaults.get("lr", self.lr)),
             "precision": precision,
         }
+        if self.recipe.of_outputs is not None:
+            values["views_of_outputs"] = repr(self.views_of(OUTPUT))
+        if self._plan.begun is not None:
+            values["start"] = start_digest(self._plan.begun)
+        if self._stats is not None:
+            values["stats"] = self._stats
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain
 
@@ -285,18 +289,22 @@ class FeatureSweep(LightningModule):
         if self.recipe.wrap is None:
             return objective
         if self._listed is None:
-            self._listed = _Listed(self.network)
-        return self.recipe.wrap(objective, self._listed, self.views_size, None)
+            self._listed = ListedNetwork(self.network)
+        return self.recipe.wrap(objective, self._listed, self.views_size, self._plan.begun)
 
-    def _make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    def _make_optimizer(self, parameters: Iterable[nn.Parameter], layer: str) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            return self.recipe.make_optimizer(parameters, self.lr)
+            return self.recipe.suited([layer]).make_optimizer(parameters, self.lr)
         return self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
 
     def problem(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
         """Make what one batch solves, on a device."""
         held = self.network if self._guest is None else self._guest
-        made = Ascent(copy.deepcopy(self.image), held, self._objective(layer, list(units)), self.seed, self.views)
+        image = copy.deepcopy(self.image)
+        if self._plan.start is not None:
+            image.allocate(len(units))
+            image.start_from(self._plan.start)
+        made = Ascent(image, held, self._objective(layer, list(units)), self.seed, self.views_of(layer))
         made.initialize()
         made.image.to(device=device, dtype=self._network_dtype)
         made.prepare(device, self._network_dtype)
@@ -338,7 +346,7 @@ class FeatureSweep(LightningModule):
             schedulers: list[torch.optim.lr_scheduler.LRScheduler] = []
 
             def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-                made = self._make_optimizer(parameters)
+                made = self._make_optimizer(parameters, batch.layer)
                 if self.recipe.scheduler is not None:
                     schedulers.append(self.recipe.scheduler(made, self.steps))
                 return made

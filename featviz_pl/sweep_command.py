@@ -31,9 +31,11 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="optimisation steps of each picture (the preset's unless given)")
     parser.add_argument("--views", type=int, help="views per step (the preset's unless given)")
     parser.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
-    parser.add_argument("--preset", default="lucid", help="named recipe; `featviz presets` lists them (default: lucid)")
+    parser.add_argument("--preset", default="featviz", help="named recipe; `featviz presets` lists them (default: featviz)")
     parser.add_argument("--lr", type=float, help="learning rate (the preset's unless given)")
     parser.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
+    parser.add_argument("--start", metavar="PICTURE", help="picture file from which every picture starts")
+    parser.add_argument("--stats", metavar="FILE", help="colours and spectrum of your own photos, from `featviz stats`")
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="N", help="pictures in a batch, or auto (default: auto)")
     parser.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     parser.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
@@ -59,7 +61,9 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
         options: of the command line.
         load: gives the network; called when everything else that is cheap to check has been checked.
     """
+    from featviz_pl.io import read_picture
     from featviz_pl.presets import image_class, recipe
+    from featviz_pl.statistics.arguments import as_statistics
     from featviz_pl.sweep import FeatureSweep, FeatureTargets
 
     # What needs no network is refused before one is loaded or downloaded.
@@ -67,10 +71,14 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
     recipe(options.preset)
     if options.image is not None:
         image_class(options.image)
+    if options.start is not None:
+        read_picture(options.start)
+    if options.stats is not None:
+        as_statistics(options.stats)
     for name in ("steps", "views", "num_nodes"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
-    chosen = {name: getattr(options, name) for name in ("preset", "image", "size", "views", "steps", "lr", "seed")}
+    chosen = {name: getattr(options, name) for name in ("preset", "image", "size", "views", "steps", "lr", "seed", "start", "stats")}
     sweep = FeatureSweep(load(), **chosen)
     trainer, writer = _trainer(options)
     began = time.perf_counter()

@@ -174,6 +174,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "mean of two": ((*RENDER, "--mean", "0.5", "0.5", *TINY), "3 channels, but got 2"),
     "unknown preset": ((*RENDER, "--preset", "lucit", *TINY), "unknown preset 'lucit'; did you mean 'lucid'"),
     "unknown image": ((*RENDER, "--image", "furier", *TINY), "unknown parameterization 'furier'; did you mean 'fourier'"),
+    "missing statistics": ((*RENDER, "--stats", "missing.pt", *TINY), "stats: there is no file 'missing.pt'"),
     "missing start": ((*RENDER, "--start", "missing.png", *TINY), "cannot read a picture from 'missing.png'"),
     "wrong ending": ((*RENDER, "-o", "f.jpg", *TINY), r"'f\.jpg' must end in \.png"),
     "no tensor": (("render", "guests:Wordy", "words:0", *TINY), "output of 'words' holds no tensor, but str"),
@@ -321,6 +322,8 @@ def program(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60)
 
 
+COMMANDS = ("render", "sweep", "stats", "evaluate", "layers", "presets")
+
 HELP = """
 import sys
 from featviz_pl.cli import main
@@ -333,14 +336,14 @@ print("HEAVY", heavy)
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["layers", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS), ["--version"]], ids=" ".join)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     done = program("-W", "error", "-c", HELP, *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.splitlines()[-1] == "HEAVY []"
     if arguments == ["--help"]:
-        assert all(command in done.stdout for command in ("render", "layers", "fit"))
+        assert all(command in done.stdout for command in (*COMMANDS, "fit"))
 
 
 def test_the_package_runs_as_a_program() -> None:
@@ -348,11 +351,12 @@ def test_the_package_runs_as_a_program() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"featviz {featviz_pl.__version__}\n", "")
 
 
-def test_help_of_render_names_every_flag_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("render", "--help") == 0
+@pytest.mark.parametrize("command", ["render", "sweep"])
+def test_help_names_every_flag_of_the_design(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
     text = capsys.readouterr().out
     for flag in (
-        *("--weights", "--mean", "--std", "--steps", "--size", "--views", "--seed", "--preset", "--lr", "--image", "--start"),
+        *("--weights", "--mean", "--std", "--steps", "--size", "--views", "--seed", "--preset", "--lr", "--image", "--start", "--stats"),
         *("--accelerator", "--devices", "--num-nodes", "--precision", "-o", "--json"),
     ):
         assert re.search(rf"(^|[\s,]){flag}\b", text), flag

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from toys import toy
 
 from featviz_pl import presets
-from featviz_pl.cli import main
+from featviz_pl.cli import _parser, main
 from featviz_pl.images import FourierImage, GrowingImage, MacoImage, MultiResolutionImage, PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel, parse_target
 from featviz_pl.presets import PRESETS, Recipe, image_class, recipe
 from featviz_pl.render import render
+from featviz_pl.sweep import FeatureSweep
 
 # Optimizer, learning rate, steps, size of the picture, views: field.md, sections 2.1 and 5.
 PUBLISHED: dict[str, tuple[str, float, int, int | None, int]] = {
+    "featviz": ("AdamW", 0.2, 512, None, 1),  # this library's own: benchmarks/QUALITY.md
     "lucid": ("Adam", 0.05, 512, None, 1),
     "article": ("Adam", 0.05, 512, None, 4),
     "lucent": ("Adam", 0.05, 512, 128, 1),
@@ -50,9 +54,43 @@ def test_the_published_constants(name: str) -> None:
     assert found.lr == pytest.approx(lr)
 
 
+def test_the_default_is_the_same_everywhere() -> None:
+    assert presets.DEFAULT_PRESET == "featviz" == next(iter(PRESETS))
+    for door in (render, FeatureSweep.__init__):
+        assert inspect.signature(door).parameters["preset"].default == "featviz"
+    for command in (["render"], ["sweep", "embedded", "stem", "-o", "x"]):
+        assert _parser().parse_args(command).preset == "featviz"
+
+
+def test_the_own_recipe_sees_outputs_in_crops_and_holds_them_more() -> None:
+    own = recipe("featviz")
+    of_classes = own.suited(["output"])
+    assert own.suited(["features.5"]) is own.suited(["output", "features.5"]) is own
+    assert (own.optimizer_arguments, of_classes.optimizer_arguments) == tuple(
+        {"betas": (0.5, 0.99), "weight_decay": decay} for decay in (0.1, 0.2)
+    )
+    assert [type(step).__name__ for step in of_classes.transforms.listed()] == ["Crop", "Rotate"]
+    assert [type(step).__name__ for step in own.transforms.listed()] == ["Pad", "Jitter", "Scale", "Rotate"]
+    same = ("name", "optimizer", "lr", "steps", "size", "views", "image", "scheduler")
+    assert all(getattr(own, name) == getattr(of_classes, name) for name in same)
+    assert own.image(size=8).decay == 1.3
+
+
+@pytest.mark.parametrize(("target", "decay"), [("features.5:1", 0.1), ("output:1", 0.2)])
+def test_a_render_takes_the_recipe_that_suits_its_target(target: str, decay: float) -> None:
+    seen: list[float] = []
+
+    class Look(Callback):
+        def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            seen.append(trainer.optimizers[0].param_groups[0]["weight_decay"])
+
+    render(toy(), target, size=16, steps=2, callbacks=[Look()], accelerator="cpu")
+    assert seen == [decay]
+
+
 def test_the_images_of_the_presets() -> None:
     made: dict[str, Any] = {name: recipe(name).image(size=16) for name in PRESETS}
-    assert {type(made[name]) for name in ("lucid", "article", "lucent", "captum", "xplique", "accentuation")} == {FourierImage}
+    assert {type(made[name]) for name in ("featviz", "lucid", "article", "lucent", "captum", "xplique", "accentuation")} == {FourierImage}
     assert type(made["maco"]) is type(made["horama"]) is MacoImage
     assert type(made["direct_ascent"]) is MultiResolutionImage
     assert type(made["plug_in_inversion"]) is GrowingImage

@@ -19,12 +19,13 @@ import featviz_pl_callbacks
 
 RECORD = Path(__file__).with_name("api_surface.json")
 TOP = "featviz_pl"
-ROOMS = ("callbacks", "images", "io", "networks", "objectives", "presets", "statistics", "transforms")
+ROOMS = ("callbacks", "images", "io", "metrics", "networks", "objectives", "presets", "statistics", "transforms")
 
 # Public, but without an example of their own, and why.
 WITHOUT_EXAMPLE = {
     "images.Image": "abstract: its subclasses show it",
     "images.LatentImage": "abstract: its subclasses show it",
+    "metrics.PictureMetric": "abstract: its subclasses show it",
     "networks.EmbeddedNetwork": "loaded by name; see load_network",
     "networks.LayerInfo": "a record that FrozenNetwork.layers returns",
     "networks.Shadow": "made by FrozenNetwork.shadow",

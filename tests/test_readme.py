@@ -35,14 +35,18 @@ def test_python_block_runs(block: str, tmp_path: Path, monkeypatch: pytest.Monke
     exec(compile(block, "README.md", "exec"), {"__name__": "readme"})
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one folder for all commands: later ones take what earlier ones made, as for a reader."""
+    return tmp_path_factory.mktemp("readme")
+
+
 @pytest.mark.parametrize("command", commands())
-def test_console_command_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_console_command_runs(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     program, *arguments = shlex.split(command)
     assert program == "featviz"
-    if "--config" in arguments:
-        place = arguments.index("--config") + 1
-        arguments[place] = str(ROOT / arguments[place])
-    monkeypatch.chdir(tmp_path)
+    arguments = [str(ROOT / argument) if argument.startswith("examples/") else argument for argument in arguments]
+    monkeypatch.chdir(folder)
     assert main(arguments) == 0
     assert not capsys.readouterr().err
 
@@ -55,7 +59,7 @@ def test_the_picture_was_made_by_the_code_beneath_it() -> None:
     block = blocks("python")[0]
     assert '"output:0-9", size=128, steps=128, seed=0' in block
     assert origin["target"] == [f"output:{index}" for index in range(10)]
-    assert (origin["steps"], origin["seed"], origin["preset"]) == (128, 0, "lucid")
+    assert (origin["steps"], origin["seed"], origin["preset"]) == (128, 0, "featviz")
     assert "size=(128, 128)" in origin["image"]
     assert origin["weights"] == load_network("embedded").weights_hash()
 

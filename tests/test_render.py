@@ -98,7 +98,7 @@ def test_an_image_by_name(name: str, kind: type) -> None:
 
 def test_provenance_tells_precisions_and_starts_apart() -> None:
     plain = render(toy(), "features.5:1", **CPU).provenance[0]
-    assert (plain["preset"], plain["precision"], "start" in plain) == ("lucid", "32-true", False)
+    assert (plain["preset"], plain["precision"], "start" in plain) == ("featviz", "32-true", False)
     first, again, other = (
         render(toy(), "features.5:1", start=begun, precision="bf16-mixed", **CPU).provenance[0] for begun in (start(), start(), 1 - start())
     )
@@ -205,7 +205,7 @@ def test_one_picture_is_saved_alone(tmp_path: Path) -> None:
     assert torch.equal(read_picture(tmp_path / "a.png"), result.images[0])
     origin = read_provenance(tmp_path / "a.png")
     assert origin == result.provenance[0]
-    expected = {"network": "a toy", "target": "features.5:2", "preset": "lucid", "seed": 6, "steps": 3}
+    expected = {"network": "a toy", "target": "features.5:2", "preset": "featviz", "seed": 6, "steps": 3}
     assert {name: origin[name] for name in expected} == expected
     assert "size=(12, 12)" in origin["image"]
     assert origin["score"] == result.scores[0]

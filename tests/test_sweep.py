@@ -8,7 +8,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ from featviz_pl.networks import FrozenNetwork, LayerInfo, Shadow, load_network
 from featviz_pl.objectives import Channel
 from featviz_pl.presets import lucid
 from featviz_pl.sweep import FeatureSweep, FeatureTargets, Rendered
-from featviz_pl.transforms import Compose, Views
+from featviz_pl.transforms import Compose, Jitter, Views
 
 TINY: dict[str, Any] = {"steps": 3, "size": 12}
 
@@ -222,7 +222,7 @@ def test_a_batch_says_what_it_holds() -> None:
     assert batch.scores == pytest.approx([expected[0, 2].item(), expected[1, 3].item()], rel=1e-5)
     for target, unit, score, origin in zip(batch.targets, (2, 3), batch.scores, batch.provenance):
         assert (origin["target"], origin["objective"], origin["score"]) == (target, f"Channel('features.5', {unit})", score)
-        assert (origin["network"], origin["preset"], origin["seed"], origin["steps"]) == ("ToyNet", "lucid", 0, 3)
+        assert (origin["network"], origin["preset"], origin["seed"], origin["steps"]) == ("ToyNet", "featviz", 0, 3)
         assert (origin["size"], origin["batch_size"], origin["precision"]) == ([12, 12], 4, "32-true")
         assert origin["weights"] == FrozenNetwork(toy()).weights_hash()
         assert set(origin) >= {"featviz_pl", "torch", "image", "views", "optimizer", "lr", "mean", "std"}
@@ -285,12 +285,33 @@ def test_pictures_that_share_weights_are_refused() -> None:
 
 @pytest.mark.parametrize(("precision", "dtype"), [("64-true", torch.float64), ("bf16-mixed", torch.float32), ("bf16-true", torch.float32)])
 def test_precision_is_for_the_network(precision: Any, dtype: torch.dtype) -> None:
-    sweep = FeatureSweep(toy(), steps=12, size=12)
+    sweep = FeatureSweep(toy(), "lucid", steps=12, size=12)
     exact, shown = pictures(sweep, "features.5:0-2"), pictures(sweep, "features.5:0-2", precision=precision)
     for target, image in shown.items():
         assert image.dtype == dtype
         assert float((image - exact[target]).abs().mean()) < 0.02
         assert not torch.equal(image.float(), torch.full_like(exact[target], 0.5))
+
+
+def test_units_of_the_output_are_seen_and_optimised_as_the_recipe_says_of_outputs() -> None:
+    class Watched(torch.optim.SGD):
+        decays: ClassVar[list[float]] = []
+
+        def __init__(self, parameters: Any, lr: float, weight_decay: float = 0.0) -> None:
+            super().__init__(parameters, lr=lr, weight_decay=weight_decay)
+            self.decays.append(weight_decay)
+
+    inner = replace(lucid(), optimizer=Watched, optimizer_arguments={"weight_decay": 0.25}, transforms=Compose([Jitter(2)]))
+    outer = replace(inner, optimizer_arguments={"weight_decay": 0.5}, transforms=Compose([Jitter(3)]))
+    sweep = FeatureSweep(toy(), replace(inner, of_outputs=outer), **TINY)
+    for layer, decay, transforms in (("features.5", 0.25, inner.transforms), ("output", 0.5, outer.transforms)):
+        Watched.decays.clear()
+        pictures(sweep, f"{layer}:0-1")
+        assert Watched.decays[-1] == decay
+        assert repr(sweep.views_of(layer).transforms) == repr(transforms)
+    settings = sweep.settings()
+    assert ("Jitter(2)" in settings["views"], "Jitter(3)" in settings["views_of_outputs"]) == (True, True)
+    assert "views_of_outputs" not in FeatureSweep(toy(), inner, **TINY).settings()
 
 
 def test_the_network_is_a_guest() -> None:

@@ -2,10 +2,20 @@
 
 from featviz_pl_callbacks.augmentation import Augmentation
 from featviz_pl_callbacks.distributed import DistributedViews
+from featviz_pl_callbacks.evaluation import PictureEvaluation
 from featviz_pl_callbacks.plateau import StopOnPlateau
 from featviz_pl_callbacks.progress import StepProgressBar
 from featviz_pl_callbacks.snapshot import ImageSnapshot
 from featviz_pl_callbacks.sweep_progress import SweepProgressBar
 from featviz_pl_callbacks.writer import FeatureWriter
 
-__all__ = ["Augmentation", "DistributedViews", "FeatureWriter", "ImageSnapshot", "StepProgressBar", "StopOnPlateau", "SweepProgressBar"]
+__all__ = [
+    "Augmentation",
+    "DistributedViews",
+    "FeatureWriter",
+    "ImageSnapshot",
+    "PictureEvaluation",
+    "StepProgressBar",
+    "StopOnPlateau",
+    "SweepProgressBar",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import os
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from featviz_pl.images.base import Image, check_pictures
 from featviz_pl.numerics._checks import finite_number, unknown, whole_number
-from featviz_pl.numerics.colour import color_matrix, color_mean, mix_channels
+from featviz_pl.numerics.colour import COLOUR_SPACES, color_matrix, color_mean, mix_channels
 
 _SQUASH_MARGIN = 1e-4  # pictures are moved this far from 0 and 1: the inverse sigmoid is infinite there, a clip's gradient may be 0
 
@@ -45,6 +46,7 @@ class ColorImage(Image):
     ) -> None:
         super().__init__(size, channels)
         self.deviation = finite_number("deviation", deviation, least=0.0)
+        color = _read_where_a_file(color, self.channels)
         self.color = color if color is None or isinstance(color, str) else "own"
         if squash not in ("sigmoid", "clip"):
             raise unknown("squash", "squash", str(squash), ["sigmoid", "clip"])
@@ -88,7 +90,7 @@ class LatentImage(ColorImage):
         count: number of pictures; None lets the objective decide.
         channels: of each picture.
         color: ``"auto"`` (decorrelated by the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"i1i2i3"``,
-            ``"none"``, a C x C matrix from decorrelated to picture channels, or statistics with a ``matrix``.
+            ``"none"``, a C x C matrix from decorrelated to picture channels, statistics with a ``matrix``, or their file.
         deviation: standard deviation of the first weights.
         squash: ``"sigmoid"``, or ``"clip"`` to [0, 1] about the mean colour of photos (of the statistics; grey where colours
             are not decorrelated).
@@ -209,6 +211,15 @@ class LatentImage(ColorImage):
         if self.weight is None and isinstance(held, Tensor) and held.shape[1:] == self.weight_shape():
             self.allocate(len(held))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _read_where_a_file(color: Any, channels: int) -> Any:
+    """Return measured colours where a file of them is named, else what was given."""
+    if not isinstance(color, (str, os.PathLike)) or color in COLOUR_SPACES:
+        return color
+    from featviz_pl.statistics.arguments import read_color  # torchmetrics: only where there is a file to read
+
+    return read_color(color, channels)
 
 
 def unpack(weights: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Tensor]:

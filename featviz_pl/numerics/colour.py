@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+COLOUR_SPACES = ("auto", "imagenet", "i1i2i3", "none")  # the names that `color_matrix` knows
+
 # The square root of the colour covariance of ImageNet as Lucid publishes it (lucid/optvis/param/color.py).
 IMAGENET_COLOUR_ROOT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 

@@ -1,6 +1,7 @@
 """What natural images look like: the covariance of their colours and the magnitude of their spectrum."""
 
 from featviz_pl.statistics.colour import ColorCovariance, ColorStatistics
+from featviz_pl.statistics.datasets import dataset_statistics
 from featviz_pl.statistics.measuring import folder_statistics, measure
 from featviz_pl.statistics.record import Statistics, load_statistics, natural_statistics
 from featviz_pl.statistics.spectrum import AmplitudeSpectrum, SpectrumStatistics
@@ -11,6 +12,7 @@ __all__ = [
     "ColorStatistics",
     "SpectrumStatistics",
     "Statistics",
+    "dataset_statistics",
     "folder_statistics",
     "load_statistics",
     "measure",

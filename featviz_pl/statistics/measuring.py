@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,15 +23,16 @@ _MODES = {1: "L", 3: "RGB"}
 _AT_ONCE = 16  # photos that one worker reads before it reports
 
 
-def measure(batches: Iterable[Any], size: int | tuple[int, int] = 128) -> Statistics:
+def measure(batches: Any, size: int | tuple[int, int] = 128) -> Statistics:
     """Measure colours and spectrum of pictures that come in batches.
 
     The batches are read twice, because the spectrum is that of the decorrelated channels: first all pixels for the colours, then
     the pictures, cut and shrunk to `size`, for the spectrum.
 
     Args:
-        batches: such as a DataLoader, a data module's ``train_dataloader()`` or a list: each a tensor (N, C, H, W) in [0, 1], or a
-            tuple or list whose first item is that.
+        batches: such as a DataLoader or a list: each a tensor (N, C, H, W) in [0, 1], or a tuple or list whose first item is that.
+            Of a LightningDataModule, those of its ``train_dataloader()`` after ``setup("fit")``; its data must be there already,
+            because ``prepare_data`` may download.
         size: of the spectrum in pixels; no picture may be smaller.
 
     Raises:
@@ -45,6 +46,9 @@ def measure(batches: Iterable[Any], size: int | tuple[int, int] = 128) -> Statis
         (2048, 8)
     """
     chosen = spectrum_size(size)
+    if hasattr(batches, "train_dataloader"):
+        batches.setup("fit")
+        batches = batches.train_dataloader()
     if iter(batches) is batches:
         raise ValueError("batches can be read once only, but are needed twice; give a list or a DataLoader in place of a generator")
     covariance: ColorCovariance | None = None
@@ -113,26 +117,48 @@ def folder_statistics(
     Reference:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
-    chosen = spectrum_size(size)
-    if channels not in _MODES:
-        raise ValueError(f"channels must be 1 or 3 for photos, got {channels!r}")
+    check_photo_channels(channels)
     paths = photo_paths(folder, limit)
+    return measured(_Files(paths, channels), ("folder", "files", f"in {str(folder)!r}"), size, workers, progress)
+
+
+def measured(
+    photos: Photos,
+    words: tuple[str, str, str],
+    size: int | tuple[int, int],
+    workers: int,
+    progress: Callable[[int, int], object] | None,
+) -> Statistics:
+    """Read all photos twice, for the colours and for the spectrum in these colours.
+
+    Args:
+        photos: gives each by its number.
+        words: for errors: the argument that named them, what one of them is called, where they are.
+        size: see `folder_statistics`; so are the others.
+        workers: see there.
+        progress: see there.
+
+    Raises:
+        ValueError: when none can be read, or all are smaller than `size`.
+    """
+    chosen = spectrum_size(size)
+    argument, items, where = words
     whole_number("workers", workers, least=0)
 
     def report(done: int) -> None:
         if progress is not None:
-            progress(done, 2 * len(paths))
+            progress(done, 2 * len(photos))
 
-    first = _sums(_Photos(paths, channels), workers, report)
+    first = _sums(_Parts(photos), workers, report)
     if not first["pixels"]:
         raise ValueError(
-            f"folder: none of {len(paths)} files in {str(folder)!r} can be read as a photo of 8 bits per channel; {first['reason']}"
+            f"{argument}: none of {len(photos)} {items} {where} can be read as a photo of 8 bits per channel; {first['reason']}"
         )
     color = from_moments(first["pixels"], first["total"], first["outer"])
-    second = _sums(_Photos(paths, channels, chosen, color.matrix), workers, lambda done: report(len(paths) + done))
+    second = _sums(_Parts(photos, chosen, color.matrix), workers, lambda done: report(len(photos) + done))
     if not second["pictures"]:
         raise ValueError(
-            f"size: none of the photos in {str(folder)!r} has {chosen[0]} x {chosen[1]} pixels; "
+            f"size: none of the photos {where} has {chosen[0]} x {chosen[1]} pixels; "
             f"the largest shorter side is {second['shorter']}, so choose a size of at most that"
         )
     spectrum = SpectrumStatistics(second["magnitude"] / second["pictures"], chosen, second["pictures"], color.matrix)
@@ -155,44 +181,97 @@ def photo_paths(folder: str | os.PathLike[str], limit: int | None = None) -> lis
     )
     if not found:
         raise ValueError(f"folder: {str(folder)!r} holds no image files ({', '.join(_SUFFIXES)})")
-    if limit is None or whole_number("limit", limit) >= len(found):
-        return found
-    return [found[index * len(found) // limit] for index in range(limit)]
+    return [found[index] for index in spread(len(found), limit)]
+
+
+def spread(count: int, limit: int | None) -> list[int]:
+    """Return the numbers below `count`, or at most `limit` of them, evenly spread.
+
+    Example:
+        >>> spread(10, 4), spread(3, 4)
+        ([0, 2, 5, 7], [0, 1, 2])
+    """
+    taken = count if limit is None else min(count, whole_number("limit", limit))
+    return [index * count // taken for index in range(taken)]
 
 
 def read_photo(path: str, channels: int) -> Tensor:
     """Return a photo (channels, H, W) in [0, 1].
 
     Raises:
-        ValueError: when the file is no photo of 8 bits per channel, or is damaged.
+        UnreadableError: when the file is no photo of 8 bits per channel, or is damaged.
     """
     try:
         with Pillow.open(path) as photo:
-            if photo.mode.startswith(("I", "F")):
-                raise ValueError(f"more than 8 bits per channel (mode {photo.mode})")  # Pillow would clip it
-            opaque = photo.convert("RGBA") if "transparency" in photo.info else photo
-            levels = np.array(opaque.convert(_MODES[channels]))
+            return decoded(photo, channels)
     except Exception as error:  # decoders raise anything on damaged files
-        raise ValueError(f"{os.path.basename(path)}: {error}") from error
+        raise UnreadableError(f"{os.path.basename(path)}: {error}") from error
+
+
+def decoded(photo: Pillow.Image, channels: int) -> Tensor:
+    """Return a photo that Pillow holds as (channels, H, W) in [0, 1]; palettes, CMYK and transparency are converted.
+
+    Raises:
+        ValueError: when it has more than 8 bits per channel.
+
+    Example:
+        >>> decoded(Pillow.new("CMYK", (4, 2), (0, 255, 255, 0)), 3)[:, 0, 0].tolist()
+        [1.0, 0.0, 0.0]
+    """
+    if photo.mode.startswith(("I", "F")):
+        raise ValueError(f"more than 8 bits per channel (mode {photo.mode})")  # Pillow would clip it
+    opaque = photo.convert("RGBA") if "transparency" in photo.info else photo
+    levels = np.array(opaque.convert(_MODES[channels]))
     return torch.from_numpy(levels.reshape(*levels.shape[:2], channels)).permute(2, 0, 1).to(torch.float32) / 255
 
 
-class _Photos(Dataset[dict[str, Any]]):
-    """Sums over some photos at a time: of colours, or of the spectrum where a size is given. Workers send sums, not pictures."""
+def check_photo_channels(channels: int) -> None:
+    """Refuse numbers of channels that photos do not have."""
+    if channels not in _MODES:
+        raise ValueError(f"channels must be 1 or 3 for photos, got {channels!r}")
 
-    def __init__(self, paths: list[str], channels: int, size: tuple[int, int] | None = None, matrix: Tensor | None = None) -> None:
-        self.paths, self.channels, self.size, self.matrix = paths, channels, size, matrix
+
+class UnreadableError(ValueError):
+    """Say that one photo cannot be read; it is skipped and counted."""
+
+
+class Photos(Protocol):
+    """Give photos (channels, H, W) in [0, 1] by their number; one that cannot be read raises `UnreadableError`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+class _Files:
+    """Photos in files."""
+
+    def __init__(self, paths: list[str], channels: int) -> None:
+        self.paths, self.channels = paths, channels
 
     def __len__(self) -> int:
-        return -(-len(self.paths) // _AT_ONCE)
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return read_photo(self.paths[index], self.channels)
+
+
+class _Parts(Dataset[dict[str, Any]]):
+    """Sums over some photos at a time: of colours, or of the spectrum where a size is given. Workers send sums, not pictures."""
+
+    def __init__(self, photos: Photos, size: tuple[int, int] | None = None, matrix: Tensor | None = None) -> None:
+        self.photos, self.size, self.matrix = photos, size, matrix
+
+    def __len__(self) -> int:
+        return -(-len(self.photos) // _AT_ONCE)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sums: dict[str, Any] = {"unreadable": 0, "reason": ""}
-        chosen = self.paths[index * _AT_ONCE : (index + 1) * _AT_ONCE]
-        for path in chosen:
+        chosen = range(index * _AT_ONCE, min((index + 1) * _AT_ONCE, len(self.photos)))
+        for number in chosen:
             try:
-                photo = read_photo(path, self.channels)[None]
-            except ValueError as error:
+                photo = self.photos[number][None]
+            except UnreadableError as error:
                 sums["unreadable"] += 1
                 sums["reason"] = sums["reason"] or str(error)
                 continue
@@ -222,7 +301,7 @@ def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
             sums[name] = sums[name] + value if name in sums else value
 
 
-def _sums(photos: _Photos, workers: int, report: Callable[[int], None]) -> dict[str, Any]:
+def _sums(photos: _Parts, workers: int, report: Callable[[int], None]) -> dict[str, Any]:
     """Add up the sums over all photos, in order, whoever read them."""
     sums: dict[str, Any] = {"pixels": 0, "pictures": 0, "too_small": 0, "unreadable": 0, "done": 0}
     # A generator of its own: a loader would draw from the global one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import io
 import os
 import pickle
@@ -72,6 +73,19 @@ class Statistics:
         """Number of pixels; `spectrum.count` is the number of pictures."""
         return self.color.count
 
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits that tell these colours and this spectrum from others: the same before `save` and after `load_statistics`.
+
+        A file in half precision holds another spectrum, so its digits are others.
+        """
+        matrix = self.spectrum.matrix
+        parts = [self.mean, self.covariance, self.spectrum.magnitude.float(), *([] if matrix is None else [matrix])]
+        content = hashlib.sha256(repr([list(part.shape) for part in parts]).encode())
+        for part in parts:
+            content.update(part.double().numpy().astype("<f8").tobytes())
+        return content.hexdigest()[:16]
+
     def save(self, path: str | os.PathLike[str], compact: bool = False) -> Path:
         """Write the statistics to a file for `load_statistics`; missing folders are made, and the file is whole or absent.
 
@@ -124,12 +138,13 @@ def _write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
-def load_statistics(path: str | os.PathLike[str], channels: int | None = None) -> Statistics:
+def load_statistics(path: str | os.PathLike[str], channels: int | None = None, argument: str = "path") -> Statistics:
     """Read statistics from a file that `Statistics.save` wrote; no code in the file is run.
 
     Args:
         path: of the file.
         channels: that the statistics must have; any number unless given.
+        argument: how errors call the path.
 
     Raises:
         ValueError: when the file is missing, none of statistics, from another version of the format, or for other channels.
@@ -141,31 +156,31 @@ def load_statistics(path: str | os.PathLike[str], channels: int | None = None) -
         (128, 128)
     """
     if not Path(path).is_file():
-        raise ValueError(f"path: there is no file {str(path)!r}")
+        raise ValueError(f"{argument}: there is no file {str(path)!r}")
     try:
         with Path(path).open("rb") as file:
             held = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"path: {str(path)!r} is damaged or holds no statistics of featviz_pl; make some with {_MAKER}") from error
-    statistics = _from_content(held, str(path))
+        raise ValueError(f"{argument}: {str(path)!r} is damaged or holds no statistics of featviz_pl; make some with {_MAKER}") from error
+    statistics = _from_content(held, str(path), argument)
     if channels is not None and statistics.channels != channels:
         raise ValueError(
-            f"path: {str(path)!r} holds statistics of {statistics.channels}-channel pictures, which do not fit {channels} channels; "
+            f"{argument}: {str(path)!r} holds statistics of {statistics.channels}-channel pictures, which do not fit {channels} channels; "
             f"measure pictures of {channels} channels"
         )
     return statistics
 
 
-_MAKER = "Statistics.save or python -m featviz_pl.statistics FOLDER -o FILE"
+_MAKER = "featviz stats FOLDER -o FILE, or Statistics.save in Python"
 
 
-def _from_content(held: Any, name: str) -> Statistics:
+def _from_content(held: Any, name: str, argument: str) -> Statistics:
     """Build statistics from what a file holds, or say what is wrong with it."""
     if not isinstance(held, Mapping) or held.get("format") != _FORMAT:
-        raise ValueError(f"path: {name!r} holds no statistics of featviz_pl; make some with {_MAKER}")
+        raise ValueError(f"{argument}: {name!r} holds no statistics of featviz_pl; make some with {_MAKER}")
     if held.get("version") != _VERSION:
         raise ValueError(
-            f"path: {name!r} is of version {held.get('version')!r} of the format, this library reads version {_VERSION}; "
+            f"{argument}: {name!r} is of version {held.get('version')!r} of the format, this library reads version {_VERSION}; "
             "measure again, or use the library that wrote it"
         )
     try:
@@ -173,7 +188,7 @@ def _from_content(held: Any, name: str) -> Statistics:
         spectrum = SpectrumStatistics(held["magnitude"], held["size"], held["pictures"], held["spectrum_matrix"])
         return Statistics(color, spectrum, held["unreadable"], held["too_small"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"path: {name!r} is damaged ({error}); measure again") from error
+        raise ValueError(f"{argument}: {name!r} is damaged ({error}); measure again") from error
 
 
 def natural_statistics() -> Statistics:

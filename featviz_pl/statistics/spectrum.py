@@ -207,9 +207,12 @@ class AmplitudeSpectrum(ExactMetric):
     color_matrix: Tensor | None
 
     def __init__(self, size: int | Sequence[int] = 128, color: Any = "auto", channels: int = 3, **kwargs: Any) -> None:
+        from featviz_pl.statistics.arguments import read_color  # which needs this module
+
         super().__init__(**kwargs)
         self.size = spectrum_size(size)
         self.channels = whole_number("channels", channels)
+        color = read_color(color, self.channels)
         self.color = color if color is None or isinstance(color, str) else "own"
         self.register_buffer("color_matrix", color_matrix(color, self.channels), persistent=False)
         shape = (self.channels, self.size[0], self.size[1] // 2 + 1)

@@ -15,6 +15,7 @@ from featviz_pl.transforms.presets import (
     atlas,
     captum,
     direct_ascent,
+    featviz,
     horama,
     lucent,
     lucid,
@@ -24,6 +25,7 @@ from featviz_pl.transforms.presets import (
     tutorial,
     view_preset,
     vit,
+    whole_objects,
     xplique,
 )
 from featviz_pl.transforms.schedule import Cosine, Linear, Schedule, WarmUp
@@ -60,6 +62,7 @@ __all__ = [
     "atlas",
     "captum",
     "direct_ascent",
+    "featviz",
     "horama",
     "lucent",
     "lucid",
@@ -69,5 +72,6 @@ __all__ = [
     "tutorial",
     "view_preset",
     "vit",
+    "whole_objects",
     "xplique",
 ]

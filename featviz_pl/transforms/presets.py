@@ -13,6 +13,32 @@ from featviz_pl.transforms.pixels import Blur, Roll
 from featviz_pl.transforms.ranges import normal, uniform
 
 
+def featviz() -> Compose:
+    """Return this library's own views: those of Lucid in kind, but zoomed further in than out.
+
+    Jitter by 12 pixels, scale by 0.9 to 1.4, rotate by up to 10 degrees, with 12 mirrored pixels around. The zoom makes features hold at
+    several sizes, which tidies what is found; see ``benchmarks/QUALITY.md``.
+
+    Example:
+        >>> featviz()
+        Compose([Pad(12, 'reflect'), Jitter(12), Scale(Uniform(low=0.9, high=1.4)), Rotate(Uniform(low=-10, high=10))])
+    """
+    return Compose([Pad(12), Jitter(12), Scale(uniform(0.9, 1.4)), Rotate(uniform(-10.0, 10.0))])
+
+
+def whole_objects() -> Compose:
+    """Return this library's own views of pictures of classes: crops of a third to all of the side, anywhere, turned.
+
+    A class is the same at every size, so that every part of the picture has to make sense as a whole: one or few objects form in
+    place of many fragments; see ``benchmarks/QUALITY.md``.
+
+    Example:
+        >>> whole_objects()
+        Compose([Crop(center='anywhere', side=Uniform(low=0.35, high=1)), Rotate(Uniform(low=-10, high=10))])
+    """
+    return Compose([Crop("anywhere", uniform(0.35, 1.0)), Rotate(uniform(-10.0, 10.0))])
+
+
 def lucid() -> Compose:
     """Return Lucid's standard transforms.
 
@@ -237,6 +263,8 @@ _WIDE_ANGLES = _angles((-20, 20), (-10, 10), (-5, 5)) + [0.0] * 5
 
 # Name: (maker of the transforms, number of views the source uses).
 PRESETS: dict[str, tuple[Callable[[], Compose], int]] = {
+    "featviz": (featviz, 1),
+    "whole_objects": (whole_objects, 1),
     "lucid": (lucid, 1),
     "article": (article, 4),
     "lucent": (lucent, 1),

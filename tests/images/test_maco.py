@@ -268,6 +268,28 @@ def test_pictures_alone_have_the_transparency_they_have_together() -> None:
     torch.testing.assert_close(recorded([1, 4])[1:], recorded([4]), rtol=0, atol=1e-10)
 
 
+def test_in_a_run_only_the_phase_moves_and_eight_at_once_are_eight_alone() -> None:
+    spectrum = template(3, (12, 9))
+
+    def run(units: list[int]) -> MacoImage:
+        image = MacoImage((12, 9), spectrum=spectrum).double()
+        problem = Ascent(image, FrozenNetwork(toy().double()), Channel("features.5", units))
+        problem.prepare(dtype=torch.float64)
+        ascend(problem, steps=3, optimizer=lambda weights: torch.optim.NAdam(weights, lr=1.0))
+        return image
+
+    together = run(list(range(8)))
+    assert [name for name, weight in together.named_parameters() if weight.requires_grad] == ["weight"]
+    assert not together.template.requires_grad
+    latent = together.decode_latent(together.required_weight()).detach().numpy()
+    found = np.abs(np.fft.rfft2(latent, norm="ortho"))
+    np.testing.assert_allclose(found, np.broadcast_to(spectrum.numpy(), found.shape), rtol=0, atol=1e-6)
+    for unit in range(8):
+        alone = run([unit])
+        torch.testing.assert_close(together().detach()[unit], alone().detach()[0], rtol=0, atol=1e-10)
+    assert not torch.equal(together()[0], together()[1])
+
+
 def test_the_mask_is_clipped_at_a_percentile_of_each_picture() -> None:
     image = drawn((5, 4), 2)
     assert image.transparency is not None

@@ -74,6 +74,21 @@ def test_a_thousand_photos_have_numpy_s_covariance(photos: Tensor, batch: int) -
     np.testing.assert_allclose(found.covariance.numpy(), covariance, atol=1e-9)
 
 
+@needs_shared
+def test_mixed_pixels_would_be_noticed_on_photos(photos: Tensor) -> None:
+    # What a library of the field does: (N, C, H, W) read as rows of C numbers, which are neighbours of one channel.
+    _, covariance = numpy_covariance(photos.numpy())
+    mixed = np.cov(photos.double().reshape(-1, 3).numpy().T, bias=True)
+    assert np.abs(mixed - covariance).max() > 1e-3  # a thousand times what is allowed
+
+    class Mixed(ColorCovariance):
+        def update(self, images: Tensor) -> None:
+            super().update(images.reshape(-1, 3).T.reshape(1, 3, 1, -1))
+
+    with pytest.raises(AssertionError):
+        np.testing.assert_allclose(measured(photos, 1000, Mixed()).covariance.numpy(), covariance, atol=1e-6)
+
+
 def two_processes(images: Tensor, folder: Path, batch: int) -> list[dict[str, Any]]:
     """Return what each of two processes found together."""
     torch.save(images, folder / "pictures.pt")

@@ -6,6 +6,7 @@ import pickle
 import random
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from featviz_pl.statistics import (
     measure,
     natural_statistics,
 )
-from featviz_pl.statistics import __main__ as program
 
 Pixels = np.ndarray[Any, Any]
 
@@ -211,6 +211,20 @@ def test_the_loader_of_a_data_module_will_do() -> None:
     check_against_metrics(measure(Data().train_dataloader(), 8), pictures())
 
 
+def test_a_data_module_is_set_up_but_downloads_nothing() -> None:
+    class Data(LightningDataModule):
+        def prepare_data(self) -> None:
+            raise AssertionError("what may download is called by whoever wants that")
+
+        def setup(self, stage: str) -> None:
+            self.held = {"fit": pictures()}[stage]
+
+        def train_dataloader(self) -> Any:
+            return DataLoader(TensorDataset(self.held, torch.arange(7)), batch_size=3)
+
+    check_against_metrics(measure(Data(), 8), pictures())
+
+
 @pytest.mark.parametrize(
     ("batches", "kind", "message"),
     [
@@ -261,6 +275,23 @@ def test_a_file_gives_back_what_was_saved(channels: int, tmp_path: Path) -> None
 
 def test_equal_statistics_make_equal_files(tmp_path: Path) -> None:
     assert statistics().save(tmp_path / "a.pt").read_bytes() == statistics().save(tmp_path / "b.pt").read_bytes()
+
+
+def test_digits_tell_colours_and_spectra_apart_and_nothing_else(tmp_path: Path) -> None:
+    own = statistics()
+    assert len(own.digest) == 16
+    assert set(own.digest) <= set("0123456789abcdef")
+    assert load_statistics(own.save(tmp_path / "a.pt")).digest == own.digest  # through float32 and another name
+    counted = Statistics(own.color, SpectrumStatistics(own.spectrum.magnitude, (8, 6), 1, own.spectrum.matrix), 3, 2)
+    assert counted.digest == own.digest
+    mean = ColorStatistics(own.mean + 1e-9, own.covariance, own.count)
+    covariance = ColorStatistics(own.mean, own.covariance * 1.001, own.count)
+    spectra = [
+        SpectrumStatistics(own.spectrum.magnitude * 1.001, (8, 6), 5, own.spectrum.matrix),
+        SpectrumStatistics(own.spectrum.magnitude, (8, 6), 5, None),
+    ]
+    others = [Statistics(color, own.spectrum) for color in (mean, covariance)] + [Statistics(own.color, one) for one in spectra]
+    assert len({own.digest, *(other.digest for other in others)}) == 5
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +375,7 @@ def test_statistics_survive_copies_and_show_themselves() -> None:
 
 def test_the_shipped_file_is_small_and_nearly_the_published_matrix() -> None:
     natural = natural_statistics()
-    assert (Path(program.__file__).parent / "natural.pt").stat().st_size < 100_000
+    assert len(resources.files("featviz_pl.statistics").joinpath("natural.pt").read_bytes()) < 100_000
     published = np.array([[0.5628, 0.1948, 0.0433], [0.5845, 0, -0.1082], [0.5845, -0.1948, 0.0649]])
     measured = natural.matrix.numpy()
     cosines = (measured * published).sum(axis=0) / np.linalg.norm(measured, axis=0) / np.linalg.norm(published, axis=0)
@@ -369,33 +400,17 @@ def test_the_shipped_file_is_that_of_the_photos() -> None:
     assert float((part.spectrum.magnitude / natural.spectrum.magnitude).median()) == pytest.approx(1.0, abs=0.1)
 
 
-# The program.
-
-
-def test_the_program_writes_what_the_function_finds(folder: tuple[Path, list[Pixels]], capsys: pytest.CaptureFixture[str]) -> None:
-    place, photos = folder
-    output = place / "own.pt"
-    assert program.main([str(place), "-o", str(output), "--size", "10", "--workers", "0"]) == 0
-    assert capsys.readouterr() == (f"{output}: 2 photos, 481 pixels; 0 unreadable, 1 smaller than 10 pixels\n", "")
-    np.testing.assert_allclose(load_statistics(output).covariance.numpy(), covariance(photos), atol=1e-8)
-    assert program.main([str(place / "nowhere"), "-o", str(output)]) == 2
-    out, error = capsys.readouterr()
-    assert (out, error.count("\n")) == ("", 1)
-    assert "there is no folder" in error
-    assert program.main([str(place), "-o", str(place), "--size", "8"]) == 2
-    assert "is a folder" in capsys.readouterr().err
-
-
 def test_workers_find_the_same_to_the_last_digit(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     for seed in range(40):
         Pillow.fromarray(levels(16, 16, seed)).save(tmp_path / "photos" / f"{seed}.png")
     alone = folder_statistics(tmp_path / "photos", size=8)
     # A program of its own, so that the workers do not come from a process with threads.
-    command = [sys.executable, "-m", "featviz_pl.statistics", "photos", "-o", "shared.pt", "--size", "8", "--workers", "2"]
+    command = [sys.executable, "-m", "featviz_pl", "stats", "photos", "-o", "shared.pt", "--size", "8", "--workers", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     shared = load_statistics(tmp_path / "shared.pt")
     assert torch.equal(shared.covariance, alone.covariance)
+    assert shared.digest == alone.digest
     assert torch.equal(shared.spectrum.magnitude, alone.spectrum.magnitude.float().double())

@@ -60,6 +60,8 @@ def test_the_article_s_transforms_in_order() -> None:
 
 def test_the_presets_by_name() -> None:
     assert {name: views for name, (_, views) in PRESETS.items()} == {
+        "featviz": 1,
+        "whole_objects": 1,
         "lucid": 1,
         "article": 4,
         "lucent": 1,

@@ -1,0 +1,230 @@
+"""Compare the looks of all presets: the same units, the same time for each, every metric of the library.
+
+    python -m benchmarks.quality --weights squeezenet1_0.pth --photos PHOTOS/ -o DIR
+
+Sixteen channels at four depths of ``squeezenet1_0``, judged by photos, and the ten classes of the embedded network, judged by
+``squeezenet1_0``. Each preset gets the seconds for a picture that ``lucid`` takes for ``--steps`` steps on the same network, measured
+in alternating rounds at the beginning; the number of steps follows from that, so that schedules know it. Pictures have the network's
+own size. Writes ``quality.json``, a sheet for each preset, and the pictures, which a second run with the same settings takes as they are.
+
+Measure on a quiet machine. The default was not chosen on these units: see QUALITY.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+import featviz_pl as fv
+from featviz_pl.ascent import Ascent, trained_parameters
+from featviz_pl.evaluation import evaluate
+from featviz_pl.io import contact_sheet, read_picture, to_pillow
+from featviz_pl.metrics import (
+    Embedding,
+    PhotoActivations,
+    PhotoEmbeddings,
+    TransferRank,
+    embed_photos,
+    load_activations,
+    load_embeddings,
+    measure_activations,
+)
+from featviz_pl.numerics.resampling import resize
+from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.presets import PRESETS, Recipe, recipe
+from featviz_pl.render import RenderResult, render
+from featviz_pl.statistics.measuring import photo_paths
+from featviz_pl.transforms import Views
+
+REFERENCE = "lucid"
+Photos = tuple[PhotoActivations, PhotoEmbeddings]
+LAYERS = {"features.4": 128, "features.7": 256, "features.10": 512, "features.12": 512}  # depths, and their number of channels
+UNITS_OF_A_LAYER = 4
+CELL = 112  # pixels of a picture on a sheet
+FRESH = 20  # the step that is timed first: the dead starts of the first 16 cost a second pass
+
+
+def targets_of_the_table() -> dict[str, list[str]]:
+    """Return four channels, evenly spread, of each of four layers; the search for the default used others."""
+    return {
+        layer: [f"{layer}:{(2 * index + 1) * count // (2 * UNITS_OF_A_LAYER)}" for index in range(UNITS_OF_A_LAYER)]
+        for layer, count in LAYERS.items()
+    }
+
+
+def shorthand(targets: Sequence[str]) -> str:
+    """Return one target for several of a layer.
+
+    >>> shorthand(["features.4:32", "features.4:96"])
+    'features.4:32,96'
+    """
+    return f"{targets[0].partition(':')[0]}:{','.join(target.partition(':')[2] for target in targets)}"
+
+
+def photo_to_start_from(chosen: Recipe, photos: Path, count: int, size: tuple[int, int]) -> Tensor | None:
+    """Return what a preset that changes a photo begins with: the same first photo for every picture."""
+    if chosen.name != "accentuation":
+        return None
+    photo = read_picture(photo_paths(photos, 1)[0])
+    photo = photo if photo.ndim == 4 else photo[None]
+    return resize(photo, size).clamp(0, 1).expand(count, -1, -1, -1).contiguous()
+
+
+class Problem:
+    """Hold the pictures of one batch of targets, to be rendered by one preset after another."""
+
+    def __init__(self, network: fv.FrozenNetwork, target: str, photos: Path, seed: int) -> None:
+        assert network.size is not None
+        self.network, self.target, self.photos, self.seed, self.size = network, target, photos, seed, network.size
+        self.count = parse_target(target).count() or 1
+
+    def stepper(self, chosen: Recipe) -> Any:
+        """Return a function that takes one step of a preset and returns its seconds."""
+        image = chosen.image(size=self.size, channels=3)
+        start = photo_to_start_from(chosen, self.photos, self.count, self.size)
+        objective: Objective = parse_target(self.target)
+        if start is not None:
+            image.allocate(self.count)
+            image.start_from(start)
+        chosen = chosen.suited(source.layer for source in objective.sources())
+        if chosen.wrap is not None:
+            objective = chosen.wrap(objective, self.network, self.size, start)
+        problem = Ascent(image, self.network, objective, 0, Views(chosen.transforms, chosen.views))
+        problem.initialize()
+        problem.prepare()
+        optimizer = chosen.make_optimizer(trained_parameters(image))
+
+        def step(index: int) -> float:
+            began = time.perf_counter()
+            optimizer.zero_grad()
+            problem.step(FRESH + index, 1000).loss.backward()
+            optimizer.step()
+            return time.perf_counter() - began
+
+        return step
+
+    def seconds(self, chosen: Recipe, rounds: int) -> tuple[float, float]:
+        """Return the seconds of a step of the reference and of a preset: medians of alternating rounds."""
+        reference, other = self.stepper(recipe(REFERENCE)), self.stepper(chosen)
+        pairs = [(reference(index), other(index)) for index in range(rounds + 2)][2:]
+        return statistics.median(first for first, _ in pairs), statistics.median(second for _, second in pairs)
+
+    def render(self, chosen: Recipe, steps: int) -> RenderResult:
+        """Render the pictures with a preset."""
+        start = photo_to_start_from(chosen, self.photos, self.count, self.size)
+        return render(self.network, self.target, preset=chosen, steps=steps, size=self.size, start=start, seed=self.seed, accelerator="cpu")
+
+
+def rendered(problem: Problem, chosen: Recipe, budget: int, rounds: int, folder: Path) -> tuple[list[Path], dict[str, Any]]:
+    """Return the files of a batch of pictures and what they cost, from an earlier run where there is one."""
+    record = folder / "cost.json"
+    if record.is_file():
+        held = json.loads(record.read_text())
+        return [folder / name for name in held["files"]], held
+    reference, own = problem.seconds(chosen, rounds)
+    steps = max(8, round(budget * reference / own))
+    result = problem.render(chosen, steps)
+    files = [path.name for path in result.save(folder / "sheet.png")]
+    cost = {"files": files, "steps": steps, "step_ms": 1e3 * own / problem.count, "seconds": result.seconds / problem.count}
+    record.write_text(json.dumps(cost))
+    return [folder / name for name in files], cost
+
+
+def mean(rows: Sequence[dict[str, Any]], column: str) -> float | None:
+    """Return the mean of a column where it has values."""
+    values = [row[column] for row in rows if row.get(column) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def sheet_of(files: Sequence[Path], path: Path, columns: int) -> None:
+    """Write a small sheet of pictures, as JPEG because there are many."""
+    pictures = [read_picture(file).view(1, 3, *Pillow.open(file).size[::-1]) for file in files]
+    cells = torch.cat([resize(picture, (CELL, CELL)).clamp(0, 1) for picture in pictures])
+    to_pillow(contact_sheet(cells, columns=columns)).save(path, quality=88)
+
+
+def measured_photos(network: fv.FrozenNetwork, options: argparse.Namespace) -> tuple[PhotoActivations, PhotoEmbeddings]:
+    """Measure how photos activate the layers of the table, and what they look like, once for all runs into a folder."""
+    activations, embeddings = options.output / "activations.pt", options.output / "embeddings.pt"
+    if not activations.is_file():
+        measure_activations(network, options.photos, list(LAYERS), limit=options.limit).save(activations)
+    if not embeddings.is_file():
+        embed_photos(Embedding(), options.photos, limit=options.limit).save(embeddings)
+    return load_activations(activations), load_embeddings(embeddings)
+
+
+def units(options: argparse.Namespace, network: fv.FrozenNetwork, chosen: Recipe, photos: Photos) -> dict[str, Any]:
+    """Render and measure the sixteen channels with one preset."""
+    files: list[Path] = []
+    costs = []
+    for layer, targets in targets_of_the_table().items():
+        folder = options.output / "pictures" / chosen.name / layer
+        folder.mkdir(parents=True, exist_ok=True)
+        own, cost = rendered(
+            Problem(network, shorthand(targets), options.photos, options.seed), chosen, options.steps, options.rounds, folder
+        )
+        files += own
+        costs.append(cost)
+    found = evaluate(files, network, photos=photos[1], activations=photos[0])
+    sheet_of(files, options.output / f"{chosen.name}-channels.jpg", 2 * UNITS_OF_A_LAYER)
+    return {"rows": found.rows, "summary": found.summary, "costs": costs}
+
+
+def classes(options: argparse.Namespace, judge: fv.FrozenNetwork, chosen: Recipe) -> dict[str, Any]:
+    """Render and measure the ten classes of the embedded network with one preset."""
+    network = fv.load_network("embedded")
+    folder = options.output / "pictures" / chosen.name / "classes"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = f"output:0-{len(network.classes) - 1}"
+    files, cost = rendered(Problem(network, target, options.photos, options.seed), chosen, options.steps, options.rounds, folder)
+    found = evaluate(files, network, judge=judge)
+    sheet_of(files, options.output / f"{chosen.name}-classes.jpg", len(files))
+    ranks = ranks_among_all(files, judge, network.classes)
+    summary = {**found.summary, "recognised": sum(rank == 1 for rank in ranks)}
+    return {"rows": [{**row, "rank_among_all": rank} for row, rank in zip(found.rows, ranks)], "summary": summary, "costs": [cost]}
+
+
+def ranks_among_all(files: Sequence[Path], judge: fv.FrozenNetwork, names: Sequence[str]) -> list[int]:
+    """Return the rank that the judge gives to each class among all of its own, not only among those that it shares."""
+    metric = TransferRank(judge, reduction="none")
+    metric.update(torch.cat([read_picture(file).view(1, 3, *Pillow.open(file).size[::-1]) for file in files]), list(names))
+    return [int(rank) for rank in metric.compute().tolist()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", default="DEFAULT", help="of squeezenet1_0 (default: torchvision's)")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--presets", nargs="+", default=list(PRESETS), help="names (default: all)")
+    parser.add_argument("--steps", type=int, default=512, help=f"of {REFERENCE}, whose time everybody gets (default: 512)")
+    parser.add_argument("--seed", type=int, default=1, help="of the pictures (default: 1; the search for the default used 0)")
+    parser.add_argument("--rounds", type=int, default=7, help="of the timing (default: 7)")
+    parser.add_argument("--limit", type=int, help="number of photos (default: all)")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for pictures, sheets and quality.json")
+    options = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    options.output.mkdir(parents=True, exist_ok=True)
+    network = fv.load_network("squeezenet1_0", weights=options.weights)
+    photos = measured_photos(network, options)
+    table = {}
+    for name in options.presets:
+        chosen = recipe(name)
+        table[name] = {"channels": units(options, network, chosen, photos), "classes": classes(options, network, chosen)}
+        print(name, json.dumps({part: found["summary"] for part, found in table[name].items()}), flush=True)
+    (options.output / "quality.json").write_text(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from metric_cases_activation import CLASSES, TARGETS, activation, held_out, network, percentile, photos, pictures
+from PIL import Image as Pillow
+from torch import Tensor, nn
+from toys import SHARED, needs_shared, toy
+
+import featviz_pl as fv
+from featviz_pl.ascent import Ascent
+from featviz_pl.images import AlphaImage, PixelImage
+from featviz_pl.metrics import Activation, ActivationPercentile, HeldOutActivation, measure_activations, read_photos
+from featviz_pl.metrics.activation import held_out_transforms
+from featviz_pl.networks import FrozenNetwork
+from featviz_pl.objectives import parse_target
+from featviz_pl.transforms import Compose, Crop, Flip, Noise, Rotate, view_preset
+from featviz_pl.transforms.geometry import Pad
+
+Pixels = np.ndarray[Any, Any]
+
+
+def values(metric: Any, shown: Tensor, targets: str | list[str]) -> Pixels:
+    """Return the value of each picture in a metric made with ``reduction="none"``."""
+    metric.update(shown, targets)
+    found: Pixels = metric.compute().numpy()
+    return found
+
+
+def by_hooks(shown: Tensor) -> dict[str, Pixels]:
+    """Run the contract's toy itself, and return its two convolutions and its logits."""
+    guest = network()
+    net: Any = guest.module
+    held: dict[str, Pixels] = {}
+    for name in ("features.0", "features.5"):
+        net.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, result, name=name: held.__setitem__(name, result.detach().clone().numpy())
+        )
+    mean, std = (torch.tensor(constant, dtype=torch.float64).view(3, 1, 1) for constant in ([0.5, 0.4, 0.3], [0.2, 0.2, 0.25]))
+    with torch.no_grad():
+        held["output"] = net.eval()((shown.double() - mean) / std).numpy()
+    return held
+
+
+# The score.
+
+
+def test_scores_are_means_over_the_network_s_own_activations() -> None:
+    shown = pictures(5).double()
+    held = by_hooks(shown)
+    expected = [
+        held["features.0"][0, 3].mean(),
+        held["output"][1, CLASSES.index("wolf")],
+        held["features.5"][2, 0].mean(),
+        held["output"][3, 1],
+        held["features.0"][4, 1, 2, 5],
+    ]
+    np.testing.assert_allclose(values(activation(reduction="none"), shown, list(TARGETS)), expected, rtol=1e-10)
+    np.testing.assert_allclose(values(activation(), shown, list(TARGETS)), np.mean(expected), rtol=1e-10)
+
+
+@pytest.mark.parametrize("target", [*TARGETS, "features.5:7@", "features.2", "features", "features.3:1-1"])
+def test_scores_are_those_of_a_run(target: str) -> None:
+    shown = pictures(1)
+    problem = Ascent(PixelImage((10, 12)), network(), parse_target(target))
+    problem.prepare()
+    np.testing.assert_allclose(values(activation(reduction="none"), shown, target), problem.scores(shown).numpy(), rtol=1e-10)
+
+
+def test_transparent_pictures_are_scored_on_grey_as_in_a_run() -> None:
+    shown = torch.cat([pictures(2), torch.linspace(0, 1, 120).view(1, 1, 10, 12).expand(2, -1, -1, -1)], 1)
+    problem = Ascent(AlphaImage((10, 12)), network(), parse_target("features.5:1-2"))
+    problem.prepare()
+    found = values(activation(reduction="none"), shown, ["features.5:1", "features.5:2"])
+    np.testing.assert_allclose(found, problem.scores(shown).numpy(), rtol=1e-10)
+    grey = shown[:, :3] * shown[:, 3:] + 0.5 * (1 - shown[:, 3:])
+    np.testing.assert_allclose(values(held_out(reduction="none"), shown, "output:1"), values(held_out(reduction="none"), grey, "output:1"))
+
+
+def test_scores_are_those_that_a_render_reports() -> None:
+    result = fv.render("embedded", "blocks.2:3,40", steps=2, size=32)
+    metric = Activation("embedded", reduction="none")
+    np.testing.assert_allclose(values(metric, result.images, result.targets), result.scores, rtol=1e-5)
+    assert repr(metric) == "Activation('embedded', reduction='none')"
+
+
+class Counted(nn.Module):
+    """Note how many pictures every pass has, and how far it goes; copies share the note."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = SharedList()
+        self.first, self.second = nn.Conv2d(3, 40, 1), nn.Conv2d(40, 5, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.passes.append((len(x), "first"))
+        x = self.first(x)
+        self.passes.append((len(x), "second"))
+        y: Tensor = self.second(x)
+        return y
+
+
+class SharedList(list[tuple[int, str]]):
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedList:
+        return self
+
+
+def passes_of(targets: list[str]) -> list[tuple[int, str]]:
+    net = Counted()
+    Activation(net).update(torch.rand(len(targets), 3, 4, 4, generator=torch.Generator().manual_seed(0)), targets)
+    return [one for one in net.passes if one[0] > 1]  # looks at one picture tell shapes
+
+
+def test_one_pass_scores_all_units_of_a_layer_and_ends_there() -> None:
+    assert passes_of([f"first:{unit}" for unit in range(20)]) == [(20, "first")]
+    mixed = [f"{('first', 'second')[index % 2]}:{index // 2}" for index in range(10)]
+    assert passes_of(mixed) == [(5, "first"), (5, "first"), (5, "second")]
+    assert [count for count, layer in passes_of(["second:1"] * 70) if layer == "second"] == [32, 32, 6]  # so that memory is bounded
+
+
+def test_the_network_of_a_training_is_read_anew_after_a_reset() -> None:
+    net = toy().double()
+    metric = Activation(net, reduction="none")
+    first = values(metric, pictures(2), "features.5:1")
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.mul_(1.5)
+    metric.reset()
+    again = values(metric, pictures(2), "features.5:1")
+    np.testing.assert_allclose(again, values(Activation(net, reduction="none"), pictures(2), "features.5:1"))
+    assert not np.allclose(first, again)
+
+
+@pytest.mark.parametrize("make", [activation, held_out, percentile])
+def test_neither_autocast_nor_inference_mode_changes_a_value(make: Any) -> None:
+    expected = values(make(reduction="none"), pictures(2), "features.5:1")
+    metric = make(reduction="none")
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = values(metric, pictures(2).clone(), "features.5:1")
+    np.testing.assert_array_equal(found, expected)
+    plain = Activation(nn.Conv2d(3, 1, 1), reduction="none")  # nothing standardises, so the picture itself is shown
+    with torch.inference_mode():
+        plain.update(pictures(2).clone(), "output:0")
+
+
+# Held-out views.
+
+
+def test_every_picture_and_target_is_seen_through_the_same_views() -> None:
+    """Count how many of 8 views are mirrored by what a single neuron sees on the left and on the right."""
+    shown = pictures(4)
+    plain, mirrored = by_hooks(shown)["features.0"], by_hooks(shown.flip(3))["features.0"]
+    targets = ["features.0:1@2,5", "features.0:3@0,0", "features.0:5@9,1", "features.0:1@2,5"]
+    places = [(1, 2, 5), (3, 0, 0), (5, 9, 1), (1, 2, 5)]
+    found = values(HeldOutActivation(network(), 8, Flip(0.5), reduction="none"), shown, targets)
+    counts = []
+    for index, place in enumerate(places):
+        before, after = plain[(index, *place)], mirrored[(index, *place)]
+        counts.append(8 * (found[index] - before) / (after - before))
+    np.testing.assert_allclose(counts, round(counts[0]), atol=1e-3)  # float32 coordinates
+    assert 0.5 < counts[0] < 7.5
+
+
+def test_views_of_a_whole_turn_leave_the_score_as_it_is() -> None:
+    metric = HeldOutActivation(network(), 3, Rotate([360.0, -360.0]), reduction="none")
+    np.testing.assert_allclose(
+        values(metric, pictures(3), "features.5:2"), by_hooks(pictures(3))["features.5"][:, 2].mean((1, 2)), rtol=1e-4
+    )
+
+
+def test_views_may_have_another_size_than_the_picture() -> None:
+    half = Compose([Crop(center=0.5, side=0.5)], size=(5, 6))
+    metric = HeldOutActivation(network(), 2, half, reduction="none")
+    inner = pictures(2)[:, :, 2:7, 3:9]  # rows 2.5 to 7.5 lie between pixels: compare columns with the mean of neighbours
+    middle = (inner + pictures(2)[:, :, 3:8, 3:9]) / 2
+    np.testing.assert_allclose(values(metric, pictures(2), "features.0:1"), by_hooks(middle)["features.0"][:, 1].mean((1, 2)), rtol=1e-3)
+
+
+def test_views_are_those_of_the_seed_and_none_of_a_run_with_that_seed() -> None:
+    def found(seed: int) -> float:
+        metric = HeldOutActivation(network(), 2, Noise(0.1), seed=seed)
+        return float(values(metric, pictures(1), "features.5:1"))
+
+    assert found(0) == found(0) != found(1)
+    views = fv.transforms.Views(Noise(0.1), 2)
+    trained = views.apply(pictures(1), views.sample(0, 0, [0]), 0.0)
+    as_trained = by_hooks(trained[0])["features.5"][:, 1].mean()
+    assert abs(found(0) - as_trained) > 1e-6
+
+
+def test_a_picture_does_not_depend_on_its_companions() -> None:
+    for make in (activation, held_out):
+        together = values(make(reduction="none"), pictures(3).double(), ["features.5:1", "output:owl", "features.5:1"])
+        alone = values(make(reduction="none"), pictures(3)[2:].double(), "features.5:1")
+        np.testing.assert_allclose(together[2:], alone, rtol=0, atol=1e-10)
+
+
+def test_the_held_out_views_are_the_same_at_every_size() -> None:
+    small, large = held_out_transforms((32, 48)), held_out_transforms((128, 96))
+    first, second = (views.sample(torch.Generator().manual_seed(0), 200) for views in (small, large))
+    grey, turn, zoom, shift, blur, noise = range(6)
+    for same in (grey, turn, zoom):
+        assert torch.equal(first[same], second[same])
+    torch.testing.assert_close(3 * first[shift], second[shift])
+    torch.testing.assert_close(3 * first[blur], second[blur])
+    assert torch.equal(first[noise][0], second[noise][0])
+    spans = [(first[turn], 8.0, -8.0), (first[zoom], 1.15, 0.85), (first[shift], 2.0, -2.0), (first[blur], 32 / 448, 0.0)]
+    for drawn, high, low in spans:
+        assert low <= float(drawn.min()) < low + 0.1 * (high - low)
+        assert high - 0.1 * (high - low) < float(drawn.max()) <= high
+    assert [float(strength) for strength in first[noise][1][0]] == pytest.approx([0.02, 0.0])
+
+
+def test_no_preset_trains_on_the_held_out_views() -> None:
+    border = held_out_transforms((32, 32)).listed()[0]
+    assert isinstance(border, Pad)
+    assert border.mode == "grey"
+    for name in fv.transforms.PRESETS:
+        assert "'grey'" not in repr(view_preset(name)[0])
+
+
+class Matched(nn.Module):
+    """Respond to stripes of one pixel, and to brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.units = nn.Conv2d(1, 2, 8, bias=False)
+        stripes = torch.tensor([1.0, -1.0]).repeat(4).expand(8, 8)
+        with torch.no_grad():
+            self.units.weight.copy_(torch.stack([stripes, torch.ones(8, 8)])[:, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.units(x).abs()
+        return y
+
+
+def test_what_fires_pixel_by_pixel_only_loses_its_score_and_what_is_robust_keeps_it() -> None:
+    stripes = torch.tensor([1.0, 0.0]).repeat(16).expand(1, 1, 32, 32)
+    shown, targets = torch.cat([stripes, torch.full((1, 1, 32, 32), 0.5)]), ["output:0", "output:1"]
+    clean = values(Activation(Matched(), reduction="none"), shown, targets)
+    kept = values(HeldOutActivation(Matched(), reduction="none"), shown, targets) / clean
+    np.testing.assert_allclose(clean, [32, 32])
+    assert kept[0] < 0.5
+    assert 0.9 < kept[1] < 1.1
+
+
+# Among photos.
+
+
+def test_percentiles_count_the_photos_that_score_less() -> None:
+    targets = ["features.0:3", "features.5:0", "output:wolf", "output:4"]
+    scores = values(activation(reduction="none"), pictures(4), targets)
+    held = photos().values
+    columns = [held["features.0"][:, 3], held["features.5"][:, 0], held["output"][:, 1], held["output"][:, 4]]
+    expected = [100 * np.mean(column.numpy() < score) for column, score in zip(columns, scores)]
+    assert len(set(expected)) > 2
+    np.testing.assert_allclose(values(percentile(reduction="none"), pictures(4), targets), expected)
+    assert float(values(percentile(), pictures(4), targets)) == pytest.approx(np.mean(expected))
+
+
+def test_photos_may_be_in_a_file(tmp_path: Path) -> None:
+    path = photos().save(tmp_path / "photos.pt")
+    metric = ActivationPercentile(network(), str(path), reduction="none")
+    np.testing.assert_array_equal(values(metric, pictures(2), "output:1"), values(percentile(reduction="none"), pictures(2), "output:1"))
+    assert repr(metric) == f"ActivationPercentile(<toy>, {str(path)!r}, reduction='none')"
+
+
+def test_a_photo_among_the_photos_is_where_it_stands(tmp_path: Path) -> None:
+    for index in range(5):
+        photo = np.random.default_rng(index).integers(0, 256, size=(10, 12, 3), dtype=np.uint8)
+        Pillow.fromarray(photo).save(tmp_path / f"{index}.png")
+    held = measure_activations(network(), tmp_path, ["features.5", "output"], size=(10, 12))
+    [shown] = read_photos([tmp_path / path for path in held.paths], (10, 12))
+    metric = ActivationPercentile(network(), held, reduction="none")
+    for target in ("features.5:3", "output:owl"):
+        metric.reset()
+        ranks = np.argsort(np.argsort(held.of(target).numpy()))
+        found = values(metric, shown, target)
+        # Alone or among others, a picture scores the same but for the last digit.
+        assert np.all(np.abs(found - 100 * (ranks + 0.5) / 5) <= 10)
+
+
+def test_a_network_that_was_trained_since_is_refused() -> None:
+    net = toy().double()
+    guest = FrozenNetwork(net, [0.5, 0.4, 0.3], [0.2, 0.2, 0.25], classes=CLASSES)
+    metric = ActivationPercentile(guest, photos())
+    metric.update(pictures(1), "output:1")
+    metric.reset()
+    with torch.no_grad():
+        net.head.weight.mul_(2)
+    with pytest.raises(ValueError, match="photos: they were measured with 'toy'"):
+        metric.update(pictures(1), "output:1")
+
+
+@needs_shared
+def test_a_rendered_picture_excites_its_unit_more_than_any_photo() -> None:
+    held = measure_activations("embedded", SHARED / "data" / "imagenet-samples", "blocks.2", size=64, limit=40)
+    result = fv.render("embedded", "blocks.2:3,40", steps=24, size=64)
+    metric = ActivationPercentile("embedded", held, reduction="none")
+    assert values(metric, result.images, result.targets).tolist() == [100, 100]
