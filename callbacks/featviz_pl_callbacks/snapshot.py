@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 from typing_extensions import override
 
-from featviz_pl.io import displayable, picture_names, save_animation, save_png, sheet, to_pillow
+from featviz_pl.io import picture_names, save_animation, save_png, sheet
 from featviz_pl.module import FeatureVisualization
 from featviz_pl.numerics._checks import whole_number
 from featviz_pl_callbacks._support import visualization
+from featviz_pl_callbacks.image_logging import log_images
 
 
 class ImageSnapshot(Callback):
@@ -98,7 +98,7 @@ class ImageSnapshot(Callback):
             name = f"step-{step:06d}.png"
             save_png(sheet(images), self.folder / name, module.sheet_provenance(steps=step))
             self._frames.append(name)
-            self._log_image(trainer, sheet(images), step)
+            log_images(trainer, "pictures", images, caption=module.targets)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -123,14 +123,3 @@ class ImageSnapshot(Callback):
         frames = [self.folder / name for name in [*self._frames, "final.png"] if (self.folder / name).is_file()]
         if self.animate and len(frames) > 1:
             save_animation(frames, self.folder / "animation.webp")
-
-    @staticmethod
-    def _log_image(trainer: Trainer, image: Tensor, step: int) -> None:
-        """Hand the picture to the loggers that take one; `step - 1` is the axis on which Lightning logs this step's numbers."""
-        for logger in trainer.loggers:
-            log_image = getattr(logger, "log_image", None)
-            add_image = getattr(getattr(logger, "experiment", None), "add_image", None)
-            if log_image is not None:  # Weights & Biases
-                log_image("pictures", [to_pillow(image)], step=step - 1)
-            elif add_image is not None:  # TensorBoard
-                add_image("pictures", displayable(image).float().cpu(), step - 1)

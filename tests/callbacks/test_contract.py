@@ -53,7 +53,7 @@ def fit(module: LightningModule, *callbacks: Callback, **arguments: Any) -> Trai
 
 OF_SWEEPS = {"FeatureWriter", "SweepProgressBar"}  # not of trainings; see test_writer.py
 # Of other people's modules, in which nothing is visualized but by them; see test_monitor.py, test_top_activations.py.
-OF_OTHER_MODULES: set[str] = set()  # of other people's trainings
+OF_OTHER_MODULES = {"FeatureMonitor", "TopActivations"}
 
 
 def test_every_export_is_in_the_table() -> None:

@@ -1,0 +1,250 @@
+"""The pictures of one moment of a training: which, on which process, and within which time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from featviz_pl.ascent import Ascent, Step, ascend
+from featviz_pl.images import Image
+from featviz_pl.io import as_saved, to_uint8
+from featviz_pl.objectives import Channel, Neuron, Objective, parse_target
+from featviz_pl.objectives.activation import DeepDream
+from featviz_pl.presets import Recipe
+from featviz_pl.transforms import Views
+from featviz_pl_callbacks._monitor_network import GuestNetwork, Picture
+
+MOST_TOGETHER = 16  # pictures in one batch
+
+
+@dataclass(frozen=True)
+class Target:
+    """Name one picture: a unit of a layer, a neuron, or a whole layer.
+
+    Args:
+        layer: as the user wrote it.
+        unit: of the layer; None for all of it.
+        place: what follows the unit: ``"@4,5"``, ``"@"`` for the centre, or nothing.
+    """
+
+    layer: str
+    unit: int | None = None
+    place: str = ""
+
+    def __str__(self) -> str:
+        """Return the shorthand."""
+        return _shorthand(self.layer, [] if self.unit is None else [self.unit], self.place)
+
+
+def listed_targets(targets: str | Sequence[str]) -> list[Target]:
+    """Return one target for each picture.
+
+    Raises:
+        TypeError: for anything but texts.
+        ValueError: when a text does not parse, names a class, or none is given.
+
+    Example:
+        >>> [str(target) for target in listed_targets(["net.layer3:0-1", "net.layer4:5@"])]
+        ['net.layer3:0', 'net.layer3:1', 'net.layer4:5@']
+    """
+    texts = [targets] if isinstance(targets, str) else targets
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"targets must be a text such as 'net.layer3:0-15', or several, got {targets!r}")
+    found = dict.fromkeys(target for text in texts for target in _parsed(text))
+    if not found:
+        raise ValueError("targets: none are given; name at least one, such as 'net.layer3:0-15'")
+    return list(found)
+
+
+def _parsed(text: str) -> list[Target]:
+    objective = parse_target(text)
+    if isinstance(objective, DeepDream):
+        return [Target(objective.layer)]
+    if not isinstance(objective, (Channel, Neuron)):
+        raise ValueError(f"targets: {text!r} names a class, and a network in training has numbers only, such as 'output:3'")
+    place = "@" + text.partition("@")[2].replace(" ", "") if isinstance(objective, Neuron) else ""
+    return [Target(objective.layer, unit, place) for unit in objective.units]
+
+
+def _shorthand(layer: str, units: Sequence[int], place: str) -> str:
+    return f"{layer}:{','.join(map(str, units))}{place}" if units else layer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hold how pictures are made.
+
+    Args:
+        recipe: image, views and optimizer.
+        views: per step.
+        steps: of each picture.
+        seed: of every draw.
+        seconds: after which no further step is taken, or None.
+    """
+
+    recipe: Recipe
+    views: int
+    steps: int
+    seed: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Hold one picture.
+
+    Args:
+        levels: (C, H, W) in the 256 levels of a file, on the CPU.
+        score: the objective on it, without views.
+        steps: that were taken.
+        reason: why it failed, or None.
+    """
+
+    levels: Tensor
+    score: float
+    steps: int
+    reason: str | None = None
+
+
+@dataclass
+class Share:
+    """Hold what one process rendered.
+
+    Args:
+        rendered: pictures by the index of their target.
+        failures: the indices of pictures that could not be rendered together, and what happened.
+        error: the first exception; it stays in its process.
+    """
+
+    rendered: dict[int, Rendered] = field(default_factory=dict)
+    failures: list[tuple[list[int], str]] = field(default_factory=list)
+    error: Exception | None = None
+
+    def failed(self, indices: Iterable[int], error: Exception) -> None:
+        """Note an exception."""
+        self.failures.append((list(indices), f"{type(error).__name__}: {error}"))
+        self.error = self.error or error
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the exception behind: it may hold what no other process could read."""
+        return {**vars(self), "error": None}
+
+
+def batches_of(targets: Sequence[Target], rank: int, ranks: int) -> list[list[int]]:
+    """Return the indices of one process's targets, in batches that are rendered together.
+
+    Example:
+        >>> batches_of(listed_targets(["a:0-4", "b:1"]), 0, 2), batches_of(listed_targets(["a:0-4", "b:1"]), 1, 2)
+        ([[0, 2, 4]], [[1, 3], [5]])
+    """
+    groups: dict[tuple[str, bool, str], list[int]] = {}
+    for index in range(rank, len(targets), ranks):
+        target = targets[index]
+        groups.setdefault((target.layer, target.unit is None, target.place), []).append(index)
+    return [group[first : first + MOST_TOGETHER] for group in groups.values() for first in range(0, len(group), MOST_TOGETHER)]
+
+
+def render_share(
+    targets: Sequence[Target],
+    batches: Sequence[list[int]],
+    names: Sequence[str],
+    network: GuestNetwork,
+    picture: Picture,
+    starts: dict[int, Tensor],
+    settings: Settings,
+    device: torch.device,
+) -> Share:
+    """Render the batches of one process; one that fails does the others no harm.
+
+    Args:
+        targets: of all pictures.
+        batches: indices of targets.
+        names: of the targets' layers in the network.
+        network: that is shown the pictures.
+        picture: their shape.
+        starts: 256 levels (C, H, W) from which pictures begin, by index.
+        settings: how they are made.
+        device: where.
+    """
+    share, began = Share(), time.monotonic()
+    for done, batch in enumerate(batches):
+        units = [unit for index in batch if (unit := targets[index].unit) is not None]
+        objective = parse_target(_shorthand(names[batch[0]], units, targets[batch[0]].place))
+        end = None
+        if settings.seconds is not None:  # what is left is divided over the batches that are left
+            now = time.monotonic()
+            end = now + (began + settings.seconds - now) / (len(batches) - done)
+        try:
+            own = {place: starts[index] for place, index in enumerate(batch) if index in starts}
+            rendered = _render(objective, network, picture, own, settings, end, device)
+        except Exception as error:
+            share.failed(batch, error)
+        else:
+            share.rendered.update(zip(batch, rendered))
+    return share
+
+
+class _TimeIsUpError(Exception):
+    """Ends a rendering whose time is up; what was done stays in the picture."""
+
+
+def _render(
+    objective: Objective,
+    network: GuestNetwork,
+    picture: Picture,
+    starts: dict[int, Tensor],
+    settings: Settings,
+    end: float | None,
+    device: torch.device,
+) -> list[Rendered]:
+    recipe, size = settings.recipe.suited(source.layer for source in objective.sources()), picture[1:]
+    views = Views(recipe.transforms, settings.views)
+    if recipe.wrap is not None:
+        objective = recipe.wrap(objective, network, views.transforms.output_size(size), None)
+    problem = Ascent(recipe.image(size=size, channels=picture[0]), network, objective, settings.seed, views)
+    problem.initialize()
+    if starts:
+        _start(problem.image, starts)
+    problem.image.to(device)
+    problem.prepare(device)
+    schedulers: list[torch.optim.lr_scheduler.LRScheduler] = []
+    taken = 0
+
+    def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        made = recipe.make_optimizer(parameters)
+        if recipe.scheduler is not None:
+            schedulers.append(recipe.scheduler(made, settings.steps))
+        return made
+
+    def on_step(index: int, step: Step) -> None:
+        nonlocal taken
+        taken = index + 1
+        for scheduler in schedulers:
+            scheduler.step()
+        if end is not None and time.monotonic() > end:
+            raise _TimeIsUpError
+
+    failures: dict[int, str] = {}
+    with suppress(_TimeIsUpError):
+        ascend(problem, settings.steps, optimizer, on_step=on_step, failures=failures)
+    with torch.no_grad():
+        pictures = as_saved(problem.image())
+    scores = problem.scores(pictures).tolist()
+    levels = to_uint8(pictures).cpu()
+    return [Rendered(levels[place].clone(), scores[place], taken, failures.get(place)) for place in range(len(levels))]
+
+
+@torch.no_grad()
+def _start(image: Image, starts: dict[int, Tensor]) -> None:
+    """Start some pictures from given levels; the others begin as they were drawn."""
+    pictures: Tensor = image()
+    pictures = pictures.clone()
+    for place, levels in starts.items():
+        pictures[place] = levels.to(pictures) / 255
+    image.start_from(pictures)

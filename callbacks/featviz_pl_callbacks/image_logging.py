@@ -1,0 +1,273 @@
+"""Pictures to loggers: one function that knows what each of them takes, and a place where others say what theirs takes."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+from torch import Tensor
+
+from featviz_pl.io import displayable, save_png, sheet, to_pillow, to_uint8
+from featviz_pl.numerics._checks import whole_number
+
+__all__ = ["ImageSink", "log_images", "logged_step", "register_image_sink"]
+
+# Takes the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a caption for each picture or None.
+ImageSink = Callable[[Any, str, Tensor, int, "list[str] | None"], None]
+
+WANDB_MOST = 108  # pictures that Weights & Biases shows of one list; it drops the others
+
+_registered: dict[type | str, ImageSink] = {}
+_said: set[str] = set()
+
+
+def log_images(loggers: Any, name: str, images: Tensor, step: int | None = None, caption: str | Sequence[str] | None = None) -> int:
+    """Hand pictures to every logger that takes some, and return how many loggers took them.
+
+    Only the first process writes; the others return 0. Loggers that take no pictures are left out, which is said once for each kind.
+    All write the 256 levels that a PNG file of this library holds. The packages come with the extras ``featviz_pl[tensorboard]``,
+    ``[wandb]`` and ``[mlflow]``; MLflow 3 wants a database, such as ``MLFlowLogger(tracking_uri="sqlite:///mlflow.db")``.
+
+    ==========================================  ==============================================================  ==================
+    logger                                      several pictures                                                captions
+    ==========================================  ==============================================================  ==================
+    TensorBoard                                 one contact sheet                                               left out
+    Weights & Biases                            a list; a contact sheet of more than 108                        one for each
+    MLflow                                      one contact sheet, under the images of the run                  left out
+    CSV                                         one contact sheet, ``<log_dir>/images/<name>/step-000063.png``  in the file
+    others with a method ``log_image``          as Weights & Biases                                             where it takes any
+    others with ``experiment.add_image``        as TensorBoard                                                  left out
+    others                                      what `register_image_sink` says                                 so too
+    ==========================================  ==============================================================  ==================
+
+    Args:
+        loggers: a Trainer, a logger, or several loggers.
+        name: of the series of pictures; "/" groups. Where it becomes the name of a file (all but TensorBoard), characters other than
+            letters, digits, ``_-./`` and spaces become "-".
+        images: pictures with values in [0, 1]; others are clipped.
+        step: on the axis of the loggers, 0 or more; with a Trainer it may be left out: then the step of its latest numbers.
+        caption: a text for each picture, or one for all.
+
+    Shape:
+        images: (C, H, W) or (N, C, H, W)
+
+    Raises:
+        ValueError: when the name has no letter or digit, the pictures have another shape, the step is below 0 or there is none, or
+            the number of captions is another than that of the pictures.
+        TypeError: when the pictures are no floating-point tensor.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from pathlib import Path
+        >>> from lightning.pytorch.loggers import CSVLogger
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     taken = log_images(CSVLogger(folder), "features/conv1:3", torch.rand(3, 8, 8), step=63)
+        ...     print(taken, [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*.png")])
+        1 ['lightning_logs/version_0/images/features/conv1-3/step-000063.png']
+    """
+    if not re.search(r"[^\W_]", name):
+        raise ValueError(f"name: {name!r} has no letter or digit; give the name of the pictures, such as 'features/conv1'")
+    pictures = _batch(images)
+    captions = _captions(caption, len(pictures))
+    chosen = getattr(loggers, "loggers", None)
+    trainer = loggers if isinstance(chosen, list) else None
+    if step is None and trainer is None:
+        raise ValueError("step: loggers alone have no step; give the step, or the Trainer instead of its loggers")
+    number = logged_step(trainer) if step is None else whole_number("step", step, 0)
+    if getattr(rank_zero_only, "rank", 0) != 0 or not getattr(trainer, "is_global_zero", True):
+        return 0
+    pictures = pictures.detach().float().cpu()
+    taken = 0
+    for logger in trainer.loggers if trainer is not None else loggers if isinstance(loggers, Sequence) else [loggers]:
+        sink = _sink(logger)
+        if sink is None:
+            _say_once(logger)
+        else:
+            sink(logger, name, pictures, number, captions)
+            taken += 1
+    return taken
+
+
+def register_image_sink(logger: type | str, sink: ImageSink) -> None:
+    """Say how loggers of a class take pictures; subclasses take them likewise. What is said later, and of a nearer class, rules.
+
+    Args:
+        logger: the class, or where it is found, ``package.module.Class``, which then need not be installed.
+        sink: called with the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a list of one
+            caption for each picture or None; on the first process only.
+
+    Raises:
+        TypeError: when the logger is neither class nor text, or the sink cannot be called.
+        ValueError: when the text names no module.
+
+    Example:
+        >>> import torch
+        >>> from lightning.pytorch.loggers import CSVLogger
+        >>> class Shapes(CSVLogger):
+        ...     pass
+        >>> register_image_sink(Shapes, lambda logger, name, images, step, captions: print(name, tuple(images.shape), step, captions))
+        >>> log_images(Shapes("unused"), "conv1", torch.rand(3, 8, 8), step=7, caption="unit 3")
+        conv1 (1, 3, 8, 8) 7 ['unit 3']
+        1
+    """
+    if not isinstance(logger, (type, str)):
+        raise TypeError(f"logger: {logger!r} is neither a class nor the text 'package.module.Class'")
+    if isinstance(logger, str) and not re.fullmatch(r"\w+(\.\w+)+", logger):
+        raise ValueError(f"logger: {logger!r} names no class in a module; write 'package.module.Class'")
+    if not callable(sink):
+        raise TypeError(f"sink: {sink!r} cannot be called; give a function of logger, name, images, step and captions")
+    _registered.pop(logger, None)
+    _registered[logger] = sink
+
+
+def logged_step(trainer: Any) -> int:
+    """Return the step at which Lightning logs the numbers of the latest batch.
+
+    It is the number of batches after which the optimizers have stepped, minus 1, however many optimizers there are; `global_step`
+    counts each optimizer.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> logged_step(Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"))
+        0
+    """
+    loop = trainer.fit_loop.epoch_loop
+    batches = loop.batch_progress.current
+    # Lightning counts the batch after its last hook and after a validation that follows it, and steps back for the epoch's numbers.
+    counted = batches.ready == batches.completed and not trainer.evaluating
+    return max(0, int(loop._batches_that_stepped) - int(counted))
+
+
+def _batch(images: Tensor) -> Tensor:
+    """Return the pictures as a batch (N, C, H, W)."""
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a floating-point tensor with values in [0, 1], got {kind}")
+    pictures = images[None] if images.ndim == 3 else images
+    if pictures.ndim != 4 or 0 in pictures.shape:
+        raise ValueError(f"images must be one picture (C, H, W) or several (N, C, H, W), got shape {tuple(images.shape)}")
+    return pictures
+
+
+def _captions(caption: str | Sequence[str] | None, count: int) -> list[str] | None:
+    """Return a caption for each picture."""
+    if caption is None:
+        return None
+    captions = [caption] * count if isinstance(caption, str) else [str(text) for text in caption]
+    if len(captions) != count:
+        raise ValueError(f"caption: {len(captions)} captions for {count} pictures; give one for each, or one text for all")
+    return captions
+
+
+def _sink(logger: Any) -> ImageSink | None:
+    """Return what hands pictures to this logger: what was registered first, then what the logger shows of itself."""
+    kind = type(logger)
+    chosen = _of_class(kind, _registered)
+    if chosen is None and _takes(getattr(kind, "log_image", None), logger, "name", [], step=0):
+        chosen = _log_image
+    if chosen is None:
+        chosen = _of_class(kind, _BUILT_IN)
+    if chosen is None and callable(getattr(getattr(logger, "experiment", None), "add_image", None)):
+        chosen = _add_image
+    return chosen
+
+
+def _of_class(kind: type, sinks: dict[type | str, ImageSink]) -> ImageSink | None:
+    """Return the sink of the class or of its nearest base that has one."""
+    for base in kind.__mro__:
+        for known in reversed(sinks):
+            if known is base or (isinstance(known, str) and _is_named(base, known)):
+                return sinks[known]
+    return None
+
+
+def _is_named(kind: type, name: str) -> bool:
+    """Say whether a class is found under that name, without importing anything."""
+    module, _, attribute = name.rpartition(".")
+    return name == f"{kind.__module__}.{kind.__qualname__}" or getattr(sys.modules.get(module), attribute, None) is kind
+
+
+def _takes(function: Any, *arguments: Any, **named: Any) -> bool:
+    """Say whether a function can be called with these arguments."""
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*arguments, **named)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _say_once(logger: Any) -> None:
+    name = type(logger).__name__
+    if name not in _said:
+        _said.add(name)
+        rank_zero_warn(f"{name} takes no pictures, and gets none; register_image_sink({name}, function) says how it takes them")
+
+
+def _file_name(name: str) -> str:
+    """Return a name that can be a path below a folder on every system, and a key of MLflow, which allows the fewest characters."""
+    parts = (re.sub(r"[^A-Za-z0-9_. -]", "-", part).strip(" ").rstrip(".") for part in name.split("/"))
+    return "/".join(part for part in parts if part) or "-"
+
+
+def _log_image(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
+    """Hand over a list of pictures, as Weights & Biases takes them: on the axis `trainer/global_step`, where Lightning's numbers are."""
+    many = len(images) > WANDB_MOST
+    pictures = [to_pillow(sheet(images))] if many else [to_pillow(image) for image in images]
+    key = _file_name(name)
+    if captions is None or many or not _takes(logger.log_image, key, pictures, step=step, caption=captions):
+        logger.log_image(key, pictures, step=step)
+    else:
+        logger.log_image(key, pictures, step=step, caption=captions)
+
+
+def _add_image(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
+    """Hand over one picture, as TensorBoard takes it: in levels, because it cuts fractions off where this library rounds."""
+    logger.experiment.add_image(name, to_uint8(displayable(sheet(images))), step)
+
+
+def _log_to_mlflow(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
+    client, key, picture = logger.experiment, _file_name(name), to_pillow(sheet(images))
+    if _takes(client.log_image, logger.run_id, picture, key=key, step=step):
+        client.log_image(logger.run_id, picture, key=key, step=step)
+    else:  # before MLflow 2.11
+        client.log_image(logger.run_id, picture, f"images/{key}/{_step_name(step)}")
+
+
+def _save_beside_csv(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
+    _ = logger.experiment  # makes its folder; later it would warn that the folder is not empty
+    path = os.path.join(logger.log_dir, "images", *_file_name(name).split("/"), _step_name(step))
+    if "://" in path:  # a store in the net, as Lightning writes its numbers to
+        import fsspec  # type: ignore[import-untyped, unused-ignore]
+
+        with fsspec.open(path, "wb") as file:
+            to_pillow(sheet(images)).save(file, format="PNG")
+    else:
+        save_png(sheet(images), path, {"step": step} if captions is None else {"step": step, "caption": captions})
+
+
+def _step_name(step: int) -> str:
+    return f"step-{step:06d}.png"
+
+
+def _take_nothing(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
+    """Stand for the loggers that a Trainer with `fast_dev_run` mutes."""
+
+
+# By name, because both namespaces have their own classes, and neither needs to be installed.
+_BUILT_IN: dict[type | str, ImageSink] = {
+    f"{package}.{name}": sink
+    for packages, name, sink in (
+        (("lightning.fabric", "lightning_fabric"), "loggers.csv_logs.CSVLogger", _save_beside_csv),
+        (("lightning.fabric", "lightning_fabric"), "loggers.tensorboard.TensorBoardLogger", _add_image),
+        (("lightning.pytorch", "pytorch_lightning"), "loggers.mlflow.MLFlowLogger", _log_to_mlflow),
+        (("lightning.pytorch", "pytorch_lightning"), "loggers.logger.DummyLogger", _take_nothing),
+    )
+    for package in packages
+}

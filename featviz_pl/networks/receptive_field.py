@@ -1,0 +1,142 @@
+"""Which part of the picture each position of a layer sees, found by probing."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from featviz_pl.networks.frozen import FrozenNetwork
+from featviz_pl.networks.layers import probe
+from featviz_pl.networks.shadow import Shadow
+from featviz_pl.networks.zoo import as_network
+from featviz_pl.numerics._checks import size_pair
+from featviz_pl.numerics.axes import at_positions, position_axes
+
+TOGETHER = 16  # pictures in one pass
+SIDES = 4
+
+
+def receptive_fields(
+    network: FrozenNetwork | nn.Module | str,
+    layer: str,
+    size: int | Sequence[int] | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Return which part of the picture each position of a layer sees, as the box around it.
+
+    A pixel that is no number makes everything that is computed from it no number, whatever the weights: a position sees a pixel when
+    this one makes it no number. Boxes of one position so hold all that it can depend on, borders and skipped pixels included, whether
+    or not rectifiers let anything through. Layers behind anything global (attention, squeeze and excitation, a mean over positions)
+    see the whole picture. Costs some passes for each position on a side of the layer, never more than four for each pixel on a side.
+
+    Shape:
+        layer (C, height, width) -> (height, width, 4); tokens (T, F) -> (T, 4); a vector (F,) -> (4,)
+
+    Args:
+        network: any network, or the name of one.
+        layer: dotted module name, or ``"output"``.
+        size: of the picture, one number or (height, width) in pixels; the network's own, or 224, unless given.
+        device: where to probe; where the network is, unless given.
+
+    Returns:
+        Whole numbers (top, left, bottom, right) in pixels: rows top to bottom - 1 and columns left to right - 1, cut at the borders of
+        the picture. A position that sees nothing of it has 0, 0, 0, 0.
+
+    Raises:
+        ValueError: when there is no such layer, the picture does not fit, or no position can be probed: a network of whole numbers, or
+            one that replaces what is no number.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2))
+        >>> receptive_fields(net, "1", size=8)[1, 0].tolist()
+        [1, 0, 5, 3]
+
+    Reference:
+        Luo, Li, Urtasun, Zemel, "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", 2016
+    """
+    frozen = as_network(network)
+    side = size_pair("size", size if size is not None else frozen.size or 224)
+    place = torch.device(device) if device is not None else next((p.device for p in frozen.module.parameters()), torch.device("cpu"))
+    shadow = frozen.shadow()
+    shadow.module.to(place)
+    return receptive_boxes(shadow, layer, (frozen.channels, *side), place)
+
+
+def receptive_boxes(shadow: Shadow, layer: str, picture: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Probe one layer of a shadow for a picture (C, H, W); see `receptive_fields`."""
+    shadow.apply_(_at_least_single)
+    positions = position_axes(probe(shadow, picture, [layer])[layer])
+    channels, *size = picture
+
+    def reached(axis: int, from_the_end: bool, lengths: Tensor) -> Tensor:
+        """Say for each length, (lengths, positions), what becomes no number when that many first or last lines are none."""
+        pictures = torch.full((len(lengths), channels, *size), 0.5, device=device)
+        for one, length in zip(pictures, lengths.tolist()):
+            start = size[axis] - length if from_the_end else 0
+            one.narrow(1 + axis, start, length).fill_(torch.nan)
+        value = shadow.activations(pictures.requires_grad_(True), [layer])[layer]
+        return at_positions(value.detach()[:, None])[:, 0].isnan().any(-1).cpu()
+
+    with torch.inference_mode(False), torch.enable_grad(), _pixel_by_pixel():
+        seen = reached(0, False, torch.tensor([size[0]]))[0]
+        if not seen.any():
+            raise ValueError(
+                f"layer: no position of {layer!r} becomes NaN where the whole picture is, so what it sees cannot be probed; it may be "
+                "of whole numbers, see nothing of the picture, or replace NaN"
+            )
+        found = []
+        for axis in (0, 1):
+            first = _least_lengths(partial(reached, axis, False), size[axis], len(seen))
+            last = _least_lengths(partial(reached, axis, True), size[axis], len(seen))
+            found.append((first - 1, size[axis] - last + 1))
+    (top, bottom), (left, right) = found
+    boxes = torch.stack([top, left, bottom, right], dim=-1) * seen[:, None]
+    return boxes.reshape(*positions, SIDES)
+
+
+def _least_lengths(reached: Callable[[Tensor], Tensor], longest: int, positions: int) -> Tensor:
+    """Return for each position the least length that reaches it, by bisection for all of them at once."""
+    misses, hits = torch.zeros(positions, dtype=torch.int64), torch.full((positions,), longest)
+    while True:
+        middle = ((misses + hits) // 2)[hits - misses > 1].unique()
+        if not len(middle):
+            return hits
+        for some in middle.split(TOGETHER):
+            for length, hit in zip(some, reached(some)):  # a length that was tried for one position tells about all
+                hits = torch.where(hit & (length < hits), length, hits)
+                misses = torch.where(~hit & (length > misses), length, misses)
+
+
+def _at_least_single(value: Tensor) -> Tensor:
+    """Cast half precision: its kernels pair neighbouring pixels, and what is no number in one would spread to the other."""
+    return value.float() if value.is_floating_point() and value.element_size() < 4 else value
+
+
+@contextlib.contextmanager
+def _pixel_by_pixel() -> Iterator[None]:
+    """Keep away from convolutions that compute several positions together (Winograd's, Fourier's, those of half precision)."""
+    cudnn = torch.backends.cudnn.flags(enabled=False) if torch.cuda.is_available() else contextlib.nullcontext()
+    precision = torch.get_float32_matmul_precision()
+    try:
+        if precision != "highest":  # "medium" lets processors compute in half precision
+            torch.set_float32_matmul_precision("highest")
+        with torch.backends.nnpack.flags(enabled=False), cudnn:
+            yield
+    finally:
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
+
+
+def whole_picture(size: Sequence[int], positions: Sequence[int] = ()) -> Tensor:
+    """Return boxes (positions…, 4) that all hold the whole picture.
+
+    Example:
+        >>> whole_picture((6, 8)).tolist()
+        [0, 0, 6, 8]
+    """
+    return torch.tensor([0, 0, *size]).expand(math.prod(positions), SIDES).reshape(*positions, SIDES)

@@ -1,0 +1,355 @@
+"""What a FeatureMonitor renders, logs, writes and keeps."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+from monitored import EPOCHS, Classifier, loaders
+from PIL import Image as Pillow
+from torch import Tensor, nn
+from toys import QUIET
+
+import featviz_pl_callbacks.monitor
+from featviz_pl.io import read_picture, read_provenance
+from featviz_pl_callbacks._monitor_film import save_film, save_moment
+from featviz_pl_callbacks.monitor import FeatureMonitor
+
+TARGETS = ["net.4:0", "net.4:1", "net.4:2", "net.1:3", "net.9:1"]
+
+
+class Keep(Callback):
+    """Keep the pictures of every moment."""
+
+    def __init__(self, watch: FeatureMonitor) -> None:
+        self.watch = watch
+        self.moments: dict[int, dict[str, Tensor]] = {}
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.moments[trainer.global_step] = self.watch.images
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.moments[trainer.global_step] = self.watch.images
+
+
+def watched(root: Path, epochs: int = EPOCHS, module: LightningModule | None = None, **arguments: Any) -> tuple[FeatureMonitor, Keep]:
+    """Train with a monitor, and keep its pictures."""
+    own = ("logger", "callbacks", "accumulate_grad_batches", "precision")
+    of_trainer: dict[str, Any] = {name: arguments.pop(name) for name in own if name in arguments}
+    targets = arguments.pop("targets", ["net.4:0-2", "net.1:3", "net.9:1"])
+    watch = FeatureMonitor(targets, **{"steps": 3, "on_error": "raise", **arguments})
+    keep = Keep(watch)
+    callbacks: list[Callback] = [watch, keep, *of_trainer.pop("callbacks", [])]
+    trainer = Trainer(
+        **{**QUIET, "max_epochs": epochs, "log_every_n_steps": 1, "default_root_dir": str(root), **of_trainer, "callbacks": callbacks}
+    )
+    trainer.fit(module or Classifier(), *loaders())
+    return watch, keep
+
+
+def frozen() -> Classifier:
+    """Build a training that changes nothing."""
+
+    class Still(Classifier):
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.0)
+
+    module = Still()
+    module.net[1] = nn.Identity()  # whose statistics would move
+    return module
+
+
+def test_the_pictures_are_those_of_the_network_as_it_is_and_change_over_the_epochs(tmp_path: Path) -> None:
+    module = Classifier()
+    watch, keep = watched(tmp_path, 2, module, steps=30)
+    assert list(watch.images) == TARGETS == watch.targets
+    assert [steps for steps, images in keep.moments.items() if images] == [8, *range(9, 17)]
+    for target, image in watch.images.items():
+        assert image.shape == (3, 12, 12)
+        assert 0 <= float(image.min()) < float(image.max()) <= 1
+        assert float((image - keep.moments[8][target]).abs().max()) > 0.02
+    net = module.eval().net
+    assert isinstance(net, nn.Sequential)
+    with torch.no_grad():
+        for target, layer, unit in (("net.4:2", 4, 2), ("net.1:3", 1, 3), ("net.9:1", 9, 1)):
+            deep = net[: layer + 1]
+            score, grey = (deep(x[None])[0, unit].mean() for x in (watch.images[target], torch.full((3, 12, 12), 0.5)))
+            assert watch.scores[target] == pytest.approx(float(score), abs=1e-5)
+            assert score > grey or layer == 9  # a logit moves slowly, and the network under it
+
+
+def test_a_network_is_named_once_and_its_layers_below_it(tmp_path: Path) -> None:
+    whole, _ = watched(tmp_path / "a", 1, targets=["net.4:1", "net.9:1"])
+    below, _ = watched(tmp_path / "b", 1, targets=["4:1", "output:1"], network="net")
+    assert torch.equal(whole.images["net.4:1"], below.images["4:1"])
+    assert list(below.images) == ["4:1", "output:1"]
+
+
+def test_pictures_are_normalised_as_the_training_does(tmp_path: Path) -> None:
+    plain, _ = watched(tmp_path / "a", 1, frozen(), targets="net.4:1", steps=6)
+    same, _ = watched(tmp_path / "b", 1, frozen(), targets="net.4:1", steps=6, mean=[0.0, 0.0, 0.0], std=1.0)
+    other, _ = watched(tmp_path / "c", 1, frozen(), targets="net.4:1", steps=6, mean=0.5, std=[0.2, 0.2, 0.3])
+    assert torch.equal(plain.images["net.4:1"], same.images["net.4:1"])
+    shown = (other.images["net.4:1"] - 0.5) / torch.tensor([0.2, 0.2, 0.3]).view(3, 1, 1)
+    with torch.no_grad():
+        score = frozen().eval().net[:5](shown[None])[0, 1].mean()
+    assert other.scores["net.4:1"] == pytest.approx(float(score), abs=1e-5)
+
+
+def test_a_first_batch_outside_0_to_1_is_remarked_on_unless_mean_or_std_are_given(tmp_path: Path) -> None:
+    watch = FeatureMonitor("net.4:0")
+    batch = (torch.linspace(-2, 2.5, 3 * 4 * 4).view(1, 3, 4, 4), 0)
+    with pytest.warns(UserWarning, match=r"values from -2 to 2.5, .*; give the mean and std"):
+        watch.on_train_batch_start(Trainer(**QUIET), Classifier(), batch, 0)
+    FeatureMonitor("net.4:0", mean=0.5, std=0.25).on_train_batch_start(Trainer(**QUIET), Classifier(), batch, 0)
+
+
+def only_note(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let monitors render nothing, but note after which step they would."""
+    fired: list[int] = []
+
+    def note(self: FeatureMonitor, trainer: Trainer, module: LightningModule) -> None:
+        fired.append(trainer.global_step)
+
+    monkeypatch.setattr(FeatureMonitor, "_render", note)
+    return fired
+
+
+@pytest.mark.parametrize(
+    ("arguments", "accumulated", "expected"),
+    [
+        ({"every_n_epochs": 1}, 1, [8, 16, 24]),
+        ({"every_n_epochs": 2}, 1, [16]),
+        ({"every_n_steps": 5}, 1, [5, 10, 15, 20]),
+        ({"every_n_steps": 2}, 3, [2, 4, 6, 8]),  # three optimizer steps for the eight batches of an epoch
+        ({"when": "validation_end"}, 1, [8, 16, 24]),
+    ],
+    ids=str,
+)
+def test_it_fires_when_it_is_asked_to(
+    arguments: dict[str, Any], accumulated: int, expected: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fired = only_note(monkeypatch)
+    watched(tmp_path, 3, accumulate_grad_batches=accumulated, **arguments)
+    assert fired == expected
+
+
+def test_the_sanity_check_and_validations_outside_a_training_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fired = only_note(monkeypatch)
+    watch = FeatureMonitor("net.4:0", when="validation_end")
+    trainer = Trainer(**QUIET, max_epochs=1, num_sanity_val_steps=2, callbacks=[watch], default_root_dir=str(tmp_path))
+    module = Classifier()
+    trainer.fit(module, *loaders())
+    assert fired == [8]
+    trainer.validate(module, loaders()[1], verbose=False)
+    assert fired == [8]
+
+
+def test_with_several_optimizers_a_batch_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Two(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+            for optimizer in self.optimizers():  # type: ignore[union-attr]
+                optimizer.zero_grad()
+                self.manual_backward(self(batch[0]).square().mean())
+                optimizer.step()
+
+        def configure_optimizers(self) -> Any:
+            return [torch.optim.SGD(self.parameters(), 0.01) for _ in range(2)]
+
+    fired = only_note(monkeypatch)
+    watched(tmp_path, 1, Two(), every_n_steps=3)
+    assert fired == [4, 6, 10, 12, 16]
+
+
+# Start.
+
+
+def test_a_warm_start_goes_on_from_the_last_picture_and_a_fresh_one_begins_anew(tmp_path: Path) -> None:
+    warm, of_warm = watched(tmp_path / "warm", 2, frozen(), targets="net.4:1")
+    fresh, of_fresh = watched(tmp_path / "fresh", 2, frozen(), targets="net.4:1", warm_start=False)
+    assert torch.equal(of_warm.moments[8]["net.4:1"], of_fresh.moments[8]["net.4:1"])
+    assert torch.equal(fresh.images["net.4:1"], of_fresh.moments[8]["net.4:1"])  # the network has not changed
+    twice, _ = watched(tmp_path / "twice", 1, frozen(), targets="net.4:1", steps=6)
+    assert not torch.equal(warm.images["net.4:1"], fresh.images["net.4:1"])
+    assert warm.scores["net.4:1"] > fresh.scores["net.4:1"]
+    assert warm.scores["net.4:1"] == pytest.approx(twice.scores["net.4:1"], rel=0.2)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_training_that_is_resumed_goes_on_with_the_film(tmp_path: Path) -> None:
+    def run(folder: Path, epochs: int, ckpt: Path | None = None) -> FeatureMonitor:
+        watch = FeatureMonitor(["net.4:0-1", "net.9:2"], steps=3, folder=folder, on_error="raise")
+        keep = ModelCheckpoint(dirpath=folder, filename="{epoch}", save_top_k=-1)
+        quiet = {**QUIET, "enable_checkpointing": True}
+        trainer = Trainer(**quiet, max_epochs=epochs, callbacks=[watch, keep], default_root_dir=str(tmp_path))
+        loader = torch.utils.data.DataLoader(loaders()[0].dataset, 2)  # in order, and augmentations are left out: the same batches
+        trainer.fit(Steady(), loader, loaders()[1], ckpt_path=ckpt, weights_only=True)
+        return watch
+
+    class Steady(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return nn.functional.cross_entropy(self.net[:8](batch[0])[:, :4], batch[1])  # no dropout
+
+    whole = run(tmp_path / "whole", 3)
+    run(tmp_path / "parts", 2)
+    resumed = run(tmp_path / "parts", 3, tmp_path / "parts" / "epoch=1.ckpt")
+    assert whole.images.keys() == resumed.images.keys()
+    assert all(torch.equal(image, resumed.images[name]) for name, image in whole.images.items())
+    assert resumed.state_dict()["files"] == ["step-000008.png", "step-000016.png", "step-000024.png"]
+    with Pillow.open(tmp_path / "parts" / "film.webp") as film:
+        assert film.n_frames == 3  # type: ignore[attr-defined]
+
+
+# What is handed out.
+
+
+def test_without_a_logger_sheets_and_a_film_are_written_below_the_root_folder(tmp_path: Path) -> None:
+    watch, keep = watched(tmp_path, 3)
+    folder = tmp_path / "features"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "film.png", "film.webp", "step-000008.png", "step-000016.png", "step-000024.png",
+    ]  # fmt: skip
+    sheet = read_picture(folder / "step-000024.png")
+    assert sheet.shape == (3, 2 * 14 - 2, 3 * 14 - 2)  # five pictures of 12 pixels in two rows of three, two pixels between them
+    for place, target in enumerate(TARGETS):
+        top, left = place // 3 * 14, place % 3 * 14
+        assert torch.equal(sheet[:, top : top + 12, left : left + 12], watch.images[target])
+    film = read_picture(folder / "film.png")
+    assert film.shape == (3, 5 * 14 - 2, 3 * 14 - 2)  # a row for each picture, a column for each moment
+    for row, target in enumerate(TARGETS):
+        for column, steps in enumerate((8, 16, 24)):
+            shown = film[:, row * 14 : row * 14 + 12, column * 14 : column * 14 + 12]
+            assert torch.equal(shown, keep.moments[steps][target])
+    origin = read_provenance(folder / "step-000016.png")
+    assert origin["target"] == TARGETS
+    assert (origin["trained_steps"], origin["epoch"], origin["steps"], origin["size"]) == (16, 1, [3] * 5, [12, 12])
+    assert str(tmp_path) not in str(origin)
+
+
+def test_loggers_that_take_pictures_get_them_on_the_steps_of_the_numbers(tmp_path: Path) -> None:
+    logger = CSVLogger(str(tmp_path / "log"))
+    watch, _ = watched(tmp_path, 2, logger=logger, name="units")
+    images = Path(logger.log_dir) / "images" / "units"
+    assert sorted(path.name for path in images.iterdir()) == ["step-000007.png", "step-000015.png"]
+    steps = [line.split(",") for line in (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()]
+    column = steps[0].index("step")
+    assert {"7", "15"} <= {line[column] for line in steps[1:]}
+    assert torch.equal(read_picture(images / "step-000015.png")[:, :12, :12], watch.images["net.4:0"])
+    assert not (tmp_path / "units").exists()
+
+
+def test_a_folder_that_is_given_is_filled_beside_the_loggers(tmp_path: Path) -> None:
+    logger = CSVLogger(str(tmp_path / "log"))
+    watched(tmp_path, 2, logger=logger, folder=tmp_path / "own")
+    assert (tmp_path / "own" / "film.png").is_file()
+    assert (Path(logger.log_dir) / "images" / "features" / "step-000007.png").is_file()
+
+
+def test_size_preset_and_channels(tmp_path: Path) -> None:
+    watch, _ = watched(tmp_path, 1, size=[10, 14], preset="article", views=2, seed=3, targets=["net.4:0", "net.4", "net.4:1@"])
+    assert {tuple(image.shape) for image in watch.images.values()} == {(3, 10, 14)}
+    assert list(watch.images) == ["net.4:0", "net.4", "net.4:1@"]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_pictures_are_in_full_precision_whatever_that_of_the_training_is(precision: Any, tmp_path: Path) -> None:
+    class Plain(Classifier):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            return nn.functional.cross_entropy(self(batch[0]), batch[1])
+
+    watch, _ = watched(tmp_path, 1, Plain(), precision=precision, targets=["net.4:0", "net.9:1"])
+    assert {image.dtype for image in watch.images.values()} == {torch.float32}
+    assert all(float(image.std()) > 0.001 for image in watch.images.values())
+
+
+def test_pictures_of_many_channels_are_grey_panels(tmp_path: Path) -> None:
+    pictures = [torch.rand(2, 5, 6, 8) for _ in range(2)]
+    names = [save_moment(tmp_path, step, pictures[step], {}) for step in range(2)]
+    save_film(tmp_path, names, 2)
+    film = read_picture(tmp_path / "film.png", channels=1)
+    assert film.shape == (1, 2 * 8 - 2, 2 * 42 - 2)  # two pictures at two moments, five panels each
+    for row in range(2):
+        for column in range(2):
+            panels = torch.cat(list(pictures[column][row]), dim=1)
+            assert (film[0, row * 8 : row * 8 + 6, column * 42 : column * 42 + 40] - panels).abs().max() < 0.003
+
+
+# A callback like others.
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "FeatureMonitor('net.4:0-2')",
+        "FeatureMonitor(['net.4', 'net.1:3@2,1'], network='net', every_n_epochs=2, size=[8, 9], folder='out', on_error='raise')",
+        "FeatureMonitor('a:1', max_seconds=2.5, every_n_steps=10, mean=[0.4, 0.5, 0.6], std=0.2, warm_start=False, name='b')",
+    ],
+)
+def test_its_repr_is_its_constructor_and_it_survives_copies(text: str) -> None:
+    made = eval(text)
+    assert repr(made) == text
+    for again in (copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
+        assert repr(again) == text
+        assert again.state_key == made.state_key
+
+
+def test_copies_after_a_training_and_a_second_training_work(tmp_path: Path) -> None:
+    watch, _ = watched(tmp_path, 1)
+    first = watch.images
+    for again in (copy.deepcopy(watch), pickle.loads(pickle.dumps(watch)), watch):
+        assert all(torch.equal(image, again.images[name]) for name, image in first.items())
+        Trainer(**QUIET, max_epochs=1, callbacks=[again], default_root_dir=str(tmp_path)).fit(Classifier(), *loaders())
+        assert all(torch.equal(image, again.images[name]) for name, image in first.items())
+
+
+def test_it_is_built_from_a_configuration() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Callback, "callback")
+    path = f"{FeatureMonitor.__module__}.FeatureMonitor"
+    given = {"targets": ["net.4:0-1"], "size": [8, 8], "mean": [0.5, 0.5, 0.5], "std": 0.2, "max_seconds": 3.0}
+    made = parser.instantiate(parser.parse_object({"callback": {"class_path": path, "init_args": given}})).callback
+    assert isinstance(made, featviz_pl_callbacks.monitor.FeatureMonitor)
+    assert made.targets == ["net.4:0", "net.4:1"]
+    assert (made.size, made.mean, made.std) == ((8, 8), (0.5, 0.5, 0.5), (0.2,))
+
+
+def test_its_state_is_in_checkpoints_under_its_own_key_and_can_be_read_without_code(tmp_path: Path) -> None:
+    one, other = FeatureMonitor("net.4:0", steps=2), FeatureMonitor("net.1:1", steps=2, name="second")
+    assert one.state_key != other.state_key
+    quiet = {**QUIET, "enable_checkpointing": True}
+    trainer = Trainer(**quiet, max_epochs=1, callbacks=[one, other, ModelCheckpoint(tmp_path)], default_root_dir=str(tmp_path))
+    trainer.fit(Classifier(), *loaders())
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    held = torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"]
+    for watch in (one, other):
+        fresh = FeatureMonitor(watch.targets, name=watch.name)
+        fresh.load_state_dict(held[fresh.state_key])
+        assert fresh.scores == watch.scores
+        assert all(torch.equal(image, fresh.images[name]) for name, image in watch.images.items())
+    assert (tmp_path / "second" / "step-000008.png").is_file()
+
+
+def test_networks_with_other_numbers_of_channels(tmp_path: Path) -> None:
+    class Grey(Classifier):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net[0] = nn.Conv2d(1, 6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.net(x[:, :1])
+            return y
+
+    watch, _ = watched(tmp_path, 1, Grey(), network="net", targets="4:0")
+    assert watch.images["4:0"].shape == (1, 12, 12)
