@@ -1,4 +1,4 @@
-"""Compare the looks of all presets: the same units, the same time for each, every metric of the library.
+"""Compare the looks of all presets: the same units, the same time for each, the metrics of the library.
 
     python -m benchmarks.quality --weights squeezenet1_0.pth --photos PHOTOS/ -o DIR
 
@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image as Pillow
 from torch import Tensor
 
 import featviz_pl as fv
@@ -129,27 +128,35 @@ class Problem:
 def rendered(problem: Problem, chosen: Recipe, budget: int, rounds: int, folder: Path) -> tuple[list[Path], dict[str, Any]]:
     """Return the files of a batch of pictures and what they cost, from an earlier run where there is one."""
     record = folder / "cost.json"
+    settings = {"recipe": described(chosen), "target": problem.target, "seed": problem.seed, "steps_of_the_reference": budget}
     if record.is_file():
         held = json.loads(record.read_text())
-        return [folder / name for name in held["files"]], held
+        if held["settings"] == json.loads(json.dumps(settings)):
+            return [folder / name for name in held["files"]], held
     reference, own = problem.seconds(chosen, rounds)
     steps = max(8, round(budget * reference / own))
     result = problem.render(chosen, steps)
     files = [path.name for path in result.save(folder / "sheet.png")]
-    cost = {"files": files, "steps": steps, "step_ms": 1e3 * own / problem.count, "seconds": result.seconds / problem.count}
+    cost = {
+        "settings": settings,
+        "files": files,
+        "steps": steps,
+        "step_ms": 1e3 * own / problem.count,
+        "seconds": result.seconds / problem.count,
+    }
     record.write_text(json.dumps(cost))
     return [folder / name for name in files], cost
 
 
-def mean(rows: Sequence[dict[str, Any]], column: str) -> float | None:
-    """Return the mean of a column where it has values."""
-    values = [row[column] for row in rows if row.get(column) is not None]
-    return statistics.fmean(values) if values else None
+def described(chosen: Recipe) -> str:
+    """Return what decides the pictures of a recipe: one that was changed has its pictures rendered anew."""
+    parts = (chosen.image(size=32), chosen.transforms, chosen.views, chosen.optimizer.__name__, chosen.lr, dict(chosen.optimizer_arguments))
+    return repr((*parts, chosen.scheduler is not None, dict(chosen.of_outputs), fv.__version__))
 
 
 def sheet_of(files: Sequence[Path], path: Path, columns: int) -> None:
     """Write a small sheet of pictures, as JPEG because there are many."""
-    pictures = [read_picture(file).view(1, 3, *Pillow.open(file).size[::-1]) for file in files]
+    pictures = [read_picture(file)[None] for file in files]
     cells = torch.cat([resize(picture, (CELL, CELL)).clamp(0, 1) for picture in pictures])
     to_pillow(contact_sheet(cells, columns=columns)).save(path, quality=88)
 
@@ -195,11 +202,11 @@ def classes(options: argparse.Namespace, judge: fv.FrozenNetwork, chosen: Recipe
     return {"rows": [{**row, "rank_among_all": rank} for row, rank in zip(found.rows, ranks)], "summary": summary, "costs": [cost]}
 
 
-def ranks_among_all(files: Sequence[Path], judge: fv.FrozenNetwork, names: Sequence[str]) -> list[int]:
+def ranks_among_all(files: Sequence[Path], judge: fv.FrozenNetwork, names: Sequence[str]) -> list[float]:
     """Return the rank that the judge gives to each class among all of its own, not only among those that it shares."""
     metric = TransferRank(judge, reduction="none")
-    metric.update(torch.cat([read_picture(file).view(1, 3, *Pillow.open(file).size[::-1]) for file in files]), list(names))
-    return [int(rank) for rank in metric.compute().tolist()]
+    metric.update(torch.cat([read_picture(file)[None] for file in files]), list(names))
+    return [float(rank) for rank in metric.compute().tolist()]  # ties count half
 
 
 def main() -> None:
@@ -223,7 +230,8 @@ def main() -> None:
         chosen = recipe(name)
         table[name] = {"channels": units(options, network, chosen, photos), "classes": classes(options, network, chosen)}
         print(name, json.dumps({part: found["summary"] for part, found in table[name].items()}), flush=True)
-    (options.output / "quality.json").write_text(json.dumps(table, indent=1))
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
+    (options.output / "quality.json").write_text(json.dumps({"settings": settings, "table": table}, indent=1))
 
 
 if __name__ == "__main__":

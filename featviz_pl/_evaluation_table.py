@@ -44,6 +44,7 @@ from featviz_pl.metrics._scores import single_target
 from featviz_pl.metrics.base import check_pictures
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel, ClassLogit, Neuron
+from featviz_pl.statistics.measuring import photo_paths
 
 COLUMNS = (
     "score",
@@ -93,6 +94,7 @@ class Table:
             except ValueError as error:
                 raise ValueError(f"{picture.name}: {error}") from error
         self._targets = [target_of(picture, own_targets) for picture in pictures]
+        self._shows = [one_form(picture.target, network) for picture in pictures]
         without = [picture.name for picture, target in zip(pictures, self._targets) if target is None]
         if without:
             self.notes.append(f"{named(without)}: the objective has no shorthand, so its activation is not measured")
@@ -155,11 +157,12 @@ class Table:
         progress: Progress | None,
     ) -> None:
         """Find the place of the scores among those of photos, and compare pictures with photos."""
-        units = [target if target is not None and _is_unit(target) else None for target in self._targets]
+        units = [target if target is not None and is_unit(target) else None for target in self._targets]
         folder = None if isinstance(photos, PhotoEmbeddings) or photos is None or Path(photos).is_file() else photos
         measures = activations is None and folder is not None and any(units)
         reports = [_part(progress, index, 1 + measures) for index in range(2)]
         held = load_activations(activations) if isinstance(activations, (str, os.PathLike)) else activations
+        recorded = None if held is None or folder is None else recorded_photos(folder, held, limit)
         if measures:
             assert folder is not None
             layers = list(dict.fromkeys(single_target(unit)[1].layer for unit in units if unit is not None))
@@ -169,7 +172,13 @@ class Table:
             self._note_photos(held)
         if photos is None:
             return
-        if folder is not None:
+        if held is not None and recorded is not None:
+            found = embed_photos(self.embedding, recorded, workers=workers, progress=reports[measures])
+            names = dict(zip(recorded, held.paths))
+            embeddings = PhotoEmbeddings(
+                found.values, [names[path] for path in found.paths], found.identity, found.enlarged, found.unreadable
+            )
+        elif folder is not None:
             embeddings = embed_photos(self.embedding, folder, limit, workers=workers, progress=reports[measures])
         else:
             embeddings = photos if isinstance(photos, PhotoEmbeddings) else load_embeddings(photos)
@@ -178,11 +187,13 @@ class Table:
         self.settings["photos"] = len(embeddings)
         if len(embeddings) <= _MOST_COMPARED:
             self.of_photos["nearest"] = _finite(nearest.of_photos())
-        if held is not None:
-            targets = [picture.target for picture in self.pictures]
-            choice = ForcedChoice(held, embeddings, self.embedding, controls=self._vectors(), control_targets=targets)
-            self._columns["forced_choice"] = self._measured(choice, units, channels=_COLORS)
-            if any(units) and len(set(targets)) == 1:
+        if held is not None and len(held) < 2:
+            self.notes.append("forced_choice was not measured: there is one photo, and a choice needs two or more")
+        elif held is not None:
+            choice = ForcedChoice(held, embeddings, self.embedding, controls=self._vectors(), control_targets=self._shows)
+            own = [None if unit is None else shows for unit, shows in zip(units, self._shows)]
+            self._columns["forced_choice"] = self._measured(choice, own, channels=_COLORS)
+            if any(units) and len(set(self._shows)) == 1:
                 self.notes.append("forced_choice: it needs pictures of other targets as controls, and there are none")
 
     def _vectors(self) -> Tensor:
@@ -209,7 +220,7 @@ class Table:
         """Measure how different the pictures are, and whether those of one target agree."""
         if len(self.pictures) < 2 or self.pictures[0].image.shape[0] not in (1, _COLORS):
             return
-        targets = [picture.target for picture in self.pictures]
+        targets = self._shows
         metrics: dict[str, Metric] = {
             "pairwise_distance": PairwiseDistance(self.embedding, **_ALONE),
             "vendi": VendiScore(self.embedding, **_ALONE),
@@ -304,7 +315,7 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _is_unit(target: str) -> bool:
+def is_unit(target: str) -> bool:
     """Say whether photos are measured for a target: a channel or a class."""
     objective, _ = single_target(target)
     return isinstance(objective, (Channel, ClassLogit)) and not isinstance(objective, Neuron)
@@ -313,6 +324,25 @@ def _is_unit(target: str) -> bool:
 def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:
     """Return what reports one of several readings of the same photos."""
     return None if progress is None else lambda done, total: progress(index * total + done, parts * total)
+
+
+def recorded_photos(folder: str | os.PathLike[str], held: PhotoActivations, limit: int | None) -> list[str]:
+    """Return the paths of the photos of a record, which are compared with the pictures whatever else the folder holds.
+
+    Raises:
+        ValueError: when the folder is missing or does not hold all of them, or they are more than the limit.
+    """
+    photo_paths(folder)  # says of a missing or empty folder what is wrong with it
+    if limit is not None and limit < len(held):
+        raise ValueError(f"limit: the activations are of {len(held)} photos, which are all compared; leave out the limit of {limit}")
+    paths = [Path(folder, name) for name in held.paths]
+    missing = [name for name, path in zip(held.paths, paths) if not path.is_file()]
+    if missing:
+        raise ValueError(
+            f"activations: {len(missing)} of their {len(held)} photos are not in {os.fspath(folder)!r}, such as {missing[0]!r}; give the "
+            "folder that they were measured on, or measure again"
+        )
+    return [str(path) for path in paths]
 
 
 def target_of(picture: EvaluatedPicture, own: bool) -> str | None:
@@ -350,3 +380,21 @@ def class_of(target: str, network: FrozenNetwork) -> str | None:
     if isinstance(objective, Channel) and not isinstance(objective, Neuron) and source.layer == "output":
         return network.classes[objective.units[0]] if objective.units[0] < len(network.classes) else None
     return None
+
+
+def one_form(target: str, network: FrozenNetwork) -> str:
+    """Return a target as it is compared with others: a class by its number, for it may be given by name too.
+
+    Example:
+        >>> from featviz_pl.networks import load_network
+        >>> network = load_network("embedded")
+        >>> one_form("output:church", network), one_form("output:4", network), one_form("blocks.2:4", network)
+        ('output:4', 'output:4', 'blocks.2:4')
+    """
+    try:
+        objective, _ = single_target(target)
+    except ValueError:
+        return target
+    if isinstance(objective, ClassLogit) and objective.classes[0] in network.classes:
+        return f"output:{network.classes.index(str(objective.classes[0]))}"
+    return target

@@ -24,7 +24,7 @@ def description(image: Image, objective: Objective, seed: int) -> dict[str, Any]
     return {
         "version": __version__,
         "image": repr(image),
-        "image tensors": {name: _sums(value) for name, value in _unsaved(image).items()},
+        "image tensors": {name: sums(value) for name, value in unsaved(image).items()},
         "objective": objective.origin(),
         "seed": seed,
     }
@@ -92,12 +92,13 @@ def whole_steps(checkpoint: dict[str, Any], accumulated: int) -> None:
     loops["state_dict"] = {**loops.get("state_dict", {}), "combined_loader": [{"next": steps * accumulated}]}
 
 
-def _unsaved(image: Image) -> dict[str, Tensor]:
+def unsaved(image: Image) -> dict[str, Tensor]:
+    """Return the constants of an image that no checkpoint holds, such as its colour matrix and a magnitude that stays."""
     saved = image.state_dict().keys()
     return {name: value for name, value in image.named_buffers() if name not in saved and value is not None}
 
 
-def _sums(tensor: Tensor) -> list[float]:
+def sums(tensor: Tensor) -> list[float]:
     """Return the number of values, and three means that tell contents apart; they are compared with a tolerance.
 
     Not a hash: another processor may compute the same tensor with another last digit.
@@ -112,3 +113,15 @@ def _close(held: list[float] | None, own: list[float] | None) -> bool:
         return held is own
     scale = max(1e-12, math.sqrt(abs(own[2])), abs(own[2]))
     return held[0] == own[0] and all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5 * scale) for a, b in zip(held[1:], own[1:]))
+
+
+def optimizer_description(optimizer: torch.optim.Optimizer) -> dict[str, str]:
+    """Return class and arguments of an optimizer as plain values, without the learning rate, which schedules move.
+
+    Example:
+        >>> described = optimizer_description(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.5))
+        >>> described["optimizer"], "'momentum': 0.5" in described["optimizer_arguments"], "lr" in described["optimizer_arguments"]
+        ('SGD', True, False)
+    """
+    others = {name: value for name, value in sorted(optimizer.defaults.items()) if name not in ("lr", "initial_lr")}
+    return {"optimizer": type(optimizer).__name__, "optimizer_arguments": repr(others)}

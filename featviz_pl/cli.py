@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--lr", type=float, help="learning rate (the preset's unless given)")
     render.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
     render.add_argument("--start", metavar="PICTURE", help="picture file to start from")
-    render.add_argument("--stats", metavar="FILE", help="colours and spectrum of your own photos, from `featviz stats`")
+    render.add_argument("--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum")
     render.add_argument("--resume", action="store_true", help="keep a checkpoint beside the output, and go on from it where there is one")
     render.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     render.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
     add_evaluate_arguments(evaluate)
-    _network_arguments(evaluate, "--network", purpose="that of the pictures unless given: ", size="of what the network sees (its own)")
+    _network_arguments(evaluate, "--network", purpose="that of the pictures unless given: ", size="of photos, where pictures differ")
 
     layers = commands.add_parser("layers", help="list the layers of a network", description="List layers, shapes and units.")
     layers.set_defaults(run=_layers)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import io
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
         load: gives the network; called when everything else that is cheap to check has been checked.
     """
     output = _check(options)
+    from featviz_pl._command_progress import photo_progress
     from featviz_pl._evaluated_pictures import picture_files
     from featviz_pl.evaluation import evaluate
     from featviz_pl.networks import FrozenNetwork, load_network
@@ -58,13 +59,17 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
         from featviz_pl.metrics import load_activations
 
         activations = load_activations(options.activations)
+        if options.photos is not None:
+            from featviz_pl._evaluation_table import recorded_photos
+
+            recorded_photos(options.photos, activations, options.limit)
     network, judge = load(), None
     if options.size is not None:
         network = FrozenNetwork(network.module, network.mean, network.std, options.size, network.classes, network.name)
     if options.judge is not None:
         with redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):  # a download is announced there
             judge = load_network(options.judge, options.judge_weights or "DEFAULT")
-    with _progress() as progress:
+    with photo_progress(leave=False) as progress:
         found = evaluate(
             list(files),
             network,
@@ -103,12 +108,14 @@ def _check(options: argparse.Namespace) -> Path | None:
 
 
 def _network_of(files: list[Path]) -> str:
-    """Return the name of the network that all pictures say they were made with.
+    """Return the name of the network that all pictures say they were made with, where that is the embedded one.
 
-    A function that a file names is not called: pictures come from anywhere, and it could be any program.
+    A function that a file names is not called: pictures come from anywhere, and it could be any program. Nor is what a file says a
+    reason to download weights.
     """
     from featviz_pl._evaluated_pictures import own_origin
     from featviz_pl.networks import network_names
+    from featviz_pl.networks.zoo import EMBEDDED
 
     names = {origin.get("network") for origin in map(own_origin, files)}
     if len(names) > 1:
@@ -118,18 +125,6 @@ def _network_of(files: list[Path]) -> str:
     if name not in network_names():
         said = "the pictures name none" if name is None else f"the pictures name {name!r}, which is not loaded by itself"
         raise ValueError(f"network: {said}; give --network NAME")
+    if name != EMBEDDED:
+        raise ValueError(f"network: the pictures name {name!r}, whose weights may have to be downloaded; give --network {name}")
     return str(name)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal; what is given takes the photos read so far and those to be read."""
-    from tqdm import tqdm
-
-    with tqdm(unit=" photos", disable=not sys.stderr.isatty(), file=sys.stderr, dynamic_ncols=True, leave=False) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield report

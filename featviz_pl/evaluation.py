@@ -149,7 +149,8 @@ def evaluate(
         targets: such as ``"features.9:33"``, one for each picture or one for all; files say their own unless given.
         judge: an independent classifier.
         photos: a folder of photos, or embeddings of photos that were made before.
-        activations: of photos, by `measure_activations`, or a file of them; measured on the folder of photos unless given.
+        activations: of photos, by `measure_activations`, or a file of them; measured on the folder of photos unless given. Of the
+            folder, exactly their photos are then compared.
         embedding: that compares pictures; the default one unless given.
         views: number of views of `held_out`, 1 or more.
         limit: of the photos, evenly spread; all unless given.

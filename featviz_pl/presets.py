@@ -64,8 +64,8 @@ class Recipe:
         size_of_views: of each view; None is the picture's, ``"network"`` the network's own where it has one.
         optimizer_arguments: further arguments of the optimizer.
         scheduler: makes a learning-rate scheduler for a number of steps.
-        of_outputs: the recipe where nothing but the network's output is wanted, such as classes: other views and arguments of the
-            optimizer, with the same image, size, steps and number of views; this one unless given.
+        of_outputs: what is different where nothing but the network's output is wanted, such as classes: ``transforms``,
+            ``optimizer_arguments`` or both.
         wrap: turns what the user wants, the network, the size of the views and the picture to start from into what is optimised.
     """
 
@@ -81,8 +81,13 @@ class Recipe:
     size_of_views: str | None = None
     optimizer_arguments: Mapping[str, Any] = field(default_factory=dict)
     scheduler: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler] | None = None
-    of_outputs: Recipe | None = None
+    of_outputs: Mapping[str, Any] = field(default_factory=dict)
     wrap: Wrap | None = None
+
+    def __post_init__(self) -> None:
+        other = set(self.of_outputs) - {"transforms", "optimizer_arguments"}
+        if other:
+            raise ValueError(f"of_outputs: {', '.join(sorted(other))} cannot differ for outputs; give transforms or optimizer_arguments")
 
     def suited(self, layers: Iterable[str]) -> Recipe:
         """Return the recipe for what is read of the network.
@@ -92,7 +97,8 @@ class Recipe:
             >>> own.suited(["features.9"]) is own, own.suited(["output"]) is own
             (True, False)
         """
-        return self.of_outputs if self.of_outputs is not None and all(layer == OUTPUT for layer in layers) else self
+        read = set(layers)
+        return replace(self, of_outputs={}, **self.of_outputs) if self.of_outputs and read == {OUTPUT} else self
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float | None = None) -> torch.optim.Optimizer:
         """Make the optimizer, with another learning rate if one is given."""
@@ -103,13 +109,13 @@ def featviz() -> Recipe:
     """Return this library's own recipe: a smoother spectrum than Lucid's, whose amplitude weight decay holds, and views of its own.
 
     ``weight <- (1 - lr * 0.1) * weight + lr * Adam's step`` in a basis whose amplitude falls with the frequency as ``f ** -1.3``. Long
-    steps with a short memory, calmed down by a cosine, climb further than Lucid's in the same time; the decay keeps colours from
+    steps with a short memory, calmed down by a cosine, climb further in 256 steps than Lucid's do; the decay keeps colours from
     burning. Pictures of the network's output, such as classes, are seen in crops of all sizes, so that whole objects form, and decay
     twice as much. Chosen by the metrics of this library: ``benchmarks/QUALITY.md``.
 
     Example:
         >>> featviz().optimizer.__name__, featviz().lr, featviz().steps
-        ('AdamW', 0.2, 512)
+        ('AdamW', 0.2, 256)
 
     Reference:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017; Loshchilov, Hutter, "Decoupled Weight Decay
@@ -117,10 +123,9 @@ def featviz() -> Recipe:
     """
     made = Recipe(
         "featviz", "this library, benchmarks/QUALITY.md", partial(FourierImage, decay=1.3), *view_preset("featviz"), torch.optim.AdamW, 0.2,
-        512, None, None, {**_SHORT_MEMORY, "weight_decay": 0.1}, CosineAnnealingLR,
+        256, None, None, {**_SHORT_MEMORY, "weight_decay": 0.1}, CosineAnnealingLR,
     )  # fmt: skip
-    classes, views = view_preset("whole_objects")
-    of_classes = replace(made, transforms=classes, views=views, optimizer_arguments={**_SHORT_MEMORY, "weight_decay": 0.2})
+    of_classes = {"transforms": view_preset("whole_objects")[0], "optimizer_arguments": {**_SHORT_MEMORY, "weight_decay": 0.2}}
     return replace(made, of_outputs=of_classes)
 
 

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from featviz_pl.checkpoints import optimizer_description
 from featviz_pl.module import FeatureVisualization
 from featviz_pl.numerics._checks import whole_number
 
@@ -105,11 +106,12 @@ def _arguments(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Return what makes a render the picture that it is, besides image, objective and seed, which the module compares."""
     assert isinstance(module, FeatureVisualization)
     maker: Any = module.optimizer or torch.optim.Adam
+    weights = [torch.nn.Parameter(torch.zeros(1))]  # the run's own optimizer does not exist yet when a checkpoint is compared
     return {
         "network": module.network.name,
         "weights": module._problem.weights_hash(),
         "views": repr(module._problem.views),  # the callback may have taken those of the module back
-        "optimizer": getattr(getattr(maker, "func", maker), "__name__", "own"),
+        **optimizer_description(maker(weights, lr=module.lr) if isinstance(maker, type) else maker(weights)),
         "lr": module.lr,
         "steps": trainer.max_steps,
         **{name: str(value) for name, value in module.origin.items()},

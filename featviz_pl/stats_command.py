@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 _FEW = 500  # photos that are read sooner than further processes are started
 _MOST_WORKERS = 16
 _SIZE = 128  # of a spectrum
+_BATCH_SIZE = 32
+_WEIGHTS = "DEFAULT"  # unless given
 
 
 def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,11 +33,11 @@ def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--download", action="store_true", help="download the data set where it is missing; nothing is otherwise")
     parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="further argument of the data set; repeatable")
     parser.add_argument("--layer", action="append", metavar="LAYER", help="of --network: record the photos' activations there; repeatable")
-    parser.add_argument("-o", "--output", default="stats.pt", metavar="FILE", help="file to write (default: stats.pt)")
+    parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: stats.pt; activations.pt with --network)")
     parser.add_argument("--channels", type=int, choices=(1, 3), help="3 for colour, 1 for grayscale (default: 3)")
     parser.add_argument("--limit", type=int, metavar="N", help="read at most so many photos, evenly spread")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that read photos (as many as help unless given)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="photos at once in the network (default: 32)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="photos at once in the network (default: 32)")
     parser.add_argument("--compact", action="store_true", help="store the spectrum in half precision")
     parser.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
@@ -48,10 +51,10 @@ def run_stats(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
     """
     from featviz_pl.io import check_output
 
-    output = check_output(options.output, ".pt")
+    output = check_output(options.output or ("stats.pt" if options.network is None else "activations.pt"), ".pt")
     _check(options)
     began = time.perf_counter()
-    report = _activations(options, load) if options.network is not None else _statistics(options)
+    report = _statistics(options, output) if options.network is None else _activations(options, output, load)
     report = {"path": str(output), "source": options.source or options.dataset, **report, "seconds": round(time.perf_counter() - began, 3)}
     done, skipped = report.pop("done"), report.pop("skipped")
     print(json.dumps(report) if options.json else f"{output}: {done} in {report['seconds']:.1f} s; {skipped}")
@@ -70,8 +73,8 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, name) is not None and getattr(options, name) < least:
             raise ValueError(f"{name} must be at least {least}, got {getattr(options, name)}")
     if options.network is None:
-        for name in ("layer", "mean", "std"):
-            if getattr(options, name) is not None:
+        for name in ("layer", "weights", "mean", "std", "batch_size"):
+            if getattr(options, name) not in (None, _WEIGHTS):
                 raise ValueError(f"{name}: belongs to --network NAME, whose activations are then recorded")
         return
     for name in ("channels", "compact"):
@@ -83,9 +86,10 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError("layer: say where to record, for example --layer features.9; `featviz layers NETWORK` lists the layers")
 
 
-def _statistics(options: argparse.Namespace) -> dict[str, Any]:
+def _statistics(options: argparse.Namespace, output: Path) -> dict[str, Any]:
     """Measure colours and spectrum, and write them."""
-    from featviz_pl.statistics import dataset_statistics, folder_statistics
+    from featviz_pl._command_progress import photo_progress
+    from featviz_pl.statistics import dataset_statistics, folder_statistics, load_statistics
     from featviz_pl.statistics.datasets import torchvision_dataset
     from featviz_pl.statistics.measuring import photo_paths
 
@@ -93,15 +97,15 @@ def _statistics(options: argparse.Namespace) -> dict[str, Any]:
     arguments = {"size": size, "channels": options.channels or 3, "limit": options.limit}
     if options.dataset is None:
         count = len(photo_paths(options.source, options.limit))
-        with _progress() as progress:
+        with photo_progress("readings") as progress:
             found = folder_statistics(options.source, **arguments, workers=_workers(options, count), progress=progress)
     else:
         with _no_chatter():
             dataset = torchvision_dataset(options.dataset, options.root, options.split, options.download, _pairs(options.option))
         count = min(len(dataset), options.limit or len(dataset))
-        with _progress() as progress:
+        with photo_progress("readings") as progress:
             found = dataset_statistics(dataset, **arguments, workers=_workers(options, count), progress=progress)
-    found.save(options.output, options.compact)
+    found.save(output, options.compact)
     least = " x ".join(map(str, found.spectrum.size))
     return {
         "photos": count - found.unreadable,
@@ -112,23 +116,24 @@ def _statistics(options: argparse.Namespace) -> dict[str, Any]:
         "channels": found.channels,
         "mean": found.mean.tolist(),
         "matrix": found.matrix.tolist(),
-        "digest": found.digest,
+        "digest": load_statistics(output).digest,  # of the file: in half precision it holds another spectrum
         "done": f"{count - found.unreadable} photos, {found.count} pixels,",
         "skipped": f"{found.unreadable} unreadable, {found.too_small} smaller than {least} and left out of the spectrum",
     }
 
 
-def _activations(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) -> dict[str, Any]:
+def _activations(options: argparse.Namespace, output: Path, load: Callable[[], FrozenNetwork]) -> dict[str, Any]:
     """Record the activations of layers on every photo, and write them."""
+    from featviz_pl._command_progress import photo_progress
     from featviz_pl.metrics import measure_activations
     from featviz_pl.statistics.measuring import photo_paths
 
     count = len(photo_paths(options.source, options.limit))  # before a network is loaded
     workers = _workers(options, count)
-    chosen = {"size": options.size, "limit": options.limit, "batch_size": options.batch_size, "workers": workers}
-    with _progress() as progress:
+    chosen = {"size": options.size, "limit": options.limit, "batch_size": options.batch_size or _BATCH_SIZE, "workers": workers}
+    with photo_progress("readings") as progress:
         found = measure_activations(load(), options.source, options.layer, **chosen, progress=progress)
-    found.save(options.output)
+    found.save(output)
     return {
         "network": options.network,
         "layers": list(found.layers),
@@ -169,17 +174,3 @@ def _no_chatter() -> Iterator[None]:
     watched = sys.stderr.isatty()
     with redirect_stdout(sys.stderr if watched else io.StringIO()), redirect_stderr(sys.stderr if watched else io.StringIO()):
         yield
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal; what is given takes the photos read so far and those to be read."""
-    from tqdm import tqdm
-
-    with tqdm(unit=" readings", disable=not sys.stderr.isatty(), file=sys.stderr, dynamic_ncols=True) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield report

@@ -19,6 +19,7 @@ from featviz_pl._starting import planned, read_start, start_digest
 from featviz_pl._sweep_memory import MOST_ON_ACCELERATOR, MOST_ON_CPU, free_memory, kept_bytes, largest_batch
 from featviz_pl._sweep_targets import ListedNetwork, TargetBatch, TargetBatches, batches_of, parse_sweep, resolve_units
 from featviz_pl.ascent import Ascent, Step, ascend
+from featviz_pl.checkpoints import optimizer_description, sums, unsaved
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved
 from featviz_pl.networks import FrozenNetwork, LayerInfo, as_network
@@ -251,8 +252,6 @@ class FeatureSweep(LightningModule):
         """Return everything that decides what the pictures look like, but the targets: plain values, equal for equal sweeps."""
         if self._weights_hash is None:
             self._weights_hash = self.network.weights_hash()
-        with torch.inference_mode(False):
-            optimizer = self._make_optimizer([nn.Parameter(torch.zeros(1))], OUTPUT)
         values = {
             "featviz_pl": __version__,
             "torch": torch.__version__.partition("+")[0],
@@ -266,18 +265,23 @@ class FeatureSweep(LightningModule):
             "views": repr(self.views),
             "seed": self.seed,
             "steps": self.steps,
-            "optimizer": type(optimizer).__name__,
-            "lr": float(optimizer.defaults.get("lr", self.lr)),
+            **self._described_optimizer(""),
             "precision": precision,
         }
-        if self.recipe.of_outputs is not None:
-            values["views_of_outputs"] = repr(self.views_of(OUTPUT))
-        if self._plan.begun is not None:
-            values["start"] = start_digest(self._plan.begun)
-        if self._stats is not None:
-            values["stats"] = self._stats
-        plain: dict[str, Any] = json.loads(json.dumps(values))
-        return plain
+        if self.recipe.of_outputs:
+            values |= {"views_of_outputs": repr(self.views_of(OUTPUT)), "optimizer_of_outputs": self._described_optimizer(OUTPUT)}
+        values |= {} if self._plan.begun is None else {"start": start_digest(self._plan.begun)}
+        values |= {} if self._stats is None else {"stats": self._stats}
+        with torch.no_grad():
+            values["constants"] = {name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()}
+        return dict(json.loads(json.dumps(values)))
+
+    def _described_optimizer(self, layer: str) -> dict[str, Any]:
+        """Return what decides how the pictures of a layer's units are optimised."""
+        with torch.inference_mode(False):
+            made = self._make_optimizer([nn.Parameter(torch.zeros(1))], layer)
+            schedule = None if self.recipe.scheduler is None else type(self.recipe.scheduler(made, self.steps)).__name__
+        return {**optimizer_description(made), "lr": float(made.defaults.get("lr", self.lr)), "scheduler": schedule}
 
     def origin(self, target: str) -> dict[str, Any]:
         """Return what the provenance of a target's picture says besides the settings, all but its score."""

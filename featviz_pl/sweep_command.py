@@ -35,7 +35,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lr", type=float, help="learning rate (the preset's unless given)")
     parser.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
     parser.add_argument("--start", metavar="PICTURE", help="picture file from which every picture starts")
-    parser.add_argument("--stats", metavar="FILE", help="colours and spectrum of your own photos, from `featviz stats`")
+    parser.add_argument("--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum")
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="N", help="pictures in a batch, or auto (default: auto)")
     parser.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     parser.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")

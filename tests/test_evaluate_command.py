@@ -96,6 +96,22 @@ def test_activations_of_photos_come_from_featviz_stats(capsys: pytest.CaptureFix
     assert "nearest" not in held[0]
 
 
+def test_activations_with_a_limit_are_compared_with_a_folder_of_more_photos(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--network", "embedded", "--layer", "output", "--layer", "blocks.2", "--size", "40", "-o", "held.pt", "--limit", "5"]
+    assert main(["stats", "photos", *arguments]) == 0
+    capsys.readouterr()
+    tables = []
+    for photos in (["--activations", "held.pt"], ["--limit", "5"]):
+        assert run("a.png", "b.png", "--photos", "photos", *photos, "--views", "1", "--json") == 0
+        tables.append(json.loads(capsys.readouterr().out))
+    assert tables[0]["rows"] == tables[1]["rows"]
+    assert tables[0]["settings"]["photos"] == 5
+    Path("other").mkdir()
+    save_png(torch.zeros(3, 30, 34), "other/0.png")
+    assert run("a.png", "--photos", "other", "--activations", "held.pt", "--network", "nothing") == 2  # before the network is loaded
+    assert "activations: 4 of their 5 photos are not in 'other', such as '" in capsys.readouterr().err
+
+
 def test_a_network_of_ones_own_is_given_with_its_weights_and_normalisation(capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(toy(seed=5).state_dict(), "weights.pth")
     path = save("own.png", "features.5:1", "toys:toy", objective="Channel('features.5', 1)")
@@ -134,6 +150,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no target": (["photos/1.png", "--network", "embedded"], r"the file 'photos/1\.png' does not say what it shows.*--target"),
     "no network": (["photos/1.png"], "network: the pictures name none; give --network NAME"),
     "two networks": (["a.png", "resnet.png"], r"network: the pictures name different ones \('embedded', 'resnet18'\); give --network"),
+    "a network with weights to download": (
+        ["resnet.png"],
+        "network: the pictures name 'resnet18', whose weights may have to be downloaded; give --network resnet18",
+    ),
     "an unknown network": (["a.png", "--network", "embeded"], "unknown network 'embeded'; did you mean 'embedded'"),
     "a program": (["program.png"], "network: the pictures name 'toys:toy', which is not loaded by itself; give --network NAME"),
     "an empty folder": (["empty"], "the folder 'empty' holds no PNG files"),

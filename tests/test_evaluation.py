@@ -354,6 +354,52 @@ def test_photos_have_no_percentile_for_a_single_neuron_or_a_whole_layer(photos: 
     assert without.columns == [*ALWAYS, "nearest"]
 
 
+def test_of_a_folder_exactly_the_photos_of_the_activations_are_compared(photos: Path, tmp_path: Path) -> None:
+    arguments: dict[str, Any] = {"targets": ["features.5:1", "features.5:2"], "views": 1}
+    expected = evaluate(noise(2), toy(), photos=photos, limit=5, **arguments)
+    held = metrics.measure_activations(toy(), photos, "features.5", size=(40, 48), limit=5)
+    for limit in (None, 5, 100):
+        found = evaluate(noise(2), toy(), photos=photos, activations=held, limit=limit, **arguments)
+        assert found.rows == expected.rows
+        assert found.settings["photos"] == len(held) < 12
+    with pytest.raises(ValueError, match=f"^limit: the activations are of {len(held)} photos, which are all compared; leave out the limit"):
+        evaluate(noise(2), toy(), photos=photos, activations=held, limit=2, **arguments)
+    (photos / held.paths[1]).unlink()
+    with pytest.raises(ValueError, match=rf"^activations: 1 of their {len(held)} photos are not in '.*photos', such as '{held.paths[1]}'"):
+        evaluate(noise(2), toy(), photos=photos, activations=held, **arguments)
+
+
+def test_a_single_photo_leaves_no_choice_and_a_note(tmp_path: Path) -> None:
+    save_png(noise(1)[0], tmp_path / "one" / "a.png")
+    found = evaluate(noise(2), toy(), ["features.5:1", "features.5:2"], photos=tmp_path / "one", views=1)
+    assert found.columns == [*ALWAYS[:4], "percentile", *ALWAYS[4:], "nearest"]
+    assert "forced_choice was not measured: there is one photo, and a choice needs two or more" in found.notes
+
+
+def test_a_class_by_name_and_by_number_is_one_target(photos: Path) -> None:
+    """Of two classes of one name, the name means the first, as everywhere."""
+    network = named(("red", "green", "blue", "red", "c"))
+    both, numbers = ["output:red", "output:0", "output:green", "output:1", "output:3"], [0, 0, 1, 1, 3]
+    found, expected = (
+        evaluate(noise(5), network, targets, photos=photos, views=1) for targets in (both, [f"output:{index}" for index in numbers])
+    )
+    assert [row["target"] for row in found.rows] == both
+    vectors, shown = metrics.Embedding()(noise(5)).double(), metrics.embed_photos(metrics.Embedding(), photos).values.double()
+    held = metrics.measure_activations(network, photos, "output", size=(40, 48))
+    for row, number, vector in zip(found.rows, numbers, vectors):
+        others = vectors[[number != other for other in numbers]].mean(0)
+        asked = f"output:{number}"
+        strong, weak = (shown[one] @ (vector - others) for one in (held.strongest(asked, 6), held.weakest(asked, 6)))
+        assert row["forced_choice"] == pytest.approx(float((strong[:, None] > weak).double().mean()))
+    agreement = metrics.Agreement()
+    agreement.update(noise(5), [str(number) for number in numbers])
+    assert found.summary["agreement"] == pytest.approx(float(agreement.compute()), rel=1e-5)
+    assert found.summary == expected.summary
+    alone = evaluate(noise(2), network, ["output:red", "output:0"], photos=photos, views=1)
+    assert "forced_choice: it needs pictures of other targets as controls, and there are none" in alone.notes
+    assert "agreement" not in alone.summary
+
+
 # Guests, generators and processes.
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from featviz_pl.sweep import FeatureSweep
 
 # Optimizer, learning rate, steps, size of the picture, views: field.md, sections 2.1 and 5.
 PUBLISHED: dict[str, tuple[str, float, int, int | None, int]] = {
-    "featviz": ("AdamW", 0.2, 512, None, 1),  # this library's own: benchmarks/QUALITY.md
+    "featviz": ("AdamW", 0.2, 256, None, 1),  # this library's own: benchmarks/QUALITY.md
     "lucid": ("Adam", 0.05, 512, None, 1),
     "article": ("Adam", 0.05, 512, None, 4),
     "lucent": ("Adam", 0.05, 512, 128, 1),
@@ -65,7 +66,10 @@ def test_the_default_is_the_same_everywhere() -> None:
 def test_the_own_recipe_sees_outputs_in_crops_and_holds_them_more() -> None:
     own = recipe("featviz")
     of_classes = own.suited(["output"])
-    assert own.suited(["features.5"]) is own.suited(["output", "features.5"]) is own
+    assert own.suited(["features.5"]) is own.suited(["output", "features.5"]) is own.suited([]) is own
+    assert replace(own, steps=7).suited(["output"]).steps == 7, "what a user changes holds for outputs too"
+    with pytest.raises(ValueError, match="of_outputs: steps cannot differ for outputs"):
+        replace(own, of_outputs={"steps": 3})
     assert (own.optimizer_arguments, of_classes.optimizer_arguments) == tuple(
         {"betas": (0.5, 0.99), "weight_decay": decay} for decay in (0.1, 0.2)
     )

@@ -107,6 +107,11 @@ def test_one_channel_and_half_precision_are_flags(here: Path) -> None:
     assert torch.equal(found.spectrum.magnitude, found.spectrum.magnitude.half().double())
 
 
+def test_the_digest_that_is_reported_is_that_of_the_file(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("photos", "--size", "8", "--compact", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["digest"] == load_statistics("stats.pt").digest
+
+
 def test_a_data_set_of_torchvision_is_measured_by_name(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--dataset", "ImageFolder", "--root", "photos", "--size", "8", "-o", "a.pt") == 0
     assert run("photos", "--size", "8", "-o", "b.pt") == 0
@@ -197,6 +202,14 @@ def test_activations_of_photos_are_recorded(here: Path, capsys: pytest.CaptureFi
     )
 
 
+def test_activations_have_a_default_file_of_their_own(here: Path) -> None:
+    from featviz_pl.metrics import load_activations
+
+    assert run("photos", "--network", "toys:toy", "--layer", "output", "--size", "12") == 0
+    assert files(here) == {"photos", "activations.pt"}
+    assert len(load_activations("activations.pt")) == 3
+
+
 # What is refused.
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -223,6 +236,12 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "root of a folder": (["photos", "--root", "."], "root: belongs to --dataset"),
     "download of a folder": (["photos", "--download"], "download: belongs to --dataset"),
     "layer without a network": (["photos", "--layer", "a"], "layer: belongs to --network NAME"),
+    "weights without a network": (["photos", "--weights", "none"], "weights: belongs to --network NAME"),
+    "batch size without a network": (["photos", "--batch-size", "8"], "batch_size: belongs to --network NAME"),
+    "batch size of nothing": (
+        ["photos", "--network", "toys:toy", "--layer", "output", "--batch-size", "0"],
+        "batch_size must be at least 1, got 0",
+    ),
     "network without a layer": (["photos", "--network", "toys:toy"], "layer: say where to record"),
     "activations of a data set": (
         ["--dataset", "FakeData", "--network", "toys:toy", "--layer", "output"],

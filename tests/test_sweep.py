@@ -293,6 +293,22 @@ def test_precision_is_for_the_network(precision: Any, dtype: torch.dtype) -> Non
         assert not torch.equal(image.float(), torch.full_like(exact[target], 0.5))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"preset": replace(lucid(), optimizer_arguments={"betas": (0.5, 0.9)})},
+        {"preset": replace(lucid(), scheduler=torch.optim.lr_scheduler.CosineAnnealingLR)},
+        {"image": FourierImage(12, color=torch.eye(3).tolist())},
+        {"preset": replace(lucid(), of_outputs={"optimizer_arguments": {"eps": 1e-3}})},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_settings_tell_apart_whatever_makes_other_pictures(change: dict[str, Any]) -> None:
+    plain: dict[str, Any] = {"preset": "lucid", "image": FourierImage(12, color=(2 * torch.eye(3)).tolist()), "steps": 3}
+    assert FeatureSweep(toy(), **plain).settings() == FeatureSweep(toy(), **plain).settings()
+    assert FeatureSweep(toy(), **{**plain, **change}).settings() != FeatureSweep(toy(), **plain).settings()
+
+
 def test_units_of_the_output_are_seen_and_optimised_as_the_recipe_says_of_outputs() -> None:
     class Watched(torch.optim.SGD):
         decays: ClassVar[list[float]] = []
@@ -302,9 +318,9 @@ def test_units_of_the_output_are_seen_and_optimised_as_the_recipe_says_of_output
             self.decays.append(weight_decay)
 
     inner = replace(lucid(), optimizer=Watched, optimizer_arguments={"weight_decay": 0.25}, transforms=Compose([Jitter(2)]))
-    outer = replace(inner, optimizer_arguments={"weight_decay": 0.5}, transforms=Compose([Jitter(3)]))
+    outer = {"optimizer_arguments": {"weight_decay": 0.5}, "transforms": Compose([Jitter(3)])}
     sweep = FeatureSweep(toy(), replace(inner, of_outputs=outer), **TINY)
-    for layer, decay, transforms in (("features.5", 0.25, inner.transforms), ("output", 0.5, outer.transforms)):
+    for layer, decay, transforms in (("features.5", 0.25, inner.transforms), ("output", 0.5, outer["transforms"])):
         Watched.decays.clear()
         pictures(sweep, f"{layer}:0-1")
         assert Watched.decays[-1] == decay

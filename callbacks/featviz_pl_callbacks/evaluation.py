@@ -7,12 +7,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from typing_extensions import override
 
 from featviz_pl._evaluated_pictures import EvaluatedPicture
-from featviz_pl._evaluation_table import class_of
+from featviz_pl._evaluation_table import class_of, is_unit, recorded_photos, target_of
 from featviz_pl.evaluation import Evaluation, evaluate
 from featviz_pl.io import as_saved
 from featviz_pl.metrics import judge_classes, load_activations
@@ -35,13 +36,15 @@ class PictureEvaluation(Callback):
         judge: an independent classifier, by name, or a network.
         judge_weights: of a judge by name; see `load_network`.
         photos: folder of photos to compare with.
-        activations: file of the photos' activations, from ``featviz stats``; measured unless given.
+        activations: file of the photos' activations, from ``featviz stats``; measured unless given. Of the folder, exactly their
+            photos are then compared.
         views: number of held-out views, 1 or more.
         limit: of the photos, evenly spread; all unless given.
         workers: processes that read photos beside this one.
 
     Raises:
-        ValueError: at setup, when the judge does not have a class, there are no photos, or the folder cannot be written.
+        ValueError: at setup, when the judge does not have a class, there are no photos, the activations are of other photos, layers or
+            networks, or the folder cannot be written.
 
     Example:
         >>> from featviz_pl.images import FourierImage
@@ -84,25 +87,37 @@ class PictureEvaluation(Callback):
         self.limit = None if limit is None else whole_number("limit", limit)
         self.workers = whole_number("workers", workers, least=0)
         self.result: Evaluation | None = None
+        self._loaded: FrozenNetwork | None = None  # a judge by name, from setup to the end of the run
 
     @property
     def state_key(self) -> str:
         """Tell two instances apart in a checkpoint."""
-        judge = self.judge if isinstance(self.judge, str) else repr(self.judge)
-        return self._generate_state_key(folder=str(self.folder), judge=judge, photos=self.photos, views=self.views, limit=self.limit)
+        return self._generate_state_key(
+            folder=str(self.folder), judge=self._judge_name(), photos=self.photos, views=self.views, limit=self.limit
+        )
 
     def __repr__(self) -> str:
         """Return the constructor."""
         folder = None if self.folder is None else str(self.folder)
         return (
-            f"PictureEvaluation(folder={folder!r}, judge={self.judge!r}, judge_weights={self.judge_weights!r}, photos={self.photos!r}, "
-            f"activations={self.activations!r}, views={self.views}, limit={self.limit}, workers={self.workers})"
+            f"PictureEvaluation(folder={folder!r}, judge={self._judge_name()}, judge_weights={self.judge_weights!r}, "
+            f"photos={self.photos!r}, activations={self.activations!r}, views={self.views}, limit={self.limit}, workers={self.workers})"
         )
+
+    def _judge_name(self) -> str:
+        """Return the judge in few words: one by name as it is given, a network by what it is called."""
+        if self.judge is None or isinstance(self.judge, str):
+            return repr(self.judge)
+        return f"<{self.judge.name if isinstance(self.judge, FrozenNetwork) else type(self.judge).__name__}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what can be loaded again."""
+        return {**vars(self), "_loaded": None}
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         module = visualization(self, pl_module)
-        self.result = None
+        self.result = self._loaded = None
         refusal: Exception | None = None
         if trainer.is_global_zero:
             try:
@@ -115,13 +130,20 @@ class PictureEvaluation(Callback):
 
     def _check(self, module: FeatureVisualization) -> None:
         """Refuse before the run what could not be measured after it."""
+        shown = [EvaluatedPicture("", torch.empty(0), target, module.provenance(index)) for index, target in enumerate(module.targets)]
+        targets = [target for target in (target_of(picture, own=True) for picture in shown) if target is not None]
         if self.photos is not None:
             photo_paths(self.photos, self.limit)
         if self.activations is not None:
-            load_activations(self.activations).check(module.network)
+            held = load_activations(self.activations)
+            held.check(module.network)
+            for target in filter(is_unit, targets):
+                held.of(target)
+            if self.photos is not None:
+                recorded_photos(self.photos, held, self.limit)
         judge = self._judge()
         if judge is not None:
-            classes = [class_of(target, module.network) for target in module.targets]
+            classes = [class_of(target, module.network) for target in targets]
             judge_classes([name for name in classes if name is not None], judge.classes)
         if self.folder is not None:
             try:
@@ -133,7 +155,9 @@ class PictureEvaluation(Callback):
 
     def _judge(self) -> FrozenNetwork | None:
         if isinstance(self.judge, str):
-            return load_network(self.judge, self.judge_weights)
+            if self._loaded is None:
+                self._loaded = load_network(self.judge, self.judge_weights)
+            return self._loaded
         return None if self.judge is None else as_network(self.judge)
 
     @override
@@ -146,6 +170,8 @@ class PictureEvaluation(Callback):
             self._report(trainer, self.result)
         except Exception as error:  # the pictures matter more than what they are worth
             warnings.warn(f"PictureEvaluation: the pictures could not be measured ({type(error).__name__}: {error})", stacklevel=2)
+        finally:
+            self._loaded = None
 
     def _measure(self, module: FeatureVisualization) -> Evaluation:
         images = as_saved(module.images)

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from featviz_pl.numerics._checks import size_pair, whole_number
-from featviz_pl.numerics.resampling import resize
 from featviz_pl.statistics.measuring import check_photo_channels, read_photo
+from featviz_pl.statistics.spectrum import resampled
 
 Size = tuple[int, int]
 
@@ -113,11 +113,7 @@ def fitted(photo: Tensor, size: Size) -> Tensor:
         >>> fitted(torch.arange(4.0).expand(1, 2, 4), (1, 1)).item()
         1.5
     """
-    height, width = photo.shape[-2:]
-    pixels = min(height / size[0], width / size[1])  # of the photo that make one of the result
-    rows, columns = max(1, round(size[0] * pixels)), max(1, round(size[1] * pixels))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return resize(photo[None, :, top : top + rows, left : left + columns], size)[0]
+    return resampled(photo[None], size)[0]
 
 
 class _Photos(Dataset[Any]):

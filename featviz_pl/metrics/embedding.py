@@ -18,7 +18,7 @@ from featviz_pl.networks import FrozenNetwork, Shadow, as_network
 from featviz_pl.networks.zoo import EMBEDDED
 from featviz_pl.numerics._checks import near, size_pair, whole_number
 from featviz_pl.numerics.axes import at_positions
-from featviz_pl.statistics.measuring import photo_paths
+from featviz_pl.statistics.measuring import photo_paths, spread
 
 _KIND, _VERSION, _MAKER = "photo_embeddings", 1, "embed_photos"
 # Of layers, sizes and poolings tried, these told best whose picture a picture is: see `ForcedChoice`.
@@ -248,8 +248,7 @@ def embed_photos(
         names = [Path(os.path.relpath(path, folder)).as_posix() for path in paths]
     else:
         listed = [os.fspath(path) for path in folder]
-        count = len(listed) if limit is None else min(whole_number("limit", limit), len(listed))
-        paths = names = [listed[index * len(listed) // count] for index in range(count)]
+        paths = names = [listed[index] for index in spread(len(listed), limit)]
     device = next((weight.device for weight in embedding.network.module.parameters()), torch.device("cpu"))
 
     def embed(shown: Tensor) -> dict[str, Tensor]:

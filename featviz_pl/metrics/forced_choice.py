@@ -49,7 +49,8 @@ class ForcedChoice(RowMetric, PictureMetric):
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: when the photos differ, they were embedded by another embedding, or a target is not among the activations.
+        ValueError: when there is only one photo, the photos differ, they were embedded by another embedding, or a target is not among
+            the activations.
 
     Example:
         >>> red, blue = (torch.tensor(color).view(1, 3, 1, 1).expand(2, 3, 48, 48) for color in ([1.0, 0.0, 0.0], [0.0, 0.0, 1.0]))
@@ -87,6 +88,8 @@ class ForcedChoice(RowMetric, PictureMetric):
         ]
         self.activations = activations if isinstance(activations, PhotoActivations) else load_activations(activations)
         self.embeddings = embeddings if isinstance(embeddings, PhotoEmbeddings) else load_embeddings(embeddings)
+        if len(self.activations) < 2:
+            raise ValueError("activations: of one photo; a choice needs two or more")
         self.embedding = check_embedding(embedding)
         self.embeddings.check(self.embedding)
         self.k = whole_number("k", k)

@@ -19,7 +19,7 @@ from featviz_pl.numerics.axes import at_positions
 from featviz_pl.objectives import DeepDream, Neuron, Observation, Setting
 from featviz_pl.statistics.measuring import photo_paths
 
-_KIND, _VERSION, _MAKER = "photo_activations", 1, "measure_activations"
+_KIND, _VERSION, _MAKER = "photo_activations", 1, "featviz stats FOLDER --network NAME --layer LAYER, or measure_activations"
 _SIZE = 224  # of the photos, for networks that name none
 
 

@@ -96,7 +96,7 @@ class SpectrumSlope(PictureMetric):
 class HighFrequencyShare(PictureMetric):
     """Measure how much of a picture is fine detail: the share of its power above a frequency.
 
-    ``sum of |rfft2|² where f > cutoff, by that of all f``, over all channels, each less its mean and under a Hann window against the
+    ``sum of |fft2|² where f > cutoff, by that of all f``, over all channels, each less its mean and under a Hann window against the
     edges. Photos have 0.069 ± 0.069 at the default, white noise has ``1 - π / 16 = 0.80``, checkerboards have 1. A flat picture has 0.
 
     Range: [0, 1]; neither end is better, near that of photos is.

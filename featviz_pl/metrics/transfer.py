@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from featviz_pl.metrics._reading import fitted
 from featviz_pl.metrics.base import PictureMetric
+from featviz_pl.metrics.embedding import in_channels
 from featviz_pl.networks import FrozenNetwork, Shadow, as_network
 from featviz_pl.numerics._checks import unknown, whole_number
 
@@ -86,16 +87,15 @@ class _Transfer(PictureMetric):
         """Judge further pictures (N, C, H, W) of these classes: one for each, by name or index, or one for all."""
         super().update(pictures, classes)
 
-    @torch.no_grad()
     def measure(self, pictures: Tensor, *others: Any) -> Tensor:
         """Return one value (N,) for pictures of the given classes."""
         wanted = self._wanted(others[0], len(pictures))
         answer = self._answer(pictures)
         if self._columns is None:
             places = wanted
-            if max(wanted) >= answer.shape[1]:
-                raise ValueError(f"class: the judge has {answer.shape[1]} classes, 0 to {answer.shape[1] - 1}; there is no {max(wanted)}")
+            _check_outputs("class", wanted, answer.shape[1])
         else:
+            _check_outputs("among", self._columns, answer.shape[1])
             missing = next((index for index in wanted if index not in self._columns), None)
             if missing is not None:
                 named = repr(self.judge.classes[missing]) if self.judge.classes else missing
@@ -116,17 +116,25 @@ class _Transfer(PictureMetric):
         return judge_classes(listed, self.judge.classes)
 
     def _answer(self, pictures: Tensor) -> Tensor:
-        """Return the judge's logits (N, classes) for pictures at the judge's own size."""
-        if self._shadow is None:
-            self._shadow = self.judge.shadow()
-        size = self.judge.size
-        shown = pictures if size is None else torch.stack([fitted(picture, size) for picture in pictures])
-        answer = self._shadow.activations(shown, ["output"])["output"]
+        """Return the judge's logits (N, classes) for pictures at the judge's own size, without casts of the program around it."""
+        shown = in_channels(pictures, self.judge.channels)
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(shown.device.type, enabled=False):
+            if self._shadow is None:
+                self._shadow = self.judge.shadow()
+            size = self.judge.size
+            # A new tensor also where nothing is resized: those made in inference mode could not be probed.
+            seen = shown.clone() if size is None else torch.stack([fitted(picture, size) for picture in shown]).clone()
+            answer = self._shadow.activations(seen, ["output"])["output"].double()
         if answer.ndim != 2:
             raise ValueError(f"judge: it gives {tuple(answer.shape[1:])} for each picture; a classifier gives one number for each class")
         if not torch.isfinite(answer).all():
             raise ValueError("judge: its answer is not finite; look for NaN in its weights")
-        return answer.double()
+        return answer
+
+    def reset(self) -> None:
+        """Forget the pictures, and read the judge anew: it may be in training."""
+        super().reset()
+        self._shadow = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the shadow behind: it is made anew where the metric arrives."""
@@ -139,6 +147,12 @@ class _Transfer(PictureMetric):
         return f"{type(self).__name__}({self._given or f'<{self.judge.name}>'}{among}{reduction})"
 
 
+def _check_outputs(argument: str, indices: list[int], count: int) -> None:
+    """Refuse classes that the judge does not have: one without names says how many it has when it answers."""
+    if max(indices) >= count:
+        raise ValueError(f"{argument}: the judge has {count} classes, 0 to {count - 1}; there is no {max(indices)}")
+
+
 def _distinct(indices: list[int]) -> list[int]:
     if len(indices) < 2 or len(set(indices)) < len(indices):
         raise ValueError(f"among must list two classes or more, each once; in the judge these are {indices}")
@@ -149,7 +163,7 @@ class TransferProbability(_Transfer):
     """Measure the probability that another network gives to the class of the picture.
 
     ``p = softmax(judge(picture))[class]``, over all classes of the judge, or over those of `among` only. Pictures are cut about the
-    centre to the aspect of the judge's own size, and resized to it.
+    centre to the aspect of the judge's own size, and resized to it; grey ones are shown in colour where the judge takes colour.
 
     Range: [0, 1]; higher is better.
 
@@ -157,7 +171,8 @@ class TransferProbability(_Transfer):
         update: pictures (N, C, H, W) in [0, 1], classes; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        judge: a classifier that the pictures were not made with: a name, an ``nn.Module`` or a `FrozenNetwork`.
+        judge: a classifier that the pictures were not made with: a name, an ``nn.Module`` or a `FrozenNetwork`. Read as it is
+            at the first update, or at the first one after a reset.
         among: classes to which the judge's answer is restricted, such as those of the network whose pictures are judged.
         reduction: ``"mean"`` or ``"none"``.
         kwargs: of `torchmetrics.Metric`.
@@ -201,7 +216,8 @@ class TransferRank(_Transfer):
         update: pictures (N, C, H, W) in [0, 1], classes; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        judge: a classifier that the pictures were not made with: a name, an ``nn.Module`` or a `FrozenNetwork`.
+        judge: a classifier that the pictures were not made with: a name, an ``nn.Module`` or a `FrozenNetwork`. Read as it is
+            at the first update, or at the first one after a reset.
         among: classes to which the judge's answer is restricted.
         reduction: ``"mean"`` or ``"none"``.
         kwargs: of `torchmetrics.Metric`.

@@ -133,11 +133,11 @@ def torchvision_dataset(
     known = _torchvision_classes()
     if name not in known:
         raise unknown("dataset", "data set of torchvision", name, known)
-    parameters = inspect.signature(known[name]).parameters
+    parameters = _parameters(known[name])
     arguments = dict(options or {})
     for given in arguments:
         if given not in parameters:
-            raise unknown("option", f"argument of {name}", given, [one for one in parameters if one != "self"])
+            raise unknown("option", f"argument of {name}", given, list(parameters))
     if root is not None and "root" in parameters:
         arguments["root"] = root
     if split is not None:
@@ -146,8 +146,7 @@ def torchvision_dataset(
         arguments["download"] = download
     elif download:
         raise ValueError(f"download: torchvision cannot download {name}; get its data from where they are published, and give --root")
-    missing = [one.name for one in parameters.values() if one.default is one.empty and one.kind is not one.VAR_KEYWORD]
-    missing = [one for one in missing if one not in arguments]
+    missing = [one.name for one in parameters.values() if one.default is one.empty and one.name not in arguments]
     if missing:
         raise ValueError(f"dataset: {name} needs {_flags(missing)}")
     try:
@@ -169,7 +168,20 @@ def _torchvision_classes() -> dict[str, Any]:
     return {name: one for name, one in sorted(listed.items()) if isinstance(one, type) and one is not datasets.VisionDataset}
 
 
-def _split_argument(name: str, split: str, parameters: Any) -> dict[str, Any]:
+def _parameters(kind: type) -> dict[str, inspect.Parameter]:
+    """Return the arguments of a class, with those that it hands on by ``**kwargs`` to the class above it, as EMNIST does to MNIST."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in kind.__mro__:
+        if "__init__" in vars(one):
+            own = list(inspect.signature(vars(one)["__init__"]).parameters.values())[1:]  # without self
+            named = [part for part in own if part.kind not in (part.VAR_KEYWORD, part.VAR_POSITIONAL)]
+            found = {part.name: part for part in named} | found
+            if all(part.kind is not part.VAR_KEYWORD for part in own):
+                break
+    return found
+
+
+def _split_argument(name: str, split: str, parameters: dict[str, inspect.Parameter]) -> dict[str, Any]:
     """Return a split as the argument by which the class calls it."""
     for own in ("split", "image_set"):
         if own in parameters:

@@ -36,7 +36,7 @@ def measure(batches: Any, size: int | tuple[int, int] = 128) -> Statistics:
         size: of the spectrum in pixels; no picture may be smaller.
 
     Raises:
-        TypeError: when a batch holds no pictures.
+        TypeError: when there are no batches to be had, or one holds no pictures.
         ValueError: when there is no batch, it can be read once only, or its pictures do not fit; see the metrics.
 
     Example:
@@ -49,7 +49,10 @@ def measure(batches: Any, size: int | tuple[int, int] = 128) -> Statistics:
     if hasattr(batches, "train_dataloader"):
         batches.setup("fit")
         batches = batches.train_dataloader()
-    if iter(batches) is batches:
+    # Asked by type: `iter` would start the workers of a loader.
+    if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
+        raise TypeError(f"batches must be a list or a DataLoader of tensors (N, C, H, W), got {type(batches).__name__}")
+    if isinstance(batches, Iterator):
         raise ValueError("batches can be read once only, but are needed twice; give a list or a DataLoader in place of a generator")
     covariance: ColorCovariance | None = None
     for images in _pictures(batches):

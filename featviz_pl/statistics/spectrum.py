@@ -147,8 +147,22 @@ def fitted(images: Tensor, size: tuple[int, int]) -> Tensor:
             f"images: {height} x {width} pixels are too few for size {size}; enlarged pictures would have no high frequencies, "
             f"so choose a size of at most {min(height, width)}"
         )
-    scale = min(height / size[0], width / size[1])
-    rows, columns = (min(side, round(own * scale)) for side, own in zip((height, width), size))
+    return resampled(images, size)
+
+
+def resampled(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut pictures to the aspect of `size` about their centre, and resample them to it, blurred first where they shrink.
+
+    Shape:
+        (N, C, H, W) -> (N, C, height, width), enlarged where they are smaller
+
+    Example:
+        >>> resampled(torch.arange(4.0).expand(1, 1, 2, 4), (1, 1)).item()
+        1.5
+    """
+    height, width = images.shape[-2:]
+    scale = min(height / size[0], width / size[1])  # pixels of the picture that make one of the result
+    rows, columns = (max(1, round(own * scale)) for own in size)
     top, left = (height - rows) // 2, (width - columns) // 2
     pictures = images[..., top : top + rows, left : left + columns]
     return resize(pictures.to(torch.promote_types(images.dtype, torch.float32)), size)

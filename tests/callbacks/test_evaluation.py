@@ -25,9 +25,10 @@ from featviz_pl.callbacks import PictureEvaluation
 from featviz_pl.evaluation import evaluate
 from featviz_pl.images import AlphaImage, FourierImage, Image
 from featviz_pl.io import as_saved, save_png
+from featviz_pl.metrics import load_activations, measure_activations
 from featviz_pl.module import FeatureVisualization
-from featviz_pl.networks import FrozenNetwork
-from featviz_pl.objectives import Channel, Objective
+from featviz_pl.networks import FrozenNetwork, load_network
+from featviz_pl.objectives import Channel, Direction, Objective
 
 
 def build(objective: Objective | str = "output:0-1", image: Image | None = None) -> FeatureVisualization:
@@ -115,6 +116,46 @@ def test_objectives_without_shorthand_and_transparent_pictures_are_measured_too(
     assert callback.result.rows[0]["score"] == pytest.approx(float(transparent.scores()), rel=1e-5)
 
 
+def test_a_direction_of_the_output_is_no_class_to_the_judge() -> None:
+    callback = PictureEvaluation(views=1, judge=color_judge())
+    fit(build(Direction("output", [1.0, 0.0, 0.0, 0.0, 1.0])), callback)
+    assert callback.result is not None
+    row = callback.result.rows[0]
+    assert row["target"].startswith("output:Direction-")
+    assert (row["score"], row["transfer"], row["rank"]) == (None, None, None)
+
+
+def test_activations_that_do_not_hold_the_target_are_refused_before_the_first_step(photos: Path, tmp_path: Path) -> None:
+    module = build("features.5:1")
+    path = measure_activations(module.network, photos, "output", size=40, limit=5).save(tmp_path / "a.pt")
+    with pytest.raises(ValueError, match=r"^target: the photos were not measured at 'features\.5'"):
+        fit(module, PictureEvaluation(activations=path, views=1))
+    other = build("output:1")
+    (photos / load_activations(path).paths[2]).unlink()
+    with pytest.raises(ValueError, match=r"^activations: 1 of their 5 photos are not in "):
+        fit(other, PictureEvaluation(photos=photos, activations=path, views=1))
+    assert module.steps_taken == other.steps_taken == 0
+    for objective in ("features.5:1@2,2", Channel("features.5", 1) + Channel("features.5", 2)):  # of which photos are not measured
+        callback = PictureEvaluation(activations=path, views=1)
+        fit(build(objective), callback)
+        assert callback.result is not None
+
+
+def test_a_judge_by_name_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+
+    def load(name: str, weights: str) -> FrozenNetwork:
+        loaded.append(name)
+        return load_network(name, weights)
+
+    monkeypatch.setattr("featviz_pl_callbacks.evaluation.load_network", load)
+    callback = PictureEvaluation(judge="embedded", views=1)
+    for runs in (1, 2):
+        fit(build("features.5:1"), callback)
+        assert callback.result is not None
+        assert loaded == ["embedded"] * runs
+
+
 def test_a_failure_at_the_end_is_a_warning_and_the_run_is_as_good_as_without(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +218,12 @@ def test_says_what_it_is_and_travels() -> None:
     for made in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
         assert repr(made) == repr(callback)
     assert callback.state_dict() == {}
+    for judge, name in ((toy(), "ToyNet"), (color_judge(), "colors")):
+        given = PictureEvaluation(judge=judge)
+        assert f"judge=<{name}>, " in repr(given)
+        assert f"<{name}>" in given.state_key
+        assert len(repr(given)) < 200
+        assert len(given.state_key) < 200
 
 
 def test_of_several_processes_the_first_measures_and_nobody_waits_for_ever(tmp_path: Path) -> None:

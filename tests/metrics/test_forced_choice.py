@@ -125,6 +125,12 @@ def test_photos_are_matched_by_path_whatever_their_order() -> None:
         ForcedChoice(activations(), fewer, embedding())
 
 
+def test_of_one_photo_there_is_no_choice() -> None:
+    one = PhotoActivations({"features.5": torch.ones(1, 8)}, ["00.png"], "toy", "", 12)
+    with pytest.raises(ValueError, match=r"^activations: of one photo; a choice needs two or more"):
+        ForcedChoice(one, PhotoEmbeddings(embeddings().values[:1], ["00.png"], embeddings().identity), embedding())
+
+
 def test_records_may_be_in_files(tmp_path: Path) -> None:
     paths = [str(activations().save(tmp_path / "a.pt")), str(embeddings().save(tmp_path / "b.pt"))]
     made = ForcedChoice(paths[0], paths[1], embedding(), k=4, controls=1 - pictures(5))

@@ -437,7 +437,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     whole = record().save(path).read_bytes()
     for content in (b"", b"hello", whole[:500]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged or holds no photo activations of featviz_pl; make some with measure_activations"):
+        with pytest.raises(ValueError, match="is damaged or holds no photo activations of featviz_pl; make some with featviz stats FOLDER"):
             load_activations(path)
     for other in ({"weight": torch.zeros(1)}, [1, 2], torch.zeros(3), torch.nn.Linear(1, 1)):  # reading the last would run code
         torch.save(other, path)

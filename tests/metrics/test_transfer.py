@@ -138,6 +138,53 @@ def test_only_the_centre_of_a_wide_picture_is_shown() -> None:
     assert metric.compute().item() == pytest.approx(np.exp(10) / (np.exp(10) + 3), rel=1e-6)
 
 
+@pytest.mark.parametrize("size", [None, 8])
+def test_pictures_of_inference_mode_and_autocast_are_judged_the_same(size: int | None) -> None:
+    expected = TransferProbability(convolutional(size), reduction="none")
+    expected.update(pictures(4), 1)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        found = TransferProbability(convolutional(size), reduction="none")
+        found.update(pictures(4), 1)
+    assert torch.equal(found.compute(), expected.compute())
+
+
+def convolutional(size: int | None = None) -> FrozenNetwork:
+    """Build a judge whose answer autocast would round."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.normal_(module[0].weight, generator=torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+    return FrozenNetwork(module, size=size)
+
+
+def test_grey_pictures_are_shown_in_colour() -> None:
+    grey = pictures(2)[:, :1]
+    found, expected = (TransferProbability(FrozenNetwork(ColorJudge(), [0.5] * 3, [0.2] * 3), reduction="none") for _ in range(2))
+    found.update(grey, 2)
+    expected.update(grey.repeat(1, 3, 1, 1), 2)
+    assert torch.equal(found.compute(), expected.compute())
+
+
+@pytest.mark.parametrize("kind", [TransferProbability, TransferRank])
+def test_a_judge_in_training_is_read_anew_after_a_reset(kind: type[TransferProbability | TransferRank]) -> None:
+    judge = convolutional()
+    metric = kind(judge, reduction="none")
+    metric.update(pictures(3), 0)
+    before = metric.compute()
+    with torch.no_grad():
+        judge.module[0].weight.neg_()  # type: ignore[index]
+    metric.reset()
+    metric.update(pictures(3), 0)
+    fresh = kind(judge, reduction="none")
+    fresh.update(pictures(3), 0)
+    assert torch.equal(metric.compute(), fresh.compute())
+    assert not torch.equal(metric.compute(), before)
+
+
+@pytest.mark.parametrize("kind", [TransferProbability, TransferRank])
+def test_classes_that_a_judge_without_names_does_not_have_are_refused(kind: type[TransferProbability | TransferRank]) -> None:
+    with pytest.raises(ValueError, match="among: the judge has 4 classes, 0 to 3; there is no 5000"):
+        kind(convolutional(), among=[1, 5000]).update(pictures(1), 1)
+
+
 def test_a_class_outside_of_those_asked_about_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match="'blue' is not one of the 2 classes that `among` lists"):
         TransferRank(color_judge(), ["red", "green"]).update(pictures(1), "blue")

@@ -12,6 +12,7 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
+from torchvision import datasets
 from torchvision.datasets import ImageFolder
 from toys import SHARED, needs_shared
 
@@ -185,6 +186,41 @@ def test_a_download_is_for_whoever_asks_for_it(tmp_path: Path, monkeypatch: pyte
         torchvision_dataset("CIFAR10", tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert len(torchvision_dataset("CIFAR10", tmp_path, "test", download=True)) == 4
+
+
+@pytest.mark.parametrize("name", ["EMNIST", "QMNIST"])
+def test_arguments_that_a_class_hands_on_are_known(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both take `download` by ``**kwargs``, and EMNIST `train` too."""
+    asked: list[bool] = []
+
+    def download(own: Any) -> None:
+        folder = Path(own.raw_folder)
+        folder.mkdir(parents=True)
+        asked.append(own.train)
+
+    def load(own: Any) -> tuple[Tensor, Tensor]:
+        return torch.zeros(3 + own.train, 28, 28, dtype=torch.uint8), torch.zeros(3 + own.train, 8, dtype=torch.long)
+
+    kind = getattr(datasets, name)
+    monkeypatch.setattr(kind, "download", download)
+    monkeypatch.setattr(kind, "_check_exists", lambda _: bool(asked))
+    monkeypatch.setattr(kind, "_load_data", load)
+    split = "digits" if name == "EMNIST" else None
+    options = {"train": False}
+    with pytest.raises(ValueError, match=f"the data of {name} are not in .*or --download"):
+        torchvision_dataset(name, tmp_path, split, options=options)
+    assert len(torchvision_dataset(name, tmp_path, split, True, options)) == 3
+    assert asked == [False]
+    assert len(torchvision_dataset(name, tmp_path, split)) == 4
+    with pytest.raises(ValueError, match=f"unknown argument of {name} 'target_transfrom'; did you mean 'target_transform'"):
+        torchvision_dataset(name, tmp_path, split, options={"target_transfrom": None})
+
+
+def test_what_no_class_above_takes_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="download: torchvision cannot download ImageNet"):
+        torchvision_dataset("ImageNet", tmp_path, download=True)
+    with pytest.raises(ValueError, match="unknown argument of ImageNet 'allow_emty'; did you mean 'allow_empty'"):
+        torchvision_dataset("ImageNet", tmp_path, options={"allow_emty": True})
 
 
 @needs_shared

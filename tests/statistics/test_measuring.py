@@ -229,6 +229,7 @@ def test_a_data_module_is_set_up_but_downloads_nothing() -> None:
     ("batches", "kind", "message"),
     [
         (iter([torch.zeros(1, 3, 8, 8)]), ValueError, "batches can be read once only, but are needed twice"),
+        (5, TypeError, r"batches must be a list or a DataLoader of tensors \(N, C, H, W\), got int"),
         ([], ValueError, "batches: there are none"),
         ([{"image": torch.zeros(1, 3, 8, 8)}], TypeError, "batches: each must be a tensor .* got dict"),
         ([[]], TypeError, "batches: each must be a tensor .* got list"),
@@ -241,6 +242,19 @@ def test_a_data_module_is_set_up_but_downloads_nothing() -> None:
 def test_what_cannot_be_measured_is_refused(batches: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         measure(batches, 8)
+
+
+def test_batches_are_begun_once_for_each_of_the_two_readings() -> None:
+    class Batches:
+        begun = 0
+
+        def __iter__(self) -> Any:
+            self.begun += 1
+            return iter([pictures()])
+
+    batches = Batches()
+    check_against_metrics(measure(batches, 8), pictures())
+    assert batches.begun == 2
 
 
 # Files.

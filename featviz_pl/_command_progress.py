@@ -1,0 +1,30 @@
+"""The bar of commands that read photos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def photo_progress(unit: str = "photos", leave: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar on a terminal; what is given takes the photos read so far and those to be read.
+
+    Args:
+        unit: what is counted.
+        leave: whether the bar stays when all is done.
+
+    Example:
+        >>> with photo_progress() as progress:
+        ...     progress(16, 32)
+    """
+    from tqdm import tqdm
+
+    with tqdm(unit=f" {unit}", disable=not sys.stderr.isatty(), file=sys.stderr, dynamic_ncols=True, leave=leave) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield report
