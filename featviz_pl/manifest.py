@@ -273,15 +273,18 @@ class SweepFolder:
 
     def wait_for(self, ranks: int) -> bool:
         """Wait until the other processes of the sweep have ended; say whether this file system can tell."""
-        self._leave()
-        if fcntl is None:
+        try:
+            if fcntl is None or self._own is None:
+                return False
+            # Held since it joined, if files can be locked here. All processes ask, so that all give the same answer.
+            fcntl.flock(self._own, fcntl.LOCK_EX)
+        except OSError:
             return False
+        finally:
+            self._leave()
         for rank in range(1, ranks):
             with (self.path / f"manifest.{rank}.jsonl").open("ab") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                except OSError:
-                    return False
+                fcntl.flock(file, fcntl.LOCK_EX)
         return True
 
     def rendered(self) -> set[str]:

@@ -1,0 +1,228 @@
+"""Measure what several processes gain, with one core each: sweeps over batch sizes, the cost of DDP per step, memory of a long sweep.
+
+    python benchmarks/scaling.py --weights squeezenet1_0.pth
+
+Programs of one and of two processes alternate; every process has one thread, on a core of its own where the system can say so. Speeds
+leave the start of the programs out. Measure on a quiet machine with as many idle cores as processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+import featviz_pl as fv
+from featviz_pl.callbacks import Augmentation, DistributedViews, FeatureWriter
+from featviz_pl.sweep import FeatureSweep, FeatureTargets
+
+CORES = "FEATVIZ_BENCHMARK_CORES"
+SWEEP, FIT, MEMORY = "sweep", "fit", "memory"
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+MEMORY_UNITS, MEMORY_BATCH = 500, 4
+WARM_UP = 20  # caches; and the first 16 steps also look for pictures without a gradient
+WATCHED = 50  # units between two readings of the memory
+
+
+class SweepTimes(Callback):
+    """Note when this process begins its first batch and when it has written its last."""
+
+    def __init__(self) -> None:
+        self.began = self.ended = 0.0
+
+    def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any) -> None:
+        self.began = self.began or time.monotonic()  # one clock for all processes of a machine
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *more: Any) -> None:
+        self.ended = time.monotonic()
+
+
+class StepTimes(Callback):
+    """Note the time at the end of every step."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *more: Any) -> None:
+        self.times.append(time.perf_counter())
+
+
+class Resident(Callback):
+    """Note the memory in use, in MiB, while a sweep goes on (Linux)."""
+
+    def __init__(self) -> None:
+        self.units = 0
+        self.readings: list[tuple[int, float]] = []
+
+    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *more: Any) -> None:
+        before, self.units = self.units, self.units + len(batch.targets)
+        if before // WATCHED < self.units // WATCHED:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            self.readings.append((self.units, pages * os.sysconf("SC_PAGE_SIZE") / 2**20))
+
+
+def wide() -> torch.nn.Module:
+    """Build a small network with as many units as the memory is watched for."""
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.Conv2d(8, MEMORY_UNITS, 3))
+
+
+def sweep(options: argparse.Namespace, network: fv.FrozenNetwork, batch_size: int) -> list[float]:
+    """Render as many units per process, whatever the batch size; return when this process began and ended."""
+    clock = SweepTimes()
+    units = options.features * options.processes
+    folder = Path(options.worker) / f"atlas-{batch_size}"
+    trainer = Trainer(**QUIET, devices=options.processes, callbacks=[FeatureWriter(folder), clock])
+    module = FeatureSweep(network, size=options.size, steps=options.steps)
+    trainer.predict(module, FeatureTargets(f"{options.layer}:0-{units - 1}", batch_size), return_predictions=False)
+    return [clock.began, clock.ended]
+
+
+def fit(options: argparse.Namespace, network: fv.FrozenNetwork, ddp: bool) -> float:
+    """Return the median seconds of a step with the same number of views in every process."""
+    clock = StepTimes()
+    steps = WARM_UP + options.fit_steps
+    views = Augmentation("lucid", views=options.views * options.processes)
+    model = fv.FeatureVisualization(network, f"{options.layer}:0", fv.images.FourierImage(options.size), steps=steps)
+    callbacks = [views, clock, *([DistributedViews(every=100)] if ddp else [])]
+    Trainer(**QUIET, max_steps=steps, devices=options.processes, strategy="ddp" if ddp else "auto", callbacks=callbacks).fit(model)
+    times = [later - earlier for earlier, later in zip(clock.times, clock.times[1:])]
+    return statistics.median(times[WARM_UP:])
+
+
+def memory(options: argparse.Namespace) -> list[tuple[int, float]]:
+    """Return the memory in use after so many units of one sweep."""
+    watch = Resident()
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(**QUIET, callbacks=[FeatureWriter(folder), watch])
+        module, targets = FeatureSweep(wide(), size=options.memory_size, steps=4), FeatureTargets("2", MEMORY_BATCH)
+        trainer.predict(module, targets, return_predictions=False)
+    return watch.readings
+
+
+def work(options: argparse.Namespace) -> None:
+    """Do what one process of a program measures, and write it down."""
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    torch.set_num_threads(1)
+    if hasattr(os, "sched_setaffinity"):
+        # A process inherits the one core of the process that started it, so the list of all travels in the environment.
+        cores = os.environ.setdefault(CORES, ",".join(map(str, sorted(os.sched_getaffinity(0))))).split(",")
+        os.sched_setaffinity(0, {int(cores[rank % len(cores)])})
+    network = fv.load_network(options.network, options.weights)
+    found: dict[str, Any] = {SWEEP: {size: sweep(options, network, size) for size in options.batch_sizes}}
+    found[FIT] = {"ddp": fit(options, network, ddp=True)}
+    if options.processes == 1:
+        found[FIT]["alone"] = fit(options, network, ddp=False)
+        found[MEMORY] = memory(options)
+    (Path(options.worker) / f"{rank}.json").write_text(json.dumps(found))
+
+
+def program(arguments: list[str], processes: int) -> list[dict[str, Any]]:
+    """Start a program of so many processes, and return what each measured."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, __file__, *arguments, "--processes", str(processes), "--worker", folder]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)  # noqa: S603
+        if done.returncode:
+            raise SystemExit(f"scaling.py: {processes} processes ended with {done.returncode}\n{done.stderr}")
+        return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(processes)]
+
+
+def speed(options: argparse.Namespace, found: list[dict[str, Any]], batch_size: int) -> float:
+    """Return the features per minute of all processes together, from the first that begins to the last that ends."""
+    times = [own[SWEEP][str(batch_size)] for own in found]
+    seconds = max(ended for _, ended in times) - min(began for began, _ in times)
+    return float(60 * options.features * len(found) / seconds)
+
+
+def measure(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
+    """Alternate programs of one and of several processes, and take medians; ratios within a round."""
+    rounds = [(program(arguments, 1), program(arguments, options.most)) for _ in range(options.rounds)]
+    sweeps = {}
+    for size in options.batch_sizes:
+        speeds = [(speed(options, one, size), speed(options, more, size)) for one, more in rounds]
+        sweeps[size] = {
+            "one": statistics.median(one for one, _ in speeds),
+            "more": statistics.median(more for _, more in speeds),
+            "efficiency": statistics.median(more / one / options.most for one, more in speeds),
+        }
+    ones, mores = [one[0][FIT] for one, _ in rounds], [max(own[FIT]["ddp"] for own in more) for _, more in rounds]
+    readings = rounds[-1][0][0][MEMORY]
+    return {
+        "processes": options.most,
+        "sweep": sweeps,
+        "step": {
+            "alone": statistics.median(one["alone"] for one in ones),
+            "ddp, one process": statistics.median(one["ddp"] for one in ones),
+            "ddp": statistics.median(mores),
+            "cost": statistics.median(more - one["alone"] for one, more in zip(ones, mores)),
+        },
+        "memory": {"readings": readings, "growth": readings[-1][1] - readings[1][1]},
+    }
+
+
+def show(options: argparse.Namespace, found: dict[str, Any]) -> None:
+    """Print tables."""
+    print(f"torch {torch.__version__}, python {sys.version.split()[0]}, one thread per process")
+    print(f"{options.network}, {options.layer}, {options.size} px, {options.steps} steps, {options.features} features per process")
+    print(f"{'batch size':>10s} {'1 process':>12s} {f'{options.most} processes':>12s} {'efficiency':>10s}  (features per minute)")
+    for size, own in found["sweep"].items():
+        print(f"{size:10d} {own['one']:12.2f} {own['more']:12.2f} {own['efficiency']:10.3f}")
+    print(f"\nOne training step, {options.views} views in every process:")
+    for name, seconds in found["step"].items():
+        label = {"ddp": f"ddp, {options.most} processes", "cost": "cost of ddp per step"}.get(name, name)
+        print(f"{label:22s} {seconds * 1e3:9.2f} ms")
+    print(f"\nA sweep of {MEMORY_UNITS} units of a small network, MiB in use:")
+    print("  ".join(f"{units}: {used:.1f}" for units, used in found["memory"]["readings"]))
+    print(f"growth after the first {found['memory']['readings'][1][0]} units: {found['memory']['growth']:.1f} MiB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", default="squeezenet1_0", help="name, or package.module:factory")
+    parser.add_argument("--weights", default="none", help="of the network; the time does not depend on them")
+    parser.add_argument("--layer", default="features.7", help="with at least --features units for every process")
+    parser.add_argument("--size", type=int, default=128, help="of the pictures, in pixels")
+    parser.add_argument("--steps", type=int, default=24, help="of each picture of a sweep")
+    parser.add_argument("--features", type=int, default=32, help="that every process renders, for each batch size")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
+    parser.add_argument("--views", type=int, default=4, help="of a training, in every process")
+    parser.add_argument("--fit-steps", type=int, default=60, help="of a training, besides those that warm up")
+    parser.add_argument("--memory-size", type=int, default=32, help="of the pictures of the sweep whose memory is watched, in pixels")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--most", type=int, default=2, help="processes that are compared with one")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON instead of tables")
+    parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+    if options.worker:
+        work(options)
+        return
+    found = measure(options, sys.argv[1:])
+    if options.json:
+        print(json.dumps(found))
+    else:
+        show(options, found)
+
+
+if __name__ == "__main__":
+    main()
