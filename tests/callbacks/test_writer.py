@@ -92,7 +92,7 @@ def test_files_hold_the_pictures_and_their_origin(tmp_path: Path) -> None:
 
 def test_large_layers_are_divided_into_folders_of_a_thousand(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 6 * 6, 1001))
-    writer, _ = sweep(tmp_path, "1:0,999,1000", 3, network, size=6, preset="lucid")
+    writer, _ = sweep(tmp_path, "1:0,999,1000", 3, network, size=6)
     assert {"1/0/0.png", "1/0/999.png", "1/1/1000.png", "1.png"} <= set(files(tmp_path))
     assert writer.summary is not None
     assert writer.summary.rendered == 3
