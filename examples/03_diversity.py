@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     network = fv.load_network(asked.network, asked.weights)
     channel = Channel(asked.layer, asked.unit)
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size, count=4), steps=asked.steps, seed=asked.seed)
+        fv.render(network, objective, image=FourierImage(asked.size, count=4), preset="lucid", steps=asked.steps, seed=asked.seed)
         for objective in (channel, channel + asked.weight * Diversity(asked.layer))
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=4)

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     network = fv.load_network(asked.network, asked.weights)
     channels = Channel(asked.layer, asked.units)
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size), steps=asked.steps, seed=asked.seed)
+        fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
         for objective in (channels, -channels)
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(asked.units))

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     aligned = way + asked.weight * Alignment(asked.align)
     own = FourierImage(asked.size, count=6)
     results = [
-        fv.render(network, objective, image=image, steps=asked.steps, seed=asked.seed)
+        fv.render(network, objective, image=image, preset="lucid", steps=asked.steps, seed=asked.seed)
         for objective, image in ((way, own), (aligned, SharedImage(own)))
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=6)

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     reference = functional.interpolate(square, size=asked.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size), steps=asked.steps, seed=asked.seed)
+        fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
         for objective in [
             *(Inversion(layer, reference) for layer in asked.inversions),
             *(Caricature(layer, reference) for layer in asked.caricatures),

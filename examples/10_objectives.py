@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
         ClassProbability(asked.label),
     ]
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size), steps=asked.steps, seed=asked.seed) for objective in objectives
+        fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
+        for objective in objectives
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(results))
     origin = {"example": Path(__file__).name, "pictures": [result.provenance[0] for result in results]}

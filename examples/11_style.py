@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     content = functional.interpolate(square, size=asked.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
     objective = Style(asked.style_layers, fv.io.read_picture(asked.style)) + asked.weight * Content(asked.content_layer, content)
-    result = fv.render(network, objective, image=FourierImage(asked.size), steps=asked.steps, seed=asked.seed)
+    result = fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
     fv.io.save_png(result.images[0], asked.output, {"example": Path(__file__).name, "pictures": result.provenance})
 
 
