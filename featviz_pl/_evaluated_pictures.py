@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from featviz_pl.io import read_picture, read_provenance
+from featviz_pl.numerics.colour import on_grey
 
 PICTURE_CHANNELS = (1, 3, 4)  # of files
 
@@ -120,11 +121,6 @@ def _opaque(image: Tensor, channels: int) -> Tensor:
     if len(image) not in (channels, channels + 1):
         raise ValueError(f"pictures: {len(image)} channels do not fit the network, which takes {channels}")
     return on_grey(image.detach()) if len(image) > channels else image.detach()
-
-
-def on_grey(image: Tensor) -> Tensor:
-    """Put a transparent picture (C + 1, H, W) on grey, as it is for its score; the result is opaque (C, H, W)."""
-    return image[:-1] * image[-1:] + 0.5 * (1 - image[-1:])
 
 
 def _read(path: Path, channels: int) -> Tensor:

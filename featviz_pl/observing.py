@@ -13,6 +13,7 @@ from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork, Shadow, as_network
 from featviz_pl.networks.layers import probe
 from featviz_pl.networks.shadow import first_tensor
+from featviz_pl.numerics.colour import on_grey
 from featviz_pl.numerics.random import mix
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.numerics.tracing import untraced
@@ -252,8 +253,7 @@ class Observer:
         if not self.alpha or views.shape[2] != self.picture[0]:
             return views
         if draw.background is None or self._backgrounds is None:
-            opacity = views[:, :, -1:]
-            return views[:, :, :-1] * opacity + 0.5 * (1 - opacity)
+            return on_grey(views)
         flat: Tensor = self._backgrounds.transforms.apply(views.flatten(0, 1), draw.background)
         opaque: Tensor = flat.unflatten(0, views.shape[:2])
         return opaque

@@ -109,7 +109,7 @@ def featviz() -> Recipe:
     """Return this library's own recipe: a smoother spectrum than Lucid's, whose amplitude weight decay holds, and views of its own.
 
     ``weight <- (1 - lr * 0.1) * weight + lr * Adam's step`` in a basis whose amplitude falls with the frequency as ``f ** -1.3``. Long
-    steps with a short memory, calmed down by a cosine, climb further in 256 steps than Lucid's do; the decay keeps colours from
+    steps with a short memory, calmed down by a cosine, climb as far in 256 steps as Lucid's do; the decay keeps colours from
     burning. Pictures of the network's output, such as classes, are seen in crops of all sizes, so that whole objects form, and decay
     twice as much. Chosen by the metrics of this library: ``benchmarks/QUALITY.md``.
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.networks.layers import probe
+from featviz_pl.numerics.colour import on_grey
 from featviz_pl.objectives import Objective, Observation, Setting, Source, parse_target
 from featviz_pl.transforms import Views
 
@@ -76,8 +77,7 @@ class Scorer:
     def _opaque(self, pictures: Tensor) -> Tensor:
         if pictures.shape[1] != self.network.channels + 1:
             return pictures
-        opacity = pictures[:, -1:]
-        return pictures[:, :-1] * opacity + 0.5 * (1 - opacity)
+        return on_grey(pictures)
 
     def _check(self, objective: Objective, source: Source, pictures: Tensor, views: Views | None) -> None:
         """Refuse a layer, unit or class that the network does not have, before anything is measured."""

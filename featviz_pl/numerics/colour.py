@@ -105,6 +105,23 @@ def color_mean(color: Any, channels: int) -> Tensor:
     return torch.full((channels,), 0.5, dtype=torch.float32)
 
 
+def on_grey(pictures: Tensor) -> Tensor:
+    """Put transparent pictures on grey, as they are for their score.
+
+    ``color * alpha + 0.5 * (1 - alpha)``, where the last channel is the opacity.
+
+    Shape:
+        (…, C + 1, H, W) -> (…, C, H, W)
+
+    Example:
+        >>> on_grey(torch.tensor([1.0, 0.25]).view(2, 1, 1)).item()
+        0.625
+    """
+    opacity = pictures[..., -1:, :, :]
+    opaque: Tensor = pictures[..., :-1, :, :] * opacity + 0.5 * (1 - opacity)
+    return opaque
+
+
 def mix_channels(image: Tensor, matrix: Tensor | Sequence[Sequence[float]]) -> Tensor:
     """Multiply the channels of every pixel by a matrix.
 
