@@ -34,7 +34,7 @@ def describe_layers(shadow: Shadow, size: tuple[int, int], channels: int) -> lis
             tensor = first_tensor(result)
             reached.pop(name, None)
             if tensor is not None and tensor.ndim > 1 and len(tensor) == 1:
-                reached[name] = type(module).__name__
+                reached[name] = module._get_name()
 
         return hook
 

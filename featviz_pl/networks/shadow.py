@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featviz_pl.networks.strided import speed_up_strided
+from featviz_pl.networks.traced import traced
 from featviz_pl.numerics._checks import near
 from featviz_pl.numerics.guest import guest_copy
 from featviz_pl.numerics.resampling import resize
@@ -42,6 +44,8 @@ class Shadow:
         self._channels_last: set[str] = set()  # layers whose maps are (H, W, C)
         self._calls: dict[tuple[str, ...], dict[str, int]] = {}  # how often each layer runs in one pass
         self._overwritten: set[str] = set()
+        self._traced: dict[tuple[Any, ...], Any] = {}  # what leads to layers, by pictures' size; None where that is unknown
+        self._watched = 0  # contexts of `hooked` that are open
 
     @property
     def layer_names(self) -> list[str]:
@@ -60,6 +64,7 @@ class Shadow:
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast the private copy; the guest keeps its own."""
         self.module._apply(fn)
+        self._traced.clear()
 
     def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Read layers for pictures in [0, 1]; see `FrozenNetwork.activations`."""
@@ -69,7 +74,7 @@ class Shadow:
         ready = self._at_the_door(images)
         if wanted not in self._calls:
             self._calls[wanted] = self._count_calls(ready, wanted)
-        read = self._read(ready, wanted, self._calls[wanted])
+        read = self._read_traced(ready, wanted) or self._read(ready, wanted, self._calls[wanted])
         for layer, value in read.items():
             if value.ndim == 0 or len(value) != len(images):
                 raise LayerError(
@@ -93,7 +98,7 @@ class Shadow:
         weight = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         if weight is not None:
             if weight.device != images.device:
-                self.module.to(images.device)
+                self.apply_(lambda held: held.to(images.device))
             images = images.to(weight.dtype)
         return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
@@ -159,6 +164,22 @@ class Shadow:
             if first == second != third:
                 self._channels_last.add(layer)
 
+    def _read_traced(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor] | None:
+        """Read layers without what does not lead to them, or return None where that cannot be done or does not pay."""
+        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer.
+        if self._watched or not ready.requires_grad or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return None
+        key = (*wanted, *ready.shape[1:])  # at another size the network may refuse, or take another path
+        if key not in self._traced:
+
+            def read(pictures: Tensor) -> list[Tensor]:
+                found = self._read(pictures, wanted, self._calls[wanted])
+                return [found[layer] for layer in wanted]
+
+            self._traced[key] = traced(self.module, [self._modules[layer] for layer in wanted], read, ready)
+        reader = self._traced[key]
+        return None if reader is None else dict(zip(wanted, reader(ready)))
+
     def _read(self, ready: Tensor, wanted: tuple[str, ...], calls: dict[str, int]) -> dict[str, Tensor]:
         left = dict(calls)
         results: dict[str, Tensor] = {}
@@ -191,9 +212,11 @@ class Shadow:
     def hooked(self, hooks: dict[str, Callable[..., None]]) -> Iterator[None]:
         """Hook layers of the private copy for the duration of the context."""
         handles = [self._modules[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
+        self._watched += 1
         try:
             yield
         finally:
+            self._watched -= 1
             for handle in handles:
                 handle.remove()
 
@@ -235,4 +258,5 @@ def _shared_copy(module: nn.Module) -> nn.Module:
             part.__dict__["inplace"] = False  # else the next layer would overwrite what this one is read for
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)
+    speed_up_strided(copied)
     return copied

@@ -1,0 +1,138 @@
+"""A network without what a run does not need: only the operations that lead to its layers, batch norms folded into convolutions."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from featviz_pl.networks.strided import StridedConv2d
+
+_FOLDED = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+# Folding reorders sums; a difference of more than this share of the largest value is another function.
+_TOLERANCES, _REDUCED_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}, 0.05
+
+Read = Callable[[Tensor], Sequence[Tensor]]
+
+
+class _Tracer(fx.Tracer):
+    """Record a forward, and what each module gave last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: dict[int, Any] = {}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, StridedConv2d) or bool(super().is_leaf_module(m, module_qualified_name))
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        self.given[id(m)] = result = super().call_module(m, forward, args, kwargs)
+        return result
+
+
+def traced(module: nn.Module, layers: Sequence[nn.Module], read: Read, like: Tensor) -> fx.GraphModule | None:
+    """Return a function from pictures to the tensors that layers give last, or None where the network cannot be traced.
+
+    It shares the modules of the network, is tried on a picture of noise, and taken only where its results and its gradient are those
+    of the network: ``torch.fx`` does not see everything that a forward may do.
+
+    Args:
+        module: a private copy in evaluation mode.
+        layers: submodules, or the module itself.
+        read: gives what the layers give, from a full forward.
+        like: pictures as the network takes them (N, C, H, W).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            reader = _reader(module, layers)
+        except Exception:  # a path that depends on the input, a library that fx cannot see into: whatever it is, the network runs as it is
+            return None
+    return reader if reader is not None and _agrees(reader, read, like) else None
+
+
+def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | None:
+    tracer = _Tracer()
+    graph = tracer.trace(module)
+    (output,) = [node for node in graph.nodes if node.op == "output"]
+    nodes = []
+    for layer in layers:
+        given = output.args[0] if layer is module else getattr(tracer.given.get(id(layer)), "node", None)
+        if not isinstance(given, fx.Node):
+            return None
+        nodes.append(given)
+    with graph.inserting_before(output):
+        graph.output(tuple(nodes))
+    graph.erase_node(output)
+    for node in list(graph.nodes):
+        if node.target is torch._assert:  # it has been passed once, and would keep what it looks at
+            graph.erase_node(node)
+    reader = fx.GraphModule(module, graph)
+    reader.graph.eliminate_dead_code()
+    _fold(reader)
+    reader.recompile()
+    return reader
+
+
+def _fold(reader: fx.GraphModule) -> None:
+    """Fold every batch norm that follows a convolution, and alone does, into its weights."""
+    calls = [node for node in reader.graph.nodes if node.op == "call_module"]
+    held = {node: reader.get_submodule(node.target) for node in calls}
+    often = Counter(held.values())
+    for place, norm in enumerate(calls):
+        convolution = norm.args[0] if len(norm.args) == 1 else None
+        if not isinstance(convolution, fx.Node) or convolution not in held or len(convolution.users) > 1 or often[held[convolution]] > 1:
+            continue
+        if _can_be_folded(held[convolution], held[norm]):
+            name = f"folded_{place}"
+            reader.add_submodule(name, fuse_conv_bn_eval(held[convolution], held[norm]))  # type: ignore[type-var, arg-type]
+            convolution.target = name
+            norm.replace_all_uses_with(convolution)
+            reader.graph.erase_node(norm)
+
+
+def _can_be_folded(convolution: nn.Module, norm: nn.Module) -> bool:
+    if type(convolution) not in (*_FOLDED, StridedConv2d) or type(norm) not in _NORMS:
+        return False
+    if _hooked(convolution) or _hooked(norm) or getattr(norm, "running_var", None) is None:
+        return False
+    weight = convolution.weight
+    return isinstance(weight, Tensor) and weight.dtype in _TOLERANCES
+
+
+def _hooked(module: nn.Module) -> bool:
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+def _agrees(reader: Read, read: Read, like: Tensor) -> bool:
+    """Compare values and gradient with the network's own, on noise that is the same in every run."""
+    noise = torch.rand(1, *like.shape[1:], generator=torch.Generator().manual_seed(0)).to(like)
+    tolerance = _TOLERANCES.get(like.dtype, _REDUCED_TOLERANCE)
+    with torch.autocast(like.device.type, enabled=False):
+        try:
+            own, its = _values_and_gradient(read, noise), _values_and_gradient(reader, noise)
+        except Exception:
+            return False
+    return all(_close(one, other, tolerance) for one, other in zip(own, its))
+
+
+def _values_and_gradient(read: Read, noise: Tensor) -> list[Tensor]:
+    noise = noise.contiguous(memory_format=torch.channels_last).clone().requires_grad_(True)
+    values = list(read(noise))
+    # Weights of both signs: the plain sum of a normalised layer does not change with its input.
+    weights = [torch.linspace(-1, 1, value.numel(), dtype=value.dtype, device=value.device).view(value.shape) for value in values]
+    (gradient,) = torch.autograd.grad(values, noise, weights)
+    return [*values, gradient]
+
+
+def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    difference, largest = (one - other).detach().abs().amax(), one.detach().abs().amax()
+    return bool(difference <= tolerance * largest)  # False too where something is not finite

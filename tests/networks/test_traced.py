@@ -1,0 +1,205 @@
+"""A network without what a run does not need gives what the whole network gives, or is not used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from featviz_pl.networks import FrozenNetwork, Shadow, redirected_relu, relaxed_max_pool
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Make a batch norm that has seen data: a fresh one changes next to nothing."""
+    norm = nn.BatchNorm2d(channels)
+    generator = torch.Generator().manual_seed(channels)
+    for held, low, high in ((norm.weight, 0.5, 2), (norm.bias, -1, 1), (norm.running_mean, -1, 1), (norm.running_var, 0.5, 2)):
+        assert held is not None
+        held.data = low + (high - low) * torch.rand(channels, generator=generator)
+    return norm
+
+
+class Residual(nn.Module):
+    """Two branches, batch norms, a rectifier that is used twice, and a head that takes one size only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 7, 2, bias=False), batch_norm(8)
+        self.relu = nn.ReLU(inplace=True)
+        self.left, self.left_norm = nn.Conv2d(8, 8, 3, padding=1), batch_norm(8)
+        self.right = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        stem = self.relu(self.norm(self.stem(pictures)))
+        left, right = self.left_norm(self.left(stem)), self.right(stem)
+        left += right
+        result: Tensor = self.head(self.relu(left).mean((2, 3)))
+        return result
+
+
+class Forward(nn.Module):
+    """A network of two convolutions between which something happens."""
+
+    def __init__(self, between: Callable[[nn.Module, Tensor], Any]) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = nn.Conv2d(3, 4, 3), batch_norm(4), nn.Conv2d(4, 5, 3)
+        self.between = between
+
+    def forward(self, pictures: Tensor) -> Any:
+        return self.second(self.between(self, self.first(pictures)))
+
+
+def without_gradient(network: nn.Module, maps: Tensor) -> Tensor:
+    with torch.no_grad():
+        scale = maps.mean((2, 3), keepdim=True)
+    return maps * scale
+
+
+def by_content(network: nn.Module, maps: Tensor) -> Tensor:
+    return maps * 2 if bool(maps.mean() > 0) else maps * 3
+
+
+def overwritten(network: Any, maps: Tensor) -> Tensor:
+    return functional.relu_(maps)
+
+
+def norm_twice(network: Any, maps: Tensor) -> Tensor:
+    return network.norm(network.norm(maps))  # type: ignore[no-any-return]
+
+
+def norm_beside(network: Any, maps: Tensor) -> Tensor:
+    return network.norm(maps) + maps  # type: ignore[no-any-return]
+
+
+def by_shape(network: Any, maps: Tensor) -> Tensor:
+    return maps.reshape(maps.shape[0], 4, -1).softmax(-1).reshape(maps.shape)
+
+
+FORWARDS = [without_gradient, by_content, overwritten, norm_twice, norm_beside, by_shape]
+
+
+def read_fully(network: nn.Module, pictures: Tensor, layers: list[str]) -> list[Tensor]:
+    """Read layers by hooks on the network itself, as a user would."""
+    results: dict[str, Tensor] = {}
+    modules = {**dict(network.named_modules()), "output": network}
+
+    def keep(layer: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, result: Tensor) -> None:
+            results[layer] = result.clone()
+
+        return hook
+
+    handles = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
+    network(pictures)
+    for handle in handles:
+        handle.remove()
+    return [results[layer] for layer in layers]
+
+
+def graph_of(shadow: Shadow) -> Any:
+    """Return the graph that the last reading found, or None."""
+    (reader,) = shadow._traced.values()
+    return None if reader is None else reader.graph
+
+
+def assert_reads_as_the_network(network: nn.Module, layers: list[str]) -> Shadow:
+    network = network.double().eval()
+    generator = torch.Generator().manual_seed(1)
+    pictures = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=generator, requires_grad=True)
+    expected = read_fully(network, pictures, layers)
+    weights = [torch.randn(value.shape, dtype=torch.float64, generator=generator) for value in expected]
+    (gradient,) = torch.autograd.grad(expected, pictures, weights)
+    shadow = FrozenNetwork(network).shadow()
+    for _ in range(2):  # the first reading finds out, the second uses it
+        read = [shadow.activations(pictures, layers)[layer] for layer in layers]
+        torch.testing.assert_close(read, expected, rtol=0, atol=1e-10)
+        torch.testing.assert_close(torch.autograd.grad(read, pictures, weights)[0], gradient, rtol=0, atol=1e-10)
+    return shadow
+
+
+@pytest.mark.parametrize(
+    "layers", [["left_norm", "output"], ["left_norm"], ["output"], ["relu"], ["stem", "right"], ["norm"], ["left", "output"]], ids=str
+)
+def test_values_and_gradients_are_those_of_the_network(layers: list[str]) -> None:
+    shadow = assert_reads_as_the_network(Residual(), layers)
+    assert graph_of(shadow) is not None
+
+
+@pytest.mark.parametrize("between", FORWARDS, ids=lambda between: between.__name__)
+@pytest.mark.parametrize("layers", [["output"], ["first", "second"], ["norm"]], ids=str)
+def test_forwards_that_a_trace_does_not_see_are_followed_all_the_same(between: Callable[..., Any], layers: list[str]) -> None:
+    if layers == ["norm"] and between not in (norm_twice, norm_beside):
+        pytest.skip("the layer is not run")
+    shadow = assert_reads_as_the_network(Forward(between), layers)
+    if between in (without_gradient, by_content) or (between is overwritten and "first" in layers):
+        assert graph_of(shadow) is None
+
+
+def test_branches_that_lead_nowhere_are_not_run() -> None:
+    shadow = assert_reads_as_the_network(Residual(), ["right"])
+    assert [str(node.target) for node in graph_of(shadow).nodes if node.op == "call_module"] == ["folded_1", "relu", "right"]
+
+
+def test_a_batch_norm_is_folded_only_where_nothing_else_reads_the_convolution() -> None:
+    shadow = assert_reads_as_the_network(Residual(), ["stem", "norm"])
+    assert [str(node.target) for node in graph_of(shadow).nodes if node.op == "call_module"] == ["stem", "norm"]
+    assert "folded" not in str(graph_of(assert_reads_as_the_network(Forward(norm_beside), ["output"])))
+
+
+def test_the_network_is_left_alone() -> None:
+    network = Residual().eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert_reads_as_the_network(network, ["output"])
+    assert [name for name, _ in network.named_modules()] == [name for name, _ in Residual().named_modules()]
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(value, before[name].to(value.dtype), rtol=0, atol=0)
+
+
+def test_a_network_of_little_precision_is_not_folded_and_its_results_are_its_own() -> None:
+    network = Forward(lambda self, maps: self.norm(maps)).bfloat16().eval()  # type: ignore[operator]
+    pictures = torch.rand(1, 3, 16, 16, requires_grad=True)
+    shadow = FrozenNetwork(network).shadow()
+    read = shadow.activations(pictures, ["output"])["output"]
+    torch.testing.assert_close(read, network(pictures.bfloat16()), rtol=0.05, atol=0.05)
+    assert "norm" in str(graph_of(shadow))
+
+
+def test_reading_without_gradients_looks_for_nothing() -> None:
+    shadow = FrozenNetwork(Residual()).shadow()
+    shadow.activations(torch.rand(1, 3, 16, 16), ["output"])
+    assert not shadow._traced
+
+
+def test_a_move_is_followed() -> None:
+    shadow = FrozenNetwork(Residual()).shadow()
+    single = shadow.activations(torch.rand(1, 3, 16, 16, requires_grad=True), ["output"])["output"]
+    shadow.apply_(lambda tensor: tensor.double())
+    double = shadow.activations(torch.rand(1, 3, 16, 16, dtype=torch.float64, requires_grad=True), ["output"])["output"]
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+
+
+def test_every_size_is_found_out_for_itself() -> None:
+    shadow = FrozenNetwork(Residual()).shadow()
+    for side in (16, 24, 16):
+        assert shadow.activations(torch.rand(1, 3, side, side, requires_grad=True), ["relu"])["relu"].shape[2] == (side - 7) // 2 + 1
+    assert len(shadow._traced) == 2
+
+
+@pytest.mark.parametrize("rule", [redirected_relu, relaxed_max_pool])
+def test_gradient_rules_reach_a_traced_network(rule: Callable[[], Any]) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3)).double().eval()
+    with torch.no_grad():
+        network[0].bias.fill_(-5)  # type: ignore[operator] # all rectifiers are off
+    pictures = torch.rand(1, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    shadow = FrozenNetwork(network).shadow()
+    shadow.activations(pictures, ["output"])
+    assert graph_of(shadow) is not None
+    with rule():
+        (own,) = torch.autograd.grad(shadow.activations(pictures, ["output"])["output"].sum(), pictures)
+        (theirs,) = torch.autograd.grad(network(pictures).sum(), pictures)
+    torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
