@@ -212,11 +212,11 @@ class Shadow:
     def hooked(self, hooks: dict[str, Callable[..., None]]) -> Iterator[None]:
         """Hook layers of the private copy for the duration of the context."""
         handles = [self._modules[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
-        self._watched += 1
+        self._watched += bool(hooks)
         try:
             yield
         finally:
-            self._watched -= 1
+            self._watched -= bool(hooks)
             for handle in handles:
                 handle.remove()
 

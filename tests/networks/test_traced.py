@@ -10,7 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from featviz_pl.ascent import Ascent
+from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork, Shadow, redirected_relu, relaxed_max_pool
+from featviz_pl.objectives import Channel
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -188,6 +191,27 @@ def test_every_size_is_found_out_for_itself() -> None:
     for side in (16, 24, 16):
         assert shadow.activations(torch.rand(1, 3, side, side, requires_grad=True), ["relu"])["relu"].shape[2] == (side - 7) // 2 + 1
     assert len(shadow._traced) == 2
+
+
+RUNS: list[str] = []
+
+
+def note_run(module: nn.Module, inputs: Any, result: Any) -> None:
+    RUNS.append(type(module).__name__)
+
+
+def test_steps_of_a_run_leave_out_what_leads_nowhere() -> None:
+    network = Residual().eval()
+    network.left.register_forward_hook(note_run)
+    problem = Ascent(PixelImage(16), FrozenNetwork(network), Channel("right", 1))
+    problem.initialize()
+    problem.prepare()
+    RUNS.clear()
+    for step in range(3):
+        problem.step(step, 3)
+    assert not RUNS
+    problem.scores()  # without gradients the network runs as it is, up to the layer
+    assert RUNS == ["Conv2d"]
 
 
 @pytest.mark.parametrize("rule", [redirected_relu, relaxed_max_pool])

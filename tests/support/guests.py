@@ -13,10 +13,21 @@ from featviz_pl.networks import EmbeddedNetwork
 
 
 class Switch:
-    """Hold one flag that copies of a network share: copying it gives itself."""
+    """Hold one number that copies of a network share: 0, and something else once it is thrown. Copying it gives itself.
 
-    def __init__(self) -> None:
-        self.on = False
+    A tensor, as weights are: what a forward reads from Python objects may be read once for a whole run.
+    """
+
+    def __init__(self, thrown: float = torch.nan) -> None:
+        self.thrown, self.level = thrown, torch.zeros(())
+
+    @property
+    def on(self) -> bool:
+        return bool(self.level != 0)
+
+    @on.setter
+    def on(self, on: bool) -> None:
+        self.level.fill_(self.thrown if on else 0.0)
 
     def __deepcopy__(self, memo: Mapping[int, Any]) -> Switch:
         return self
@@ -35,7 +46,7 @@ class Breakable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.convolution(x)
-        return y * torch.nan if self.switch.on else y
+        return y + self.switch.level
 
 
 class At(Callback):
