@@ -1,7 +1,8 @@
-"""The bar of commands that read photos."""
+"""What commands show on stderr while they run."""
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,3 +29,18 @@ def photo_progress(unit: str = "photos", leave: bool = True) -> Iterator[Callabl
             bar.update(done - bar.n)
 
         yield report
+
+
+@contextmanager
+def announced(command: str) -> Iterator[None]:
+    """Print on stderr what the library has to say of its own choices, such as a precision that it measured."""
+    logger, handler = logging.getLogger("featviz_pl"), logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"{command}: %(message)s"))
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,20 +19,21 @@ FORMS = "layer (every unit), layer:0-63, layer:3,5,8, a pattern such as features
 class TargetBatch(NamedTuple):
     """Hold one batch of a sweep: units of one layer, as many as every other batch has.
 
-    Where the units end, they begin again: that is padding. A unit always stands in the same place beside the same companions, also
-    when a sweep that was stopped goes on.
+    Where the units end, they begin again: that is padding.
 
     Args:
         layer: of all units.
         units: in their places, padding included.
         padding: how many at the end are there only to fill the batch.
         wanted: the places of those whose pictures are asked for.
+        is_last: whether no other batch of the layer follows in this process.
     """
 
     layer: str
     units: tuple[int, ...]
     padding: int
     wanted: tuple[int, ...]
+    is_last: bool = True
 
     @property
     def targets(self) -> list[str]:
@@ -45,22 +46,18 @@ class TargetBatches:
 
     Args:
         batches: of this process; at least one is given, if only an empty one.
-        finished: says of a target whether its picture is there already; asked when the batch's turn has come.
     """
 
-    def __init__(self, batches: Sequence[TargetBatch], finished: Callable[[str], bool] | None = None) -> None:
+    def __init__(self, batches: Sequence[TargetBatch]) -> None:
         self.batches = list(batches) or [TargetBatch("", (), 0, ())]
-        self.finished = finished
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[TargetBatch]:
-        for batch in self.batches:
-            if self.finished is not None:
-                missing = tuple(place for place, target in enumerate(batch.targets) if not self.finished(target))
-                batch = batch._replace(wanted=missing)
-            yield batch
+        following = [batch.layer for batch in self.batches[1:]]
+        for batch, layer in zip(self.batches, [*following, None]):
+            yield batch._replace(is_last=batch.layer != layer)
 
 
 def parse_sweep(entries: str | Sequence[str]) -> list[tuple[str, tuple[int, ...] | None]]:

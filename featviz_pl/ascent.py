@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from featviz_pl._watch import STRETCH, Watch
 from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork, redirected_relu
 from featviz_pl.numerics._checks import whole_number
@@ -93,34 +95,70 @@ class Ascent:
         """Whether `prepare` has been called."""
         return self._observer.prepared
 
-    def step(self, step: int, steps: int, indices: Sequence[int] | None = None, in_all: Callable[[Tensor], Tensor] | None = None) -> Step:
+    def step(
+        self,
+        step: int | Sequence[int],
+        steps: int,
+        indices: Sequence[int] | None = None,
+        in_all: Callable[[Tensor], Tensor] | None = None,
+    ) -> Step:
         """Evaluate one step on a graph that leads to the image.
 
         Args:
-            step: counted over the whole run, from 0.
+            step: counted over the whole run, from 0; or one for each picture, where nothing `follows_progress`.
             steps: of the whole run, for schedules.
             indices: of the views to evaluate; all unless given.
             in_all: where other processes evaluate the other views: turns what holds (N,) in this one into what holds in all.
         """
         pictures, views, draw = self.look(step, steps, indices)
-        seen = self._observer.observe(pictures, views, draw, step)
+        seen = self._observer.observe(pictures, views, draw, step if isinstance(step, int) else max(step))
         scores = self._evaluated(seen).expand(-1, views.shape[1])
         if views.requires_grad and scores.requires_grad:
-            if step < REDIRECTED_STEPS:
-                self._revive(scores, pictures, views, draw, in_all or _as_it_is)
-            if not self._warned and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1):
+            young = [step < REDIRECTED_STEPS] if isinstance(step, int) else [own < REDIRECTED_STEPS for own in step]
+            if any(young):
+                self._revive(scores, pictures, views, draw, _only(young, in_all or _as_it_is))
+            if not self._warned and isinstance(step, int) and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1):
                 views.register_hook(lambda gradient: self._warn_of_dead(gradient, step, in_all or _as_it_is))
         loss = -scores.mean(1).sum()
         return Step(loss, scores.detach().mean(1), {name: own.mean(1) for name, own in seen.terms.items()})
 
-    def look(self, step: int, steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Draw]:
+    def look(self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Draw]:
         """Return the pictures (N, C, H, W) before a step, the step's views of them (N, V, C, h, w), and what was drawn."""
         with torch.autocast(self.image.initialized.device.type, enabled=False):
-            self.image.advance(step, steps)
+            self.image.advance(step if isinstance(step, int) else max(step), steps)
         pictures = self._decoded()
-        draw = self._observer.draw(self.seed, step, step / max(1, steps - 1), self.view_keys, indices)
+        draw = self._draw(step, steps, indices)
         with torch.autocast(pictures.device.type, enabled=False):
             return pictures, self._observer.show(pictures, draw), draw
+
+    def _draw(self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None) -> Draw:
+        if isinstance(step, int):
+            return self._observer.draw(self.seed, step, step / max(1, steps - 1), self.view_keys, indices)
+        drawn = [self._observer.draw(self.seed, own, 0.0, [key], indices) for own, key in zip(step, self.view_keys)]
+        return replace(drawn[0], **{field.name: _joined([getattr(draw, field.name) for draw in drawn]) for field in fields(Draw)})
+
+    def begin_anew(self, places: Sequence[int], objective: Objective, fresh: Image) -> None:
+        """Let the pictures at some places begin anew with other targets; the others stay as they are.
+
+        Args:
+            places: of the pictures that begin.
+            objective: of all pictures from now on.
+            fresh: an image for as many pictures as there are places, from which they take their first weights.
+
+        Raises:
+            ValueError: when the objective reads other layers than the present one.
+        """
+        if list(objective.sources()) != list(self.objective.sources()):
+            raise ValueError(f"objective: {objective!r} reads other layers than {self.objective!r}; make a new problem for it")
+        self.objective = self._observer.objective = objective
+        objective.to(self.image.initialized.device)
+        self.targets = objective.targets(len(self.keys))
+        for place in places:
+            self.keys[place] = picture_keys([self.targets[place]])[0]
+        fresh.initialize(len(places), [generator_for(self.seed, "image", self.keys[place]) for place in places])
+        with torch.no_grad():
+            for own, first in zip(trained_parameters(self.image), trained_parameters(fresh)):
+                own[list(places)] = first.to(own)
 
     def scores(self, pictures: Tensor | None = None) -> Tensor:
         """Score pictures (N, C, H, W) as they are, without views, on grey where they are transparent; the image's own unless given."""
@@ -179,6 +217,20 @@ class Ascent:
                 stacklevel=2,
             )
 
+    def watch(self, steps: int, tolerance: float | None = None) -> Watch:
+        """Return what watches each picture of a run of so many steps for itself.
+
+        Raises:
+            ValueError: when pictures share weights.
+        """
+        count = len(self.keys)
+        if any(parameter.ndim < 2 or len(parameter) != count for parameter in trained_parameters(self.image)):
+            raise ValueError(f"image: the pictures of {type(self.image).__name__} share weights, so none can fail, or be made, alone")
+        self._warned = True  # what the warning would say is in the reasons
+        # The redirected gradient of the first steps brings units to life; one that needs it for ever is dead.
+        live_from = REDIRECTED_STEPS if steps > REDIRECTED_STEPS else 0
+        return Watch(count, steps, live_from, self.image.initialized.device, tolerance)
+
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast what the run made: shadows and fixed activations."""
         self._observer.apply_(fn)
@@ -202,8 +254,42 @@ def trained_parameters(image: Image) -> list[nn.Parameter]:
     return parameters
 
 
+def follows_progress(image: Image, views: Views | None) -> bool:
+    """Say whether a step depends on how much of the run is done, but for its draws: pictures must then begin together.
+
+    Example:
+        >>> from featviz_pl.images import FourierImage, GrowingImage
+        >>> follows_progress(FourierImage(8), None), follows_progress(GrowingImage(8), None)
+        (False, True)
+    """
+    if image.has_idle_parameters or (views is not None and views.schedule is not None):
+        return True
+    if views is None:
+        return False
+    drawn = views.sample(0, 0, [0])
+    return not _equal(views.transforms.at(drawn, 0.0), views.transforms.at(drawn, 1.0))
+
+
 def _as_it_is(holds: Tensor) -> Tensor:
     return holds
+
+
+def _only(chosen: Sequence[bool], then: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """Return what first makes false what does not belong to a chosen picture."""
+    return then if all(chosen) else lambda holds: then(holds & torch.tensor(chosen, device=holds.device))
+
+
+def _joined(draws: list[Any]) -> Any:
+    """Join what was drawn for single pictures into what is drawn for all of them."""
+    if isinstance(draws[0], tuple):
+        return tuple(_joined(list(parts)) for parts in zip(*draws))
+    return torch.cat(draws) if isinstance(draws[0], Tensor) else draws[0]
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
 
 
 def picture_keys(targets: Sequence[str]) -> list[int]:
@@ -265,7 +351,8 @@ def ascend(
         lr: learning rate of the default optimizer.
         on_step: called after every step with its index and result.
         failures: where given, a picture that fails does not end the run and does no harm to the others: its index and the reason
-            are put in here at the end. A picture fails when its score or gradient is not finite, or when no gradient reaches it.
+            are put in here; when all have failed the run ends. A picture fails when its score or gradient is not finite, or when no
+            gradient but a redirected one reaches it in its first 64 steps.
 
     Raises:
         NonFiniteError: when a step gives NaN or infinity, and no `failures` take it.
@@ -287,63 +374,22 @@ def ascend(
             problem.prepare(problem.image.initialized.device)
         parameters = trained_parameters(problem.image)
         chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
-        watch = None if failures is None else _Watch(problem, parameters, steps)
+        watch = None if failures is None else problem.watch(steps)
         for index in range(steps):
             result = problem.step(index, steps)
             gradients: Sequence[Tensor | None] = torch.autograd.grad(result.loss, parameters, allow_unused=True)
             if watch is None:
                 require_finite(index, result.loss, gradients)
             else:
-                gradients = watch.kept(index, result.scores, gradients)
+                gradients = watch.kept(result.scores, gradients)
             for parameter, gradient in zip(parameters, gradients):
                 parameter.grad = gradient
             chosen.step()
             if on_step is not None:
                 on_step(index, result)
+            if watch is not None and failures is not None and ((index + 1) % STRETCH == 0 or index == steps - 1):
+                failures.update(watch.failures())
+                if len(failures) == len(problem.keys):
+                    break
         chosen.zero_grad()
-        if watch is not None and failures is not None:
-            failures.update(watch.failures())
         return problem.scores()
-
-
-class _Watch:
-    """Watch each picture of a run for itself: keep what is not finite from the others, and remember who failed, and why.
-
-    Nothing here waits for the device before the end.
-    """
-
-    def __init__(self, problem: Ascent, parameters: Sequence[nn.Parameter], steps: int) -> None:
-        count, device = len(problem.keys), problem.image.initialized.device
-        if any(parameter.ndim < 2 or len(parameter) != count for parameter in parameters):
-            raise ValueError(f"image: the pictures of {type(problem.image).__name__} share weights, so none can fail, or be made, alone")
-        problem._warned = True  # what the warning would say is in the reasons
-        # The redirected gradient of the first steps brings units to life; one that needs it for ever is dead.
-        self._live_from = REDIRECTED_STEPS if steps > REDIRECTED_STEPS else 0
-        self._first_bad = torch.full((count,), -1, device=device)
-        self._reached = torch.zeros(count, dtype=torch.bool, device=device)
-
-    def kept(self, step: int, scores: Tensor, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-        """Return the gradients with zeros for every picture that has failed."""
-        finite, reached = torch.isfinite(scores), torch.zeros_like(self._reached)
-        for gradient in gradients:
-            if gradient is not None:
-                finite = finite & torch.isfinite(gradient).flatten(1).all(1)
-                reached = reached | (gradient != 0).flatten(1).any(1)
-        if step >= self._live_from:
-            self._reached |= reached
-        self._first_bad = torch.where((self._first_bad < 0) & ~finite, step, self._first_bad)
-        healthy = self._first_bad < 0
-        return tuple(
-            None if gradient is None else torch.where(healthy.view(-1, *[1] * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
-            for gradient in gradients
-        )
-
-    def failures(self) -> dict[int, str]:
-        """Return the reason of every picture that failed."""
-        reasons = {}
-        for index, (step, reached) in enumerate(zip(self._first_bad.tolist(), self._reached.tolist())):
-            if step >= 0:
-                reasons[index] = f"the score or the gradient of step {step} is not finite"
-            elif not reached:
-                reasons[index] = "no gradient reaches the picture: nothing turns the unit on"
-        return reasons

@@ -32,10 +32,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line without the program's name; that of the process unless given.
     """
     given = list(sys.argv[1:] if args is None else args)
-    if given[:1] == ["fit"]:
-        from featviz_pl.lightning_cli import fit
-
-        return _guarded(lambda: fit(given), "featviz fit")
+    if given[:1] in (["fit"], ["predict"]):
+        return _guarded(lambda: _configured(given[0], given[1:]), f"featviz {given[0]}")
     options = _parser().parse_args(given)
     return _guarded(lambda: options.run(options), f"featviz {options.command}")
 
@@ -92,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     render.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
     render.add_argument("--num-nodes", type=int, default=1, help="of the Lightning Trainer (default: 1)")
-    render.add_argument("--precision", default="32-true", help="of the network, for example bf16-mixed (default: 32-true)")
+    render.add_argument("--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)")
     render.add_argument("-o", "--output", default="feature.png", help="file to write (default: feature.png)")
     render.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
@@ -125,6 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     presets.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
     commands.add_parser("fit", help="run a Lightning configuration: featviz fit --config FILE.yaml", add_help=False)
+    commands.add_parser("predict", help="sweep as a Lightning configuration: featviz predict --config FILE.yaml", add_help=False)
     return parser
 
 
@@ -161,6 +160,18 @@ def _network(options: argparse.Namespace) -> Any:
     return FrozenNetwork(loaded.module, mean, std, loaded.size, loaded.classes, loaded.name)
 
 
+def _configured(command: str, args: list[str]) -> int:
+    import logging
+
+    from featviz_pl.lightning_cli import fit, predict
+    from featviz_pl.networks.zoo import _current_folder_importable
+
+    for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with _current_folder_importable():  # for the user's own classes
+        return fit(args) if command == "fit" else predict(args)
+
+
 def _render(options: argparse.Namespace) -> int:
     from featviz_pl.io import check_output
 
@@ -168,31 +179,23 @@ def _render(options: argparse.Namespace) -> int:
     _check_cheaply(options)
     import logging
 
+    from featviz_pl._command_progress import announced
     from featviz_pl.render import render
     from featviz_pl.resuming import checkpoint_beside, discard
 
     for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here
         logging.getLogger(name).setLevel(logging.ERROR)
     devices = int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices
-    result = render(
-        _network(options),
-        options.target,
-        steps=options.steps,
-        size=options.size,
-        views=options.views,
-        seed=options.seed,
-        preset=options.preset,
-        lr=options.lr,
-        image=options.image,
-        start=options.start,
-        stats=options.stats,
-        resume=checkpoint_beside(output) if options.resume else None,
-        accelerator=options.accelerator,
-        devices=devices,
-        num_nodes=options.num_nodes,
-        precision=options.precision,
-        progress=sys.stderr.isatty(),
-    )
+    taken = ("steps", "size", "views", "seed", "preset", "lr", "image", "start", "stats", "accelerator", "num_nodes", "precision")
+    with announced("featviz render"):
+        result = render(
+            _network(options),
+            options.target,
+            **{name: getattr(options, name) for name in taken},
+            resume=checkpoint_beside(output) if options.resume else None,
+            devices=devices,
+            progress=sys.stderr.isatty(),
+        )
     if not result.is_writer:  # another process of the same run writes and reports
         return INTERRUPTED if result.interrupted else 0
     paths = result.save(output)

@@ -32,7 +32,8 @@ __all__ = ["SweepFolder", "picture_path", "read_manifest", "rebuild_manifest"]
 FORMAT = 1
 UNITS_PER_FOLDER = 1000
 END_OF_PNG = b"IEND\xaeB`\x82"
-OF_ONE_PICTURE = ("target", "objective", "score")  # what the provenance of a picture says besides the settings of the sweep
+OF_ONE_PICTURE = ("target", "objective", "score", "steps_taken")  # what the provenance of a picture says besides the sweep's settings
+FOUND = ("score", "steps_taken")  # what of it is known only when the picture is made
 _PATIENCE = 30.0  # seconds: processes of a sweep that was killed notice at their next step
 _PICTURE = re.compile(r"\d+\.png")
 

@@ -6,6 +6,7 @@ import base64
 import copy
 import html
 import io
+import logging
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from featviz_pl._starting import read_start, start_digest
+from featviz_pl.ascent import Ascent
 from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved, check_output, picture_names, save_png, sheet, to_pillow
@@ -29,6 +31,7 @@ from featviz_pl.networks import FrozenNetwork, as_network, load_network
 from featviz_pl.numerics._checks import size_pair, whole_number
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.precision import AUTO, FULL, REDUCED, device_to_measure, fastest_precision
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, image_class, recipe
 from featviz_pl.resuming import RenderCheckpoint, checkpoint_to_resume
 from featviz_pl.statistics import Statistics
@@ -131,7 +134,8 @@ def render(
         accelerator: of the Trainer.
         devices: of the Trainer.
         num_nodes: of the Trainer.
-        precision: of the Trainer; only the network runs in less than float32.
+        precision: of the Trainer; only the network runs in less than float32. ``"auto"`` measures whether ``"bf16-mixed"`` is faster
+            here, and logs what it found.
         progress: show a progress bar.
 
     Raises:
@@ -175,6 +179,8 @@ def render(
         lr=chosen.lr if lr is None else lr,
         scheduler=None if chosen.scheduler is None else partial(_scheduled, chosen.scheduler, steps),
     )
+    if precision == AUTO:
+        precision = _measured_precision(model, augmentation, accelerator, devices, num_nodes, resume)
     model.origin = {"preset": chosen.name, "precision": str(precision)}
     if start is not None:
         model.origin["start"] = start_digest(model.images)
@@ -201,6 +207,19 @@ def render(
     interrupted = _fit_until_interrupted(trainer, model, ckpt_path)
     seconds = time.perf_counter() - began
     return _result(model, trainer, seconds, interrupted)
+
+
+def _measured_precision(
+    model: FeatureVisualization, augmentation: Augmentation, accelerator: str, devices: int | str, num_nodes: int, resume: Any
+) -> str:
+    """Measure in which precision the run is fastest, on a copy of its image."""
+    device = device_to_measure(accelerator, devices, num_nodes)
+    if resume is not None and Path(resume).exists():
+        raise ValueError(f"precision: 'auto' may choose otherwise than the run that goes on; give '{FULL}' or '{REDUCED}'")
+    image = copy.deepcopy(model.image).to(device)
+    found = fastest_precision(Ascent(image, model.network, model.objective, model.seed, augmentation.views), model.steps)
+    logging.getLogger(__name__).info("%s", found)
+    return found.name
 
 
 def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization, ckpt_path: str | None) -> bool:

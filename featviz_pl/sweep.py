@@ -6,29 +6,32 @@ import copy
 import json
 import os
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from featviz_pl import __version__
-from featviz_pl._starting import planned, read_start, start_digest
-from featviz_pl._sweep_memory import MOST_ON_ACCELERATOR, MOST_ON_CPU, free_memory, kept_bytes, largest_batch
+from featviz_pl._starting import planned, start_digest
+from featviz_pl._sweep_batch_size import BatchSize, fitting
+from featviz_pl._sweep_image import checked_tolerance, described_image
+from featviz_pl._sweep_slots import Finished, Optimisation, Rendered, Slots, rendered
 from featviz_pl._sweep_targets import ListedNetwork, TargetBatch, TargetBatches, batches_of, parse_sweep, resolve_units
-from featviz_pl.ascent import Ascent, Step, ascend
+from featviz_pl.ascent import Ascent
 from featviz_pl.checkpoints import optimizer_description, sums, unsaved
 from featviz_pl.images import Image
-from featviz_pl.io import as_saved
 from featviz_pl.networks import FrozenNetwork, LayerInfo, as_network
 from featviz_pl.networks.shadow import OUTPUT
-from featviz_pl.numerics._checks import finite_number, size_pair, whole_number
+from featviz_pl.numerics._checks import finite_number, whole_number
 from featviz_pl.objectives import Channel, Objective
-from featviz_pl.presets import DEFAULT_PRESET, Recipe, image_class, recipe
+from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
 from featviz_pl.statistics import Statistics
-from featviz_pl.statistics.arguments import as_statistics, image_arguments
+from featviz_pl.statistics.arguments import as_statistics
+from featviz_pl.threads import available_cores, fair_threads, fewer_threads, processes_here
 from featviz_pl.transforms import Compose, Views
 
 __all__ = ["FeatureSweep", "FeatureTargets", "Rendered", "TargetBatch"]
@@ -37,36 +40,19 @@ OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 TERMINATED = 128 + signal.SIGTERM
 
 
-@dataclass
-class Rendered:
-    """Hold the pictures of one batch of a sweep, without padding.
-
-    Args:
-        images: (N, C, H, W) in [0, 1], in the 256 levels of a file.
-        targets: what each looks for, ``layer:unit``.
-        scores: the objective on each picture, without views.
-        provenance: of each picture.
-        failures: for each, why it failed, or None.
-    """
-
-    images: Tensor
-    targets: list[str] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    provenance: list[dict[str, Any]] = field(default_factory=list)
-    failures: list[str | None] = field(default_factory=list)
-
-
 class FeatureTargets(LightningDataModule):
     """Name the units that a `FeatureSweep` renders, and divide them over processes.
 
     Batches have one size, lie within one layer, and the last of a layer is filled with repetitions, which are not given out. Batch i
-    belongs to process ``i % processes``: nothing is communicated, shares may be uneven, and each unit is rendered once.
+    belongs to process ``i % processes``: nothing is communicated, shares may be uneven, and each unit is rendered once. What is there
+    already when a sweep goes on has no place in any batch.
 
     Args:
         targets: one or several of ``"features.9"`` (every unit of a layer), ``"features.9:3,5"``, ``"features.*:0-63"`` (a pattern
             over layers), or a file that ends in ``.txt`` with one of these on each line.
-        batch_size: pictures that are rendered together, or ``"auto"``: as many as fit into memory, 8 at most on a CPU and 64
-            elsewhere. A sweep that goes on in a folder keeps the folder's.
+        batch_size: pictures that are rendered together, or ``"auto"``: that of 1, 2, 4, … which ends the sweep soonest, measured in its
+            first moments among those that fit into memory, 8 at most on a CPU and 64 elsewhere; the largest where there is too
+            little to do for a measurement. A sweep that goes on in a folder keeps the folder's.
 
     Raises:
         ValueError: when a target does not parse; at setup when there is no such layer or unit, or fewer units than processes.
@@ -89,7 +75,7 @@ class FeatureTargets(LightningDataModule):
             self.batch_size = whole_number("batch_size", batch_size)
         self.units: dict[str, tuple[int, ...]] = {}  # of each layer that is swept
         self.layer_units: dict[str, int] = {}  # how many each of these layers has
-        self.finished: Callable[[str], bool] | None = None  # set by the FeatureWriter
+        self.finished: Collection[str] = frozenset()  # targets that need no rendering; set by the FeatureWriter
 
     def resolve(self, layers: Sequence[LayerInfo]) -> None:
         """Look up the layers and units."""
@@ -106,10 +92,11 @@ class FeatureTargets(LightningDataModule):
         return [f"{layer}:{unit}" for layer, units in self.units.items() for unit in units]
 
     def batches(self, rank: int = 0, ranks: int = 1) -> list[TargetBatch]:
-        """Return the batches of one process."""
+        """Return the batches of one process, of what is not finished."""
         if self.batch_size is None:
             raise RuntimeError("the batch size is not known before the sweep begins")
-        return batches_of(self.units, self.batch_size)[rank::ranks]
+        left = {layer: [unit for unit in units if f"{layer}:{unit}" not in self.finished] for layer, units in self.units.items()}
+        return batches_of(left, self.batch_size)[rank::ranks]
 
     def setup(self, stage: str) -> None:
         """Resolve the targets with the network of the sweep."""
@@ -131,8 +118,9 @@ class FeatureTargets(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         if self.batch_size is None:
-            self.batch_size = int(trainer.strategy.broadcast(_sweep_of(trainer).fitting_batch(self, trainer)))
-        return TargetBatches(self.batches(trainer.global_rank, trainer.world_size), self.finished)
+            chosen = _sweep_of(trainer).fitting_batch(self, trainer) if trainer.is_global_zero else 0
+            self.batch_size = int(trainer.strategy.broadcast(chosen))
+        return TargetBatches(self.batches(trainer.global_rank, trainer.world_size))
 
 
 def _sweep_of(trainer: Trainer | None) -> FeatureSweep:
@@ -147,7 +135,12 @@ class FeatureSweep(LightningModule):
 
     Each batch is a bare loop of optimisation on the Trainer's device and in its precision. Every draw is keyed by the seed and the
     target, and every batch has one shape, so a picture is the same whatever stands beside it, on any number of processes and after
-    any number of restarts. A unit that fails is reported with its reason and does its companions no harm.
+    any number of restarts (with one number of threads: another adds up in another order). A unit that fails is reported with its
+    reason and does its companions no harm. Where several processes share the cores of a machine, each computes with its share of them.
+
+    With a `tolerance`, a picture is finished before all its steps as soon as it has converged, and another takes its place in the
+    batch: ``mean - mean before <= tolerance * (mean - first)`` for the mean scores of its last two stretches of 32 steps, each compared
+    with the one before, and the score of its first step. It is the same picture, at the same step, whatever stands beside it.
 
     Args:
         network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
@@ -161,9 +154,13 @@ class FeatureSweep(LightningModule):
         seed: of every draw, 0 or more.
         start: a picture, or its file, from which every picture starts.
         stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the recipe.
+        tolerance: share of its gain up to which a picture has converged, 0 or more, such as 0.02; None takes all steps. Only for
+            recipes that are the same in every step, such as lucid: a picture of one that calms down is not finished before its end.
+            It is for runs longer than usual: pictures still gain in the last of Lucid's 512 steps.
 
     Raises:
-        ValueError: when a name is unknown, a number impossible, or the statistics or the start do not fit.
+        ValueError: when a name is unknown, a number impossible, the statistics or the start do not fit, or a tolerance is given for a
+            recipe that follows the progress of the run.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -191,6 +188,7 @@ class FeatureSweep(LightningModule):
         seed: int = 0,
         start: str | os.PathLike[str] | Tensor | None = None,
         stats: str | os.PathLike[str] | Statistics | None = None,
+        tolerance: float | None = None,
     ) -> None:
         super().__init__()
         self.network = as_network(network)  # no nn.Module: it stays out of checkpoints and DDP
@@ -201,8 +199,10 @@ class FeatureSweep(LightningModule):
         self.optimizer = optimizer
         seen = self._seen(self.recipe.transforms, self.recipe.views if views is None else whole_number("views", views))
         measured = None if stats is None else as_statistics(stats, self.network.channels)
-        self._plan = planned(self._described(image, size, start, measured), seen, start)
+        self._plan = planned(described_image(self.recipe, self.network, image, size, start, measured), seen, start)
         self._stats = None if measured is None else measured.digest
+        self.tolerance = checked_tolerance(tolerance, self.recipe, self.image, [self.views_of(layer) for layer in ("", OUTPUT)])
+        self.batch_choice: BatchSize | None = None  # why the batches have their size, where this process has chosen it
         self.on_render_step: Callable[[int], None] | None = None  # told of every step; set by a progress bar
         self._network_dtype: torch.dtype | None = None
         self._guest: FrozenNetwork | None = None
@@ -210,23 +210,12 @@ class FeatureSweep(LightningModule):
         self._weights_hash: str | None = None
         self._settings: dict[str, Any] = {}
         self._parent = 0
+        self._slots: Slots | None = None  # of the present layer, where pictures outlive a step
 
     def _seen(self, transforms: Compose, count: int) -> Views:
         if self.recipe.size_of_views == "network" and self.network.size is not None:
             transforms = Compose(transforms.listed(), self.network.size)
         return Views(transforms, count)
-
-    def _described(self, image: Image | str | None, size: int | Sequence[int] | None, start: Any, stats: Statistics | None) -> Image:
-        if isinstance(image, Image):
-            if size is not None and size_pair("size", size) != image.size:
-                raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
-            if stats is not None:
-                raise ValueError("stats: the image is built already; give it color=… and, where it takes one, spectrum=…")
-            return image
-        make = self.recipe.image if image is None else image_class(image)
-        own = self.recipe.size or self.network.size or 224 if start is None else read_start(start, self.network.channels).shape[-2:]
-        measured = {} if stats is None else image_arguments(make, stats)
-        return make(size=size_pair("size", own if size is None else size), channels=self.network.channels, **measured)
 
     @property
     def image(self) -> Image:
@@ -272,6 +261,7 @@ class FeatureSweep(LightningModule):
             values |= {"views_of_outputs": repr(self.views_of(OUTPUT)), "optimizer_of_outputs": self._described_optimizer(OUTPUT)}
         values |= {} if self._plan.begun is None else {"start": start_digest(self._plan.begun)}
         values |= {} if self._stats is None else {"stats": self._stats}
+        values |= {} if self.tolerance is None else {"tolerance": self.tolerance}
         with torch.no_grad():
             values["constants"] = {name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()}
         return dict(json.loads(json.dumps(values)))
@@ -301,30 +291,36 @@ class FeatureSweep(LightningModule):
             return self.recipe.suited([layer]).make_optimizer(parameters, self.lr)
         return self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
 
+    def _optimisation(self, parameters: Iterable[nn.Parameter], layer: str) -> Optimisation:
+        made = self._make_optimizer(parameters, layer)
+        return made, None if self.recipe.scheduler is None else self.recipe.scheduler(made, self.steps)
+
+    def _begun_image(self, count: int) -> Image:
+        image = copy.deepcopy(self.image)
+        if self._plan.start is not None:
+            image.allocate(count)
+            image.start_from(self._plan.start)
+        return image
+
     def problem(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
         """Make what one batch solves, on a device."""
         held = self.network if self._guest is None else self._guest
-        image = copy.deepcopy(self.image)
-        if self._plan.start is not None:
-            image.allocate(len(units))
-            image.start_from(self._plan.start)
-        made = Ascent(image, held, self._objective(layer, list(units)), self.seed, self.views_of(layer))
+        made = Ascent(self._begun_image(len(units)), held, self._objective(layer, list(units)), self.seed, self.views_of(layer))
         made.initialize()
         made.image.to(device=device, dtype=self._network_dtype)
         made.prepare(device, self._network_dtype)
         return made
 
     def fitting_batch(self, targets: FeatureTargets, trainer: Trainer) -> int:
-        """Return how many pictures one batch can hold on this device: one step of the deepest layer tells what a picture needs."""
-        device = trainer.strategy.root_device
-        layer, units = list(targets.units.items())[-1]
-        with torch.inference_mode(False), torch.enable_grad():
-            one = kept_bytes(self.problem(layer, units[:1], device))
-        on_cpu = device.type == "cpu"
-        share = free_memory(device) // (trainer.num_devices if on_cpu else 1)
-        even = -(-targets.count // trainer.world_size)  # so that no process is left without work
-        widest = max(map(len, targets.units.values()))
-        return largest_batch(one, share, min(MOST_ON_CPU if on_cpu else MOST_ON_ACCELERATOR, even, widest))
+        """Return how many pictures a batch should hold on this device, and say why: see `FeatureTargets`."""
+        precision, device = trainer.strategy.precision_plugin, trainer.strategy.root_device
+        precision.convert_module(self)  # as Lightning does a little later
+        here = processes_here(trainer)
+        with torch.inference_mode(False), torch.enable_grad(), fewer_threads(here), precision.predict_step_context():
+            make = partial(self.problem, device=device)
+            self.batch_choice = fitting(make, targets.units, self.steps, device, trainer.world_size, here)
+        rank_zero_info(str(self.batch_choice))
+        return self.batch_choice.size
 
     # What Lightning calls, in its order.
 
@@ -336,45 +332,49 @@ class FeatureSweep(LightningModule):
         self._guest = FrozenNetwork(module, own.mean, own.std, own.size, own.classes, own.name)
         self._parent = os.getppid()
         self._settings = self.settings(str(self.trainer.precision))
+        self._slots = None
+        processes = processes_here(self.trainer)
+        if fair_threads(processes) < torch.get_num_threads():
+            rank_zero_info(f"{processes} processes share {available_cores()} cores: {fair_threads(processes)} threads in each")
 
     def on_predict_end(self) -> None:
         """Let the copy of the network go."""
-        self._guest = None
+        self._guest = self._slots = None
 
     def predict_step(self, batch: TargetBatch, batch_idx: int = 0) -> Rendered:
-        """Render one batch; nothing is done for one whose pictures are all there."""
+        """Render one batch; with a tolerance, return what is finished when all its units have a place, and of a layer's last one all."""
         if not batch.wanted:
-            return Rendered(torch.empty(0, self.image.channels, *self.image.size))
-        with torch.inference_mode(False), torch.enable_grad():
-            problem = self.problem(batch.layer, batch.units, self.device)
-            schedulers: list[torch.optim.lr_scheduler.LRScheduler] = []
+            return rendered([], (self.image.channels, *self.image.size))
+        with torch.inference_mode(False), torch.enable_grad(), fewer_threads(processes_here(self._trainer)):
+            slots = self._filled(batch)
+            finished = slots.run(to_the_end=self.tolerance is None or batch.is_last, on_step=self._after_step)
+            self._slots = None if self.tolerance is None or batch.is_last else slots
+            if self.tolerance is None:  # one that has failed was out first
+                finished.sort(key=lambda one: batch.units.index(one.unit))
+            settings = {**self._settings, "batch_size": len(batch.units)}
+            return rendered([self._with_origin(one, batch.layer, settings) for one in finished], (self.image.channels, *self.image.size))
 
-            def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-                made = self._make_optimizer(parameters, batch.layer)
-                if self.recipe.scheduler is not None:
-                    schedulers.append(self.recipe.scheduler(made, self.steps))
-                return made
+    def _filled(self, batch: TargetBatch) -> Slots:
+        """Return slots that hold the units of a batch, or let them wait for one."""
+        slots, self._slots = self._slots, None  # not kept when something fails
+        if slots is not None:
+            slots.add(batch.units[place] for place in batch.wanted)
+            return slots
+        places = [unit if place in batch.wanted else None for place, unit in enumerate(batch.units)]
+        return Slots(
+            self.problem(batch.layer, batch.units, self.device),
+            places,
+            partial(self._optimisation, layer=batch.layer),
+            self.steps,
+            self.tolerance,
+            partial(self._objective, batch.layer),
+            self._begun_image,
+        )
 
-            def on_step(index: int, step: Step) -> None:
-                for scheduler in schedulers:
-                    scheduler.step()
-                self._after_step(index)
-
-            failures: dict[int, str] = {}
-            ascend(problem, self.steps, optimizer, on_step=on_step, failures=failures)
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                pictures = as_saved(problem.image())
-            scores = problem.scores(pictures).tolist()
-            wanted = list(batch.wanted)
-            pictures = pictures[wanted].cpu()
-        for place in wanted:
-            if not abs(scores[place]) < float("inf"):
-                failures.setdefault(place, "the score of the picture is not finite")
-        names = [batch.targets[place] for place in wanted]
-        own = [scores[place] for place in wanted]
-        held = {**self._settings, "batch_size": len(batch.units)}
-        origins = [{**held, **self.origin(name), "score": score} for name, score in zip(names, own)]
-        return Rendered(pictures, names, own, origins, [failures.get(place) for place in wanted])
+    def _with_origin(self, one: Finished, layer: str, settings: Mapping[str, Any]) -> tuple[Finished, dict[str, Any]]:
+        target = f"{layer}:{one.unit}"
+        taken = {} if self.tolerance is None else {"steps_taken": one.steps}
+        return one, {**settings, **self.origin(target), "score": one.score, **taken}
 
     def _after_step(self, index: int) -> None:
         """Tell the progress bar, and stop when this process has been asked to, or stands alone."""
@@ -397,4 +397,4 @@ class FeatureSweep(LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the copy of the network behind: it is made anew where the module arrives."""
-        return {**super().__getstate__(), "_guest": None, "on_render_step": None}
+        return {**super().__getstate__(), "_guest": None, "_slots": None, "on_render_step": None}

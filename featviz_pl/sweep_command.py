@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+    from featviz_pl._sweep_photo_sheets import PhotoSummary
+    from featviz_pl._sweep_photos import PhotoSource
     from featviz_pl.callbacks import FeatureWriter
     from featviz_pl.networks import FrozenNetwork
     from featviz_pl.sweep import FeatureSweep, FeatureTargets
@@ -29,6 +31,12 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the pictures; a sweep there goes on")
     parser.add_argument("--steps", type=int, help="optimisation steps of each picture (the preset's unless given)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="SHARE",
+        help="finish a picture early once 32 steps add no more than this share of its gain, such as 0.02 (presets without a schedule)",
+    )
     parser.add_argument("--views", type=int, help="views per step (the preset's unless given)")
     parser.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
     parser.add_argument("--preset", default="featviz", help="named recipe; `featviz presets` lists them (default: featviz)")
@@ -36,11 +44,17 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
     parser.add_argument("--start", metavar="PICTURE", help="picture file from which every picture starts")
     parser.add_argument("--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum")
+    parser.add_argument(
+        "--photos",
+        metavar="DIR",
+        help="show beside each picture the photos in DIR that excite the unit most; or those TopActivations wrote",
+    )
+    parser.add_argument("--photo-count", type=int, metavar="N", help="photos beside each picture (default: 6)")
     parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="N", help="pictures in a batch, or auto (default: auto)")
     parser.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     parser.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
     parser.add_argument("--num-nodes", type=int, default=1, help="of the Lightning Trainer (default: 1)")
-    parser.add_argument("--precision", default="32-true", help="of the network, for example bf16-mixed (default: 32-true)")
+    parser.add_argument("--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)")
     parser.add_argument("--overwrite", action="store_true", help="remove the pictures of an earlier sweep in DIR and begin anew")
     parser.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
@@ -78,21 +92,63 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
     for name in ("steps", "views", "num_nodes"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
-    chosen = {name: getattr(options, name) for name in ("preset", "image", "size", "views", "steps", "lr", "seed", "start", "stats")}
+    names = ("preset", "image", "size", "views", "steps", "lr", "seed", "start", "stats", "tolerance")
+    chosen = {name: getattr(options, name) for name in names}
+    source = _photo_source(options)
     sweep = FeatureSweep(load(), **chosen)
-    trainer, writer = _trainer(options)
+    trainer, writer = _trainer(options, _precision(options, sweep, targets))
+    if source is not None and trainer.is_global_zero:  # refused before anything is rendered
+        targets.bind(sweep, trainer.world_size)
+        source.check(targets.units)
     began = time.perf_counter()
     stopped = _predict(trainer, sweep, targets, writer)
     if not trainer.is_global_zero:  # the first process reports; Lightning would kill it for another's exit code before it has
         return 0
+    photos: PhotoSummary | None = None
+    if source is not None and not stopped:
+        from featviz_pl._sweep_photo_sheets import save_photo_sheets
+
+        try:
+            photos = save_photo_sheets(writer.folder, source, sweep, targets, trainer.strategy.root_device)
+        except KeyboardInterrupt:
+            stopped = INTERRUPTED
     if stopped:
         word = "interrupted" if stopped == INTERRUPTED else "terminated"
         print(f"featviz sweep: {word}; what is done is whole, and the same command goes on from there", file=sys.stderr)
         return stopped
-    return _report(options, sweep, writer, time.perf_counter() - began)
+    return _report(options, sweep, writer, time.perf_counter() - began, photos)
 
 
-def _trainer(options: argparse.Namespace) -> tuple[Trainer, FeatureWriter]:
+def _photo_source(options: argparse.Namespace) -> PhotoSource | None:
+    """Return the photos that are asked for; what is wrong with them is refused here."""
+    if options.photos is None:
+        if options.photo_count is not None:
+            raise ValueError("photo_count: belongs to --photos DIR, which is not given")
+        return None
+    from featviz_pl._sweep_photos import photo_source
+
+    return photo_source(options.photos, options.photo_count)
+
+
+def _precision(options: argparse.Namespace, sweep: FeatureSweep, targets: FeatureTargets) -> Any:
+    """Return the precision of the Trainer; ``auto`` is that of the sweep which goes on, or measured."""
+    from featviz_pl.manifest import read_manifest
+    from featviz_pl.precision import AUTO, device_to_measure, fastest_precision
+
+    if options.precision != AUTO:
+        return str(options.precision)
+    held, _ = (None, {}) if options.overwrite else read_manifest(options.output)
+    if held is not None and "precision" in held:
+        return str(held["precision"])
+    device = device_to_measure(options.accelerator, options.devices, options.num_nodes)
+    targets.bind(sweep, 1)
+    layer, units = list(targets.units.items())[-1]  # the deepest needs most
+    found = fastest_precision(sweep.problem(layer, units[: targets.batch_size or 1], device), sweep.steps)
+    print(f"featviz sweep: {found}", file=sys.stderr)
+    return found.name
+
+
+def _trainer(options: argparse.Namespace, precision: Any) -> tuple[Trainer, FeatureWriter]:
     import logging
 
     from lightning.pytorch import Callback, Trainer
@@ -108,7 +164,7 @@ def _trainer(options: argparse.Namespace) -> tuple[Trainer, FeatureWriter]:
         accelerator=options.accelerator,
         devices=int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices,
         num_nodes=options.num_nodes,
-        precision=options.precision,
+        precision=precision,
         callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
@@ -146,7 +202,9 @@ def _end_other_processes(trainer: Trainer) -> None:
         kill(getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
-def _report(options: argparse.Namespace, sweep: FeatureSweep, writer: FeatureWriter, seconds: float) -> int:
+def _report(
+    options: argparse.Namespace, sweep: FeatureSweep, writer: FeatureWriter, seconds: float, photos: PhotoSummary | None = None
+) -> int:
     summary = writer.summary
     assert summary is not None
     if summary.missing:
@@ -167,13 +225,38 @@ def _report(options: argparse.Namespace, sweep: FeatureSweep, writer: FeatureWri
         "skipped": summary.skipped,
         "failed": len(summary.failed),
     }
+    if photos is not None:
+        report |= {
+            "photos": options.photos,
+            "photo_sheets": photos.sheets,
+            "photo_sheets_new": photos.new,
+            "photos_read": None if photos.photos is None else photos.photos - len(photos.unreadable),
+            "photos_unreadable": len(photos.unreadable),
+            "without_photos": len(photos.without),
+        }
     if options.json:
         print(json.dumps(report))
     else:
-        print(f"{options.output}: {done} pictures of {options.network}, {summary.rendered} of them new, in {seconds:.1f} s")
+        beside = "" if photos is None else f", {photos.sheets} sheets with photos"
+        print(f"{options.output}: {done} pictures of {options.network}, {summary.rendered} of them new{beside}, in {seconds:.1f} s")
+    if photos is not None:
+        _say_what_is_missing(photos)
     if summary.failed:
         named = "; ".join(f"{target}: {reason}" for target, reason in list(summary.failed.items())[:_SHOWN])
         more = f"; and {len(summary.failed) - _SHOWN} more, all in the manifest" if len(summary.failed) > _SHOWN else ""
         print(f"featviz sweep: {len(summary.failed)} units failed: {named}{more}", file=sys.stderr)
         return SOME_FAILED
     return 0
+
+
+def _say_what_is_missing(photos: PhotoSummary) -> None:
+    """Name photos that could not be read, and units that have none."""
+    if photos.unreadable:
+        why = f" ({photos.reason})" if photos.reason else ""
+        print(f"featviz sweep: {len(photos.unreadable)} photos cannot be read: {_named(photos.unreadable)}{why}", file=sys.stderr)
+    if photos.without:
+        print(f"featviz sweep: {len(photos.without)} units have no photos: {_named(photos.without)}", file=sys.stderr)
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -2,94 +2,95 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml  # type: ignore[import-untyped]
 
 from featviz_pl.cli import main
-from featviz_pl.io import read_provenance
+from featviz_pl.io import read_picture, read_provenance
 from featviz_pl.lightning_cli import FeatvizCLI
+from featviz_pl.module import FeatureVisualization
+from featviz_pl.networks import EmbeddedNetwork
 
 # Lightning 2.6 calls a method that jsonargparse 4.53 deprecates; hidden from users, as every DeprecationWarning of a library is.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
-CONFIGS = sorted((Path(__file__).resolve().parents[1] / "examples" / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "configs"
+CONFIGS = sorted(FOLDER.glob("*.yaml"))
+IDEAS = {"channel", "class", "direction", "deepdream", "diversity", "maco", "cppn", "sweep", "multi_gpu"}
+FEW = ["--model.steps=2", "--trainer.accelerator=cpu"]
+SMALL = {"sweep": ["--model.size=16", "--data.targets=blocks.2:0-1"]}  # of the others the image has the size
+PICTURES = {"sweep": ["blocks.2/0.png", "blocks.2/1.png"], "diversity": [f"final-{index}.png" for index in range(4)]}
+ON_ONE_PROCESS = [path for path in CONFIGS if path.stem != "multi_gpu"]
 
 
-def reduced(config: Any, folder: Path) -> Any:
-    """Replace what costs time: the trained network, sizes, steps and folders."""
-    if isinstance(config, dict):
-        small = {key: reduced(value, folder) for key, value in config.items()}
-        if "load_network" in str(small.get("class_path", "")):
-            small["init_args"] = {"name": "guests:small_embedded"}
-        for key in small:
-            if key == "size":
-                small[key] = 16
-            elif key == "steps":
-                small[key] = 2
-            elif key == "folder":
-                small[key] = str(folder / Path(str(small[key])).name)
-            elif key == "every":
-                small[key] = [1] if isinstance(small[key], list) else 1
-        return small
-    return [reduced(entry, folder) for entry in config] if isinstance(config, list) else config
+def command(path: Path) -> list[str]:
+    """Return the command in the first line of a configuration, in small."""
+    program, method, flag, named = shlex.split(path.read_text().partition("\n")[0].removeprefix("#"))
+    assert (program, flag, named) == ("featviz", "--config", f"examples/configs/{path.name}")
+    return [method, flag, str(path), *FEW, *SMALL.get(path.stem, ["--model.image.size=16"])]
 
 
-def quiet(config: dict[str, Any]) -> dict[str, Any]:
-    config.setdefault("trainer", {}).update(
-        {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
-    )
-    return config
+def test_there_is_a_configuration_for_every_idea_and_the_readme_names_it() -> None:
+    assert {path.stem for path in CONFIGS} == IDEAS
+    readme = (FOLDER.parent / "README.md").read_text()
+    assert [path.name for path in CONFIGS if f"configs/{path.name}" not in readme] == []
 
 
-def test_there_are_configurations() -> None:
-    assert CONFIGS
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ON_ONE_PROCESS, ids=lambda path: path.stem)
 def test_the_configuration_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-    config = quiet(reduced(yaml.safe_load(path.read_text()), tmp_path / "out"))
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
     state = torch.get_rng_state()
-    assert main(["fit", "--config", str(tmp_path / "config.yaml")]) == 0
+    assert main(command(path)) == 0
     assert torch.equal(torch.get_rng_state(), state)
-    finals = list((tmp_path / "out").rglob("final.png"))
-    assert finals
-    assert {read_provenance(final)["steps"] for final in finals} == {2}
-    assert list(here.iterdir()) == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+    folder = tmp_path / "out" / path.stem
+    for name in PICTURES.get(path.stem, ["final.png"]):
+        assert read_provenance(folder / name)["steps"] == 2
+        assert read_picture(folder / name).std() > 0
+    assert (folder / "config.yaml").is_file()
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_layers_of_a_configuration_are_those_of_the_shipped_network(path: Path) -> None:
-    from featviz_pl.networks import EmbeddedNetwork
-
-    config = yaml.safe_load(path.read_text())
-    if config["model"]["network"]["init_args"]["name"] == "embedded":
-        names = {name for name, _ in EmbeddedNetwork().named_modules()} | {"output"}
-        assert config["model"]["objective"]["init_args"].get("layer", "output") in names
-
-
-def test_flags_alone_make_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    arguments = [
-        *("--model.network=toys:toy", "--model.objective=features.5:1-2", "--model.steps=3", "--model.image=PixelImage"),
-        *("--model.image.size=10", "--model.optimizer=torch.optim.SGD", "--model.seed=4"),
-        *("--trainer.accelerator=cpu", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
-        *("--trainer.callbacks+=ImageSnapshot", f"--trainer.callbacks.folder={tmp_path / 'out'}", "--trainer.callbacks.every=2"),
-    ]
-    assert main(["fit", *arguments]) == 0
-    origin = read_provenance(tmp_path / "out" / "final-1.png")
-    assert (origin["target"], origin["seed"], origin["steps"]) == ("features.5:1", 4, 3)
-    assert origin["image"].startswith("PixelImage(size=(10, 10)")
-    assert (origin["optimizer"], origin["lr"]) == ("SGD", 0.001)  # torch's default: the configuration's class brings its own
-    assert "0x" not in str(origin)  # an address would tell two equal runs apart
+def test_what_a_configuration_asks_for_is_in_the_shipped_network(path: Path) -> None:
+    """Whole layers and units, as written: the run in small may ask for fewer."""
+    text = path.read_text()
+    layers = {name for name, _ in EmbeddedNetwork().named_modules()} | {"output"}
+    asked = [word for word in text.replace('"', " ").replace(",", " ").replace("}", " ").split() if word.startswith(("blocks.", "stem"))]
+    assert {word.partition(":")[0] for word in asked} - {"blocks.*"} <= layers
+    assert yaml.safe_load(text)["model"]["network"] == "embedded"
 
 
-def test_only_fit_is_offered() -> None:
-    assert list(FeatvizCLI.subcommands()) == ["fit"]
+def test_the_configuration_for_several_devices_divides_its_views() -> None:
+    path = FOLDER / "multi_gpu.yaml"
+    cli = FeatvizCLI("fit", FeatureVisualization, args=[*command(path)[1:], "--trainer.devices=2"])
+    assert type(cli.trainer.strategy).__name__ == "DDPStrategy"
+    assert (cli.trainer.num_devices, cli.trainer.max_steps) == (2, 2)
+    assert [type(callback).__name__ for callback in cli.trainer.callbacks][:3] == ["Augmentation", "DistributedViews", "ImageSnapshot"]  # type: ignore[attr-defined]
+    assert cli.model.steps == 2
+
+
+@pytest.mark.slow
+def test_the_configuration_for_several_devices_runs_on_two_processes(tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [sys.executable, "-m", "featviz_pl", *command(FOLDER / "multi_gpu.yaml")]
+    for devices, folder in ((1, "one"), (2, "two")):
+        (tmp_path / folder).mkdir()
+        done = subprocess.run(
+            [*arguments, f"--trainer.devices={devices}"],
+            cwd=tmp_path / folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("\n") == 1
+    one, two = (read_picture(tmp_path / folder / "out" / "multi_gpu" / "final.png") for folder in ("one", "two"))
+    assert (one - two).abs().max() <= 1.5 / 255  # gradients are added in another order

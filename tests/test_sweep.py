@@ -151,10 +151,19 @@ def test_the_last_batch_is_filled_with_its_own_units() -> None:
     assert batches_of({"a": (4, 6, 8)}, 2) == [TargetBatch("a", (4, 6), 0, (0, 1)), TargetBatch("a", (8, 8), 1, (0,))]
 
 
-def test_a_finished_unit_keeps_its_place_and_is_not_asked_for() -> None:
-    batches = TargetBatches(batches_of({"a": range(5)}, 3), lambda target: target in ("a:1", "a:3", "a:4"))
-    assert len(batches) == 2
-    assert [(batch.units, batch.wanted) for batch in batches] == [((0, 1, 2), (0, 2)), ((3, 4, 3), ())]
+def test_what_is_finished_has_no_place_in_any_batch() -> None:
+    targets = FeatureTargets("a", 3)
+    targets.units = {"a": tuple(range(8)), "b": (1, 2)}
+    targets.finished = {"a:1", "a:3", "a:4", "b:1", "b:2"}
+    assert [(batch.units, batch.padding) for batch in targets.batches()] == [((0, 2, 5), 0), ((6, 7, 6), 1)]
+    assert [batch.units for rank in (0, 1) for batch in targets.batches(rank, 2)] == [(0, 2, 5), (6, 7, 6)]
+
+
+def test_the_last_batch_of_a_layer_is_marked_in_each_process() -> None:
+    batches = batches_of({"a": range(5), "b": range(3)}, 2)
+    assert len(TargetBatches(batches)) == 5
+    assert [batch.is_last for batch in TargetBatches(batches)] == [False, False, True, False, True]
+    assert [batch.is_last for batch in TargetBatches(batches[::2])] == [False, True, True]
 
 
 def test_a_process_without_work_gets_one_empty_batch() -> None:

@@ -18,8 +18,8 @@ from featviz_pl_callbacks.writer import _sweep_and_targets
 class SweepProgressBar(ProgressBar):
     """Show the features done and left of a sweep, the time left, and how many are made in a minute.
 
-    Counts those of the first process, which has as many as any other; pictures that were there already count as done. Drawn by
-    Rich where it is installed, by tqdm otherwise, on stderr.
+    Counts those of the first process, which has as many as any other, and its share of what was there already, which is done. Drawn
+    by Rich where it is installed, by tqdm otherwise, on stderr. Where the batch size was measured, it begins with the finding.
 
     Args:
         refresh_rate: optimisation steps between two updates, 1 or more.
@@ -50,10 +50,12 @@ class SweepProgressBar(ProgressBar):
         if not self._enabled:
             return
         sweep, targets = _sweep_and_targets(self, trainer, pl_module)
-        self._done = self._made = 0
         self._began, self._ranks, self._steps = None, trainer.world_size, sweep.steps
+        self._made, self._done = 0, sum(target in targets.finished for target in targets.targets()) // trainer.world_size
         own = targets.batches(trainer.global_rank, trainer.world_size)
-        self._bar = progress._new_bar(sum(len(batch.targets) for batch in own), 0)
+        self._bar = progress._new_bar(self._done + sum(len(batch.targets) for batch in own), self._done)
+        if sweep.batch_choice is not None and sweep.batch_choice.seconds:
+            self._bar.update(self._done, str(sweep.batch_choice))
         sweep.on_render_step = self._on_step
 
     @override
@@ -69,8 +71,8 @@ class SweepProgressBar(ProgressBar):
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *more: Any
     ) -> None:
-        self._done += len(batch.targets)
-        self._made += len(batch.wanted)
+        self._done += len(outputs.targets)
+        self._made += len(outputs.targets)
         if self._bar is not None:
             self._bar.update(self._done, self._text())
 

@@ -16,6 +16,7 @@ from featviz_pl._sweep_sheet import save_sheet
 from featviz_pl._sweep_targets import target_order
 from featviz_pl.io import save_png
 from featviz_pl.manifest import (
+    FOUND,
     Entry,
     SweepFolder,
     finished_entry,
@@ -126,20 +127,23 @@ class FeatureWriter(BasePredictionWriter):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._sweep, self._targets = _sweep_and_targets(self, trainer, pl_module)
         refusal: Exception | None = None
-        if trainer.is_global_zero and self._settings is None:
+        finished: frozenset[str] = frozenset()
+        if trainer.is_global_zero:
             try:
-                self.claim(trainer, self._sweep, self._targets)
+                if self._settings is None:
+                    self.claim(trainer, self._sweep, self._targets)
+                _, entries = read_manifest(self.folder)
+                self._failed = {target: entry["failed"] for target, entry in entries.items() if "failed" in entry}
+                finished = frozenset(filter(self.is_finished, self._targets.targets()))
             except (ValueError, OSError) as error:
                 refusal = error
-        # Every process hears it: one that waited for a process that has gone would hang.
-        self._settings, refusal = trainer.strategy.broadcast((self._settings, refusal))
+        # Every process hears it: one that waited for a process that has gone would hang, and all must agree on what is left.
+        self._settings, finished, refusal = trainer.strategy.broadcast((self._settings, finished, refusal))
         if refusal is not None:
             raise refusal
         assert self._settings is not None
         self._targets.batch_size = self._settings["batch_size"]
-        self._targets.finished = self.is_finished
-        _, entries = read_manifest(self.folder)
-        self._failed = {target: entry["failed"] for target, entry in entries.items() if "failed" in entry}
+        self._targets.finished = finished
         self._files.join(trainer.global_rank)
 
     def is_finished(self, target: str) -> bool:
@@ -152,7 +156,8 @@ class FeatureWriter(BasePredictionWriter):
         assert self._settings is not None
         path = self._path(target)
         origin = read_origin(path)
-        if origin is None or {**origin, "score": None} != {**self._settings, **self._sweep.origin(target), "score": None}:
+        expected = {**self._settings, **self._sweep.origin(target)}
+        if origin is None or {key: value for key, value in origin.items() if key not in FOUND} != expected:
             return None
         return finished_entry(self.folder, path, origin)
 
@@ -238,7 +243,7 @@ class FeatureWriter(BasePredictionWriter):
     def _let_go(self) -> None:
         self._files.close()
         if self._targets is not None:
-            self._targets.finished = None
+            self._targets.finished = frozenset()
         self._settings = self._sweep = self._targets = None
 
 

@@ -359,8 +359,10 @@ def test_the_bar_counts_features_and_shows_steps_and_speed(tmp_path: Path, bars:
     assert bars[0].texts[:2] == ["step 2 of 4", "step 4 of 4"]
     assert all("features per minute" in text for text in bars[0].texts[2:])
     sweep(tmp_path, callbacks=[SweepProgressBar()], steps=4)  # everything is there
-    assert bars[1].updates == [3, 6, 8]
-    assert bars[1].texts == ["", "", ""]
+    assert (bars[1].total, bars[1].updates, bars[1].texts) == (8, [8], [""])
+    (tmp_path / "features.5" / "2.png").unlink()
+    sweep(tmp_path, callbacks=[SweepProgressBar(refresh_rate=9)], steps=4)
+    assert (bars[2].total, bars[2].updates) == (8, [8])
 
 
 def test_the_bar_is_closed_after_a_failure(tmp_path: Path, bars: list[Recorder]) -> None:
