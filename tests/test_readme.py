@@ -16,8 +16,13 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 INSTALLS = "python3 -m venv"  # run by .ci/run, in environments of their own
 
-# Lightning 2.6 with jsonargparse 4.53; see tests/test_configs.py.
-pytestmark = pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    # Lightning 2.6 with jsonargparse 4.53; see tests/test_configs.py.
+    "ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning",
+    # Lightning's advice for larger trainings than a block shows.
+    "ignore:.*does not have many workers:UserWarning",
+    "ignore:.*smaller than the logging interval:UserWarning",
+)
 
 
 def blocks(language: str) -> list[str]:

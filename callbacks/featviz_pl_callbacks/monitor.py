@@ -18,7 +18,7 @@ from typing_extensions import override
 from featviz_pl import __version__
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.numerics._checks import finite_number, size_pair, unknown, whole_number
-from featviz_pl.presets import recipe
+from featviz_pl.presets import DEFAULT_PRESET, recipe
 from featviz_pl_callbacks._monitor_film import save_film, save_moment
 from featviz_pl_callbacks._monitor_guard import check_strategy, gathered, undisturbed
 from featviz_pl_callbacks._monitor_network import (
@@ -68,7 +68,8 @@ class FeatureMonitor(Callback):
             subtracts from its pictures. None subtracts nothing.
         std: by which they are divided then, above 0. None divides by nothing.
         warm_start: begin each picture from that of the time before, so that a film moves little; else from the same start each time.
-        preset: of image, views and optimizer.
+        preset: of image, views and optimizer. The default one is done in 64 steps, because its learning rate falls to zero over
+            however many there are; after 64 of ``"lucid"`` the first pictures are hazy, and later ones go on where these were left.
         seed: of every draw, 0 or more.
         name: of the pictures in the loggers, and of the folder.
 
@@ -114,7 +115,7 @@ class FeatureMonitor(Callback):
         mean: float | Sequence[float] | None = None,
         std: float | Sequence[float] | None = None,
         warm_start: bool = True,
-        preset: str = "lucid",
+        preset: str = DEFAULT_PRESET,
         seed: int = 0,
         name: str = "features",
     ) -> None:
