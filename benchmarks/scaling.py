@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py --weights squeezenet1_0.pth
 
-Programs of one and of two processes alternate; every process has one thread, on a core of its own where the system can say so. Speeds
-leave the start of the programs out. Measure on a quiet machine with as many idle cores as processes.
+Programs of one and of two processes alternate; every process has one thread, on a core of its own where the system can say so. Beside
+them run as many programs of one process each that know nothing of one another: what these lose is the machine's, which shares memory
+and caches between its cores. Speeds leave the start of the programs out. Measure on a quiet machine with as many idle cores as processes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import featviz_pl as fv
 from featviz_pl.callbacks import Augmentation, DistributedViews, FeatureWriter
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 
-CORES = "FEATVIZ_BENCHMARK_CORES"
+CORES, CORE = "FEATVIZ_BENCHMARK_CORES", "FEATVIZ_BENCHMARK_CORE"
 SWEEP, FIT, MEMORY = "sweep", "fit", "memory"
 QUIET: dict[str, Any] = {
     "accelerator": "cpu",
@@ -124,25 +125,43 @@ def work(options: argparse.Namespace) -> None:
     if hasattr(os, "sched_setaffinity"):
         # A process inherits the one core of the process that started it, so the list of all travels in the environment.
         cores = os.environ.setdefault(CORES, ",".join(map(str, sorted(os.sched_getaffinity(0))))).split(",")
-        os.sched_setaffinity(0, {int(cores[rank % len(cores)])})
+        os.sched_setaffinity(0, {int(cores[(rank + int(os.environ.get(CORE, "0"))) % len(cores)])})
     network = fv.load_network(options.network, options.weights)
     found: dict[str, Any] = {SWEEP: {size: sweep(options, network, size) for size in options.batch_sizes}}
-    found[FIT] = {"ddp": fit(options, network, ddp=True)}
-    if options.processes == 1:
+    if not options.sweep_only:
+        found[FIT] = {"ddp": fit(options, network, ddp=True)}
+    if options.processes == 1 and not options.sweep_only:
         found[FIT]["alone"] = fit(options, network, ddp=False)
         found[MEMORY] = memory(options)
     (Path(options.worker) / f"{rank}.json").write_text(json.dumps(found))
 
 
 def program(arguments: list[str], processes: int) -> list[dict[str, Any]]:
-    """Start a program of so many processes, and return what each measured."""
+    """Run a program of so many processes, and return what each measured."""
+    return programs(arguments, [processes])
+
+
+def unrelated(arguments: list[str], count: int) -> list[dict[str, Any]]:
+    """Run so many programs of one process side by side, and return what each measured of its sweep."""
+    return programs([*arguments, "--sweep-only"], [1] * count)
+
+
+def programs(arguments: list[str], processes: list[int]) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, __file__, *arguments, "--processes", str(processes), "--worker", folder]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environment, check=False, capture_output=True, text=True)  # noqa: S603
-        if done.returncode:
-            raise SystemExit(f"scaling.py: {processes} processes ended with {done.returncode}\n{done.stderr}")
-        return [json.loads((Path(folder) / f"{rank}.json").read_text()) for rank in range(processes)]
+        started = []
+        for core, count in enumerate(processes):
+            own = Path(folder) / str(core)
+            own.mkdir()
+            command = [sys.executable, __file__, *arguments, "--processes", str(count), "--worker", str(own)]
+            environment = {**os.environ, "OMP_NUM_THREADS": "1", CORE: str(core)}
+            started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))  # noqa: S603
+        for one in started:
+            said, _ = one.communicate()
+            if one.returncode:
+                raise SystemExit(f"scaling.py: {processes} processes ended with {one.returncode}\n{said}")
+        return [
+            json.loads((Path(folder) / str(core) / f"{rank}.json").read_text()) for core, n in enumerate(processes) for rank in range(n)
+        ]
 
 
 def speed(options: argparse.Namespace, found: list[dict[str, Any]], batch_size: int) -> float:
@@ -154,15 +173,18 @@ def speed(options: argparse.Namespace, found: list[dict[str, Any]], batch_size: 
 
 def measure(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """Alternate programs of one and of several processes, and take medians; ratios within a round."""
-    rounds = [(program(arguments, 1), program(arguments, options.most)) for _ in range(options.rounds)]
+    runs = [(program(arguments, 1), program(arguments, options.most), unrelated(arguments, options.most)) for _ in range(options.rounds)]
     sweeps = {}
     for size in options.batch_sizes:
-        speeds = [(speed(options, one, size), speed(options, more, size)) for one, more in rounds]
+        speeds = [tuple(speed(options, found, size) for found in run) for run in runs]
         sweeps[size] = {
-            "one": statistics.median(one for one, _ in speeds),
-            "more": statistics.median(more for _, more in speeds),
-            "efficiency": statistics.median(more / one / options.most for one, more in speeds),
+            "one": statistics.median(one for one, _, _ in speeds),
+            "more": statistics.median(more for _, more, _ in speeds),
+            "unrelated": statistics.median(apart for _, _, apart in speeds),
+            "efficiency": statistics.median(more / one / options.most for one, more, _ in speeds),
+            "of the machine's": statistics.median(more / apart for _, more, apart in speeds),
         }
+    rounds = [(one, more) for one, more, _ in runs]
     ones, mores = [one[0][FIT] for one, _ in rounds], [max(own[FIT]["ddp"] for own in more) for _, more in rounds]
     readings = rounds[-1][0][0][MEMORY]
     return {
@@ -182,9 +204,13 @@ def show(options: argparse.Namespace, found: dict[str, Any]) -> None:
     """Print tables."""
     print(f"torch {torch.__version__}, python {sys.version.split()[0]}, one thread per process")
     print(f"{options.network}, {options.layer}, {options.size} px, {options.steps} steps, {options.features} features per process")
-    print(f"{'batch size':>10s} {'1 process':>12s} {f'{options.most} processes':>12s} {'efficiency':>10s}  (features per minute)")
+    most = options.most
+    heads = ["batch size", "1 process", f"{most} processes", f"{most} programs", "efficiency", "processes/programs"]
+    print("  ".join(f"{head:>12s}" for head in heads) + "  (features per minute)")
     for size, own in found["sweep"].items():
-        print(f"{size:10d} {own['one']:12.2f} {own['more']:12.2f} {own['efficiency']:10.3f}")
+        print(
+            "  ".join([f"{size:12d}", *(f"{own[name]:12.2f}" for name in ("one", "more", "unrelated", "efficiency", "of the machine's"))])
+        )
     print(f"\nOne training step, {options.views} views in every process:")
     for name, seconds in found["step"].items():
         label = {"ddp": f"ddp, {options.most} processes", "cost": "cost of ddp per step"}.get(name, name)
@@ -210,6 +236,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=2, help="processes that are compared with one")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of tables")
     parser.add_argument("--processes", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--sweep-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

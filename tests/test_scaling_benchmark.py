@@ -39,10 +39,16 @@ def test_ratios_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> Non
         own: dict[str, Any] = {"sweep": {"2": [0.0, wait]}, "fit": {"ddp": 0.03, "alone": 0.02}}
         return [own | {"memory": [[52, 700.0], [100, 710.0], [500, 711.5]]}] * processes
 
+    def unrelated(arguments: list[str], count: int) -> list[dict[str, Any]]:
+        return [{"sweep": {"2": [0.0, 10.0]}}] * count
+
     monkeypatch.setitem(measure.__globals__, "program", program)
+    monkeypatch.setitem(measure.__globals__, "unrelated", unrelated)
     found = measure(argparse.Namespace(rounds=3, most=2, batch_sizes=[2], features=5), [])
     assert found["sweep"][2]["one"] == pytest.approx(15.0)
     assert found["sweep"][2]["efficiency"] == pytest.approx(0.8)
+    assert found["sweep"][2]["unrelated"] == pytest.approx(60.0)
+    assert found["sweep"][2]["of the machine's"] == pytest.approx(0.4)
     assert found["step"]["cost"] == pytest.approx(0.01)
     assert found["memory"]["growth"] == pytest.approx(1.5)
 
