@@ -5,7 +5,8 @@
 Sixteen channels at four depths of ``squeezenet1_0``, judged by photos, and the ten classes of the embedded network, judged by
 ``squeezenet1_0``. Each preset gets the seconds for a picture that ``lucid`` takes for ``--steps`` steps on the same network, measured
 in alternating rounds at the beginning; the number of steps follows from that, so that schedules know it. Pictures have the network's
-own size. Writes ``quality.json``, a sheet for each preset, and the pictures, which a second run with the same settings takes as they are.
+own size. Writes ``quality.json``, a sheet for each preset, and the pictures, which a second run with the same settings takes as they are;
+prints the rows of the tables in QUALITY.md. Of several ``--seeds``, the first is that of the table, and all tell whether they agree.
 
 Measure on a quiet machine. The default was not chosen on these units: see QUALITY.md.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import statistics
 import time
 import warnings
@@ -30,7 +32,9 @@ from featviz_pl.ascent import Ascent, trained_parameters
 from featviz_pl.evaluation import evaluate
 from featviz_pl.io import contact_sheet, read_picture, to_pillow
 from featviz_pl.metrics import (
+    Agreement,
     Embedding,
+    PathSimilarity,
     PhotoActivations,
     PhotoEmbeddings,
     TransferRank,
@@ -50,6 +54,11 @@ REFERENCE = "lucid"
 Photos = tuple[PhotoActivations, PhotoEmbeddings]
 LAYERS = {"features.4": 128, "features.7": 256, "features.10": 512, "features.12": 512}  # depths, and their number of channels
 UNITS_OF_A_LAYER = 4
+PARTS = ("channels", "classes")
+# Columns of the channels in the first table of QUALITY.md, with their digits.
+FIRST_TABLE = {"percentile": 1, "slope": 2, "clipped": 3, "high_frequency": 2, "nearest": 2, "forced_choice": 2}
+OF_SEVERAL = "agreement_with_the_reference"
+SECOND_TABLE = ("color_distance", "variation", "pairwise_distance", "vendi", "agreement")  # of channels; of classes again at the end
 CELL = 112  # pixels of a picture on a sheet
 FRESH = 20  # the step that is timed first: the dead starts of the first 16 cost a second pass
 
@@ -148,6 +157,40 @@ def rendered(problem: Problem, chosen: Recipe, budget: int, rounds: int, folder:
     return [folder / name for name in files], cost
 
 
+def of_all_seeds(
+    options: argparse.Namespace, network: fv.FrozenNetwork, target: str, part: str, chosen: Recipe
+) -> tuple[list[list[Path]], dict[str, Any]]:
+    """Return the files of a batch of pictures for every seed, and what those of the first cost."""
+    found, costs = [], []
+    for seed in options.seeds:
+        folder = options.output / "pictures" / chosen.name / str(seed) / part
+        folder.mkdir(parents=True, exist_ok=True)
+        files, cost = rendered(Problem(network, target, options.photos, seed), chosen, options.steps, options.rounds, folder)
+        found.append(files)
+        costs.append(cost)
+    return found, costs[0]
+
+
+def agreement(files_of_seeds: Sequence[Sequence[Path]], targets: Sequence[str]) -> float | None:
+    """Return how far the pictures of several seeds show the same; None for one seed."""
+    if len(files_of_seeds) < 2:
+        return None
+    metric = Agreement(Embedding())
+    for files in files_of_seeds:
+        metric.update(torch.cat([read_picture(file)[None] for file in files]), list(targets))
+    return float(metric.compute())
+
+
+def path_similarity(
+    network: fv.FrozenNetwork, files: Sequence[Path], targets: Sequence[str], activations: PhotoActivations, photos: Path
+) -> dict[str, float | None]:
+    """Return how like photos of their kind the layers of the table treat the pictures, layer by layer."""
+    metric = PathSimilarity(network, list(LAYERS), activations, photos)
+    for file, target in zip(files, targets):
+        metric.update(read_picture(file)[None], target)
+    return {layer: float(value) if value.isfinite() else None for layer, value in metric.compute().items()}
+
+
 def described(chosen: Recipe) -> str:
     """Return what decides the pictures of a recipe: one that was changed has its pictures rendered anew."""
     parts = (chosen.image(size=32), chosen.transforms, chosen.views, chosen.optimizer.__name__, chosen.lr, dict(chosen.optimizer_arguments))
@@ -173,33 +216,34 @@ def measured_photos(network: fv.FrozenNetwork, options: argparse.Namespace) -> t
 
 def units(options: argparse.Namespace, network: fv.FrozenNetwork, chosen: Recipe, photos: Photos) -> dict[str, Any]:
     """Render and measure the sixteen channels with one preset."""
-    files: list[Path] = []
+    files_of_seeds: list[list[Path]] = [[] for _ in options.seeds]
     costs = []
     for layer, targets in targets_of_the_table().items():
-        folder = options.output / "pictures" / chosen.name / layer
-        folder.mkdir(parents=True, exist_ok=True)
-        own, cost = rendered(
-            Problem(network, shorthand(targets), options.photos, options.seed), chosen, options.steps, options.rounds, folder
-        )
-        files += own
+        found, cost = of_all_seeds(options, network, shorthand(targets), layer, chosen)
+        for files, own in zip(files_of_seeds, found):
+            files += own
         costs.append(cost)
-    found = evaluate(files, network, photos=photos[1], activations=photos[0])
+    files = files_of_seeds[0]
+    named = [target for targets in targets_of_the_table().values() for target in targets]
+    table = evaluate(files, network, photos=photos[1], activations=photos[0])
     sheet_of(files, options.output / f"{chosen.name}-channels.jpg", 2 * UNITS_OF_A_LAYER)
-    return {"rows": found.rows, "summary": found.summary, "costs": costs}
+    summary = {**table.summary, "agreement": agreement(files_of_seeds, named)}
+    path = path_similarity(network, files, named, photos[0], options.photos)
+    return {"rows": table.rows, "summary": summary, "path": path, "costs": costs}
 
 
 def classes(options: argparse.Namespace, judge: fv.FrozenNetwork, chosen: Recipe) -> dict[str, Any]:
     """Render and measure the ten classes of the embedded network with one preset."""
     network = fv.load_network("embedded")
-    folder = options.output / "pictures" / chosen.name / "classes"
-    folder.mkdir(parents=True, exist_ok=True)
-    target = f"output:0-{len(network.classes) - 1}"
-    files, cost = rendered(Problem(network, target, options.photos, options.seed), chosen, options.steps, options.rounds, folder)
-    found = evaluate(files, network, judge=judge)
+    named = [f"output:{index}" for index in range(len(network.classes))]
+    files_of_seeds, cost = of_all_seeds(options, network, f"output:0-{len(named) - 1}", "classes", chosen)
+    files = files_of_seeds[0]
+    table = evaluate(files, network, judge=judge)
     sheet_of(files, options.output / f"{chosen.name}-classes.jpg", len(files))
     ranks = ranks_among_all(files, judge, network.classes)
-    summary = {**found.summary, "recognised": sum(rank == 1 for rank in ranks)}
-    return {"rows": [{**row, "rank_among_all": rank} for row, rank in zip(found.rows, ranks)], "summary": summary, "costs": [cost]}
+    summary = {**table.summary, "recognised": sum(rank == 1 for rank in ranks), "agreement": agreement(files_of_seeds, named)}
+    rows = [{**row, "rank_among_all": rank} for row, rank in zip(table.rows, ranks)]
+    return {"rows": rows, "summary": summary, "costs": [cost]}
 
 
 def ranks_among_all(files: Sequence[Path], judge: fv.FrozenNetwork, names: Sequence[str]) -> list[float]:
@@ -209,13 +253,57 @@ def ranks_among_all(files: Sequence[Path], judge: fv.FrozenNetwork, names: Seque
     return [float(rank) for rank in metric.compute().tolist()]  # ties count half
 
 
+def against(rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]], column: str = "held_out") -> float:
+    """Return by what factor the scores are those of the reference: the geometric mean over units, whose scores differ in scale.
+
+    >>> round(against([{"held_out": 2.0}, {"held_out": 100.0}], [{"held_out": 1.0}, {"held_out": 200.0}]), 6)
+    1.0
+    """
+    least = 1e-3  # of the reference: a unit that does not respond at all would make the mean 0
+    ratios = [max(own[column] / other[column], least) for own, other in zip(rows, reference)]
+    return math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
+
+
+def compare_with_the_reference(table: dict[str, Any]) -> None:
+    """Add to every preset whether its pictures of the channels show the same as those of the reference, where there is one."""
+    for name, found in table.items():
+        files = [[Path(row["picture"]) for row in table[one]["channels"]["rows"]] for one in (name, REFERENCE) if one in table]
+        targets = [row["target"] for row in found["channels"]["rows"]]
+        found["channels"]["summary"][OF_SEVERAL] = None if name == REFERENCE else agreement(files, targets)
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """Return the rows of both tables of QUALITY.md; scores of channels are relative to those of the reference, where there is one."""
+    first, second = [], []
+    for name, found in table.items():
+        of_channels, of_classes = (found[part]["summary"] for part in PARTS)
+        rows, logits = found["channels"]["rows"], statistics.fmean(row["held_out"] for row in found["classes"]["rows"])
+        ratio = against(rows, table[REFERENCE]["channels"]["rows"]) if REFERENCE in table else None
+        own = " | ".join(cell(of_channels[column], digits) for column, digits in FIRST_TABLE.items())
+        recognised = f"{cell(logits, 1)} | {of_classes['recognised']} | {cell(of_classes['transfer'])} | {cell(of_classes['slope'])}"
+        first.append(f"| `{name}` | {cell(ratio)} | {own} | {recognised} |")
+        sets = [[cell(summary[column]) for column in SECOND_TABLE] for summary in (of_channels, of_classes)]
+        path = [cell(value) for value in found["channels"]["path"].values()]
+        second.append(f"| `{name}` | {' | '.join([*sets[0], cell(of_channels[OF_SEVERAL]), *path, *sets[1]])} |")
+    return "\n".join([*first, "", *second])
+
+
+def cell(value: float | None, digits: int = 2) -> str:
+    """Return a number for a table.
+
+    >>> cell(0.0432, 3), cell(1.0), cell(None)
+    ('0.043', '1.00', '–')
+    """
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="DEFAULT", help="of squeezenet1_0 (default: torchvision's)")
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), help="names (default: all)")
     parser.add_argument("--steps", type=int, default=512, help=f"of {REFERENCE}, whose time everybody gets (default: 512)")
-    parser.add_argument("--seed", type=int, default=1, help="of the pictures (default: 1; the search for the default used 0)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the pictures (default: 1; the search for the default used 0)")
     parser.add_argument("--rounds", type=int, default=7, help="of the timing (default: 7)")
     parser.add_argument("--limit", type=int, help="number of photos (default: all)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for pictures, sheets and quality.json")
@@ -225,11 +313,13 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     network = fv.load_network("squeezenet1_0", weights=options.weights)
     photos = measured_photos(network, options)
-    table = {}
+    table: dict[str, Any] = {}
     for name in options.presets:
         chosen = recipe(name)
         table[name] = {"channels": units(options, network, chosen, photos), "classes": classes(options, network, chosen)}
         print(name, json.dumps({part: found["summary"] for part, found in table[name].items()}), flush=True)
+    compare_with_the_reference(table)
+    print(markdown(table))
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
     (options.output / "quality.json").write_text(json.dumps({"settings": settings, "table": table}, indent=1))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from featviz_pl._evaluated_photos import check_folder, read_activations, said_of
 from featviz_pl._evaluated_pictures import EvaluatedPicture, named
+from featviz_pl._evaluation_batches import Batches, Values, finite
 from featviz_pl.metrics import (
     Activation,
     ActivationPercentile,
@@ -35,16 +37,13 @@ from featviz_pl.metrics import (
     VendiScore,
     embed_photos,
     judge_classes,
-    load_activations,
     load_embeddings,
     measure_activations,
     natural_slope,
 )
 from featviz_pl.metrics._scores import single_target
-from featviz_pl.metrics.base import check_pictures
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel, ClassLogit, Neuron
-from featviz_pl.statistics.measuring import photo_paths
 
 COLUMNS = (
     "score",
@@ -60,15 +59,15 @@ COLUMNS = (
     "nearest",
     "forced_choice",
 )
-_AT_ONCE = 32  # pictures that a metric is shown together
 _ALONE: dict[str, Any] = {"sync_on_compute": False}  # the other processes of a run may not take part
+_OF_A_TARGET = ("score", "held_out")  # in units of what is wanted: means over different targets tell nothing
+_FEW = 100  # photos, among which a percentile is coarse
 _MOST_COMPARED = 10_000  # photos, each with all others
 _COLORS = 3  # channels that an embedding sees
-Values = list[float | None]
 Progress = Callable[[int, int], object]
 
 
-class Table:
+class Table(Batches):
     """Fill the columns, each with one value for each picture; None where one does not apply.
 
     Args:
@@ -81,18 +80,13 @@ class Table:
     def __init__(
         self, pictures: list[EvaluatedPicture], network: FrozenNetwork, embedding: Embedding | None = None, own_targets: bool = False
     ) -> None:
-        self.pictures, self.network, self.weights = pictures, network, network.weights_hash()
+        super().__init__(pictures)
+        self.network, self.weights = network, network.weights_hash()
         self.settings: dict[str, Any] = {}
         self.of_photos: dict[str, float | None] = {"slope": natural_slope()[0]}
-        self.notes: list[str] = []
         self._columns: dict[str, Values] = {}
         self._of_the_set: dict[str, float | None] = {}
         self._embedding = embedding
-        for picture in pictures:
-            try:
-                check_pictures(picture.image[None])
-            except ValueError as error:
-                raise ValueError(f"{picture.name}: {error}") from error
         self._targets = [target_of(picture, own_targets) for picture in pictures]
         self._shows = [one_form(picture.target, network) for picture in pictures]
         without = [picture.name for picture, target in zip(pictures, self._targets) if target is None]
@@ -117,7 +111,7 @@ class Table:
         """Measure how the pictures excite their targets, as they are and through held-out views."""
         metrics: dict[str, PictureMetric] = {"score": Activation(self.network), "held_out": HeldOutActivation(self.network, views)}
         for name, metric in metrics.items():
-            self._columns[name] = self._measured(metric, self._targets)
+            self._columns[name] = self.measured(metric, self._targets)
 
     def measure_alone(self) -> None:
         """Measure what needs no network; a picture that is too small, or has other channels, goes without."""
@@ -130,9 +124,9 @@ class Table:
         }
         for name, metric in metrics.items():
             try:
-                self._columns[name] = self._measured(metric)
+                self._columns[name] = self.measured(metric)
             except ValueError:
-                self._columns[name] = self._measured(metric, skip=f"{name} was not measured")
+                self._columns[name] = self.measured(metric, skip=f"{name} was not measured")
 
     def ask(self, judge: FrozenNetwork) -> None:
         """Ask an independent network whether it sees the classes, among those that both networks have."""
@@ -145,7 +139,7 @@ class Table:
         among = self._common_classes(judge)
         for name, kind in {"transfer": TransferProbability, "rank": TransferRank}.items():
             indices = [None if one is None else wanted[one] for one in classes]
-            self._columns[name] = self._measured(kind(judge, among), indices, channels=judge.channels)
+            self._columns[name] = self.measured(kind(judge, among), indices)
         self.settings |= {"judge": judge.name, "judge_weights": judge.weights_hash(), "among": len(among or judge.classes)}
 
     def compare_with_photos(
@@ -159,48 +153,56 @@ class Table:
         """Find the place of the scores among those of photos, and compare pictures with photos."""
         units = [target if target is not None and is_unit(target) else None for target in self._targets]
         folder = None if isinstance(photos, PhotoEmbeddings) or photos is None or Path(photos).is_file() else photos
+        if folder is not None:
+            check_folder(folder)
         measures = activations is None and folder is not None and any(units)
         reports = [_part(progress, index, 1 + measures) for index in range(2)]
-        held = load_activations(activations) if isinstance(activations, (str, os.PathLike)) else activations
+        held = read_activations(activations) if isinstance(activations, (str, os.PathLike)) else activations
         recorded = None if held is None or folder is None else recorded_photos(folder, held, limit)
         if measures:
             assert folder is not None
             layers = list(dict.fromkeys(single_target(unit)[1].layer for unit in units if unit is not None))
-            held = measure_activations(self.network, folder, layers, self._common_size(), limit, workers=workers, progress=reports[0])
+            with said_of("photos"):
+                size = self._common_size()
+                held = measure_activations(self.network, folder, layers, size, limit, workers=workers, progress=reports[0])
         if held is not None:
-            self._columns["percentile"] = self._measured(ActivationPercentile(self.network, held), units)
+            with said_of("activations" if activations is not None else "photos"):
+                percentile = ActivationPercentile(self.network, held)
+            self._columns["percentile"] = self.measured(percentile, units)
             self._note_photos(held)
         if photos is None:
             return
         if held is not None and recorded is not None:
             found = embed_photos(self.embedding, recorded, workers=workers, progress=reports[measures])
             names = dict(zip(recorded, held.paths))
-            embeddings = PhotoEmbeddings(
-                found.values, [names[path] for path in found.paths], found.identity, found.enlarged, found.unreadable
-            )
+            embeddings = PhotoEmbeddings(found.values, [names[path] for path in found.paths], found.identity, found.enlarged)
         elif folder is not None:
-            embeddings = embed_photos(self.embedding, folder, limit, workers=workers, progress=reports[measures])
+            with said_of("photos"):
+                embeddings = embed_photos(self.embedding, folder, limit, workers=workers, progress=reports[measures])
         else:
-            embeddings = photos if isinstance(photos, PhotoEmbeddings) else load_embeddings(photos)
+            with said_of("photos"):
+                embeddings = photos if isinstance(photos, PhotoEmbeddings) else load_embeddings(photos)
+        if held is None:
+            self._note_unreadable(embeddings)
         nearest = NearestPhotos(embeddings, self.embedding)
-        self._columns["nearest"] = self._measured(nearest, channels=_COLORS)
+        self._columns["nearest"] = self.measured(nearest, channels=_COLORS)
         self.settings["photos"] = len(embeddings)
         if len(embeddings) <= _MOST_COMPARED:
-            self.of_photos["nearest"] = _finite(nearest.of_photos())
+            self.of_photos["nearest"] = finite(nearest.of_photos())
         if held is not None and len(held) < 2:
             self.notes.append("forced_choice was not measured: there is one photo, and a choice needs two or more")
         elif held is not None:
             choice = ForcedChoice(held, embeddings, self.embedding, controls=self._vectors(), control_targets=self._shows)
             own = [None if unit is None else shows for unit, shows in zip(units, self._shows)]
-            self._columns["forced_choice"] = self._measured(choice, own, channels=_COLORS)
+            self._columns["forced_choice"] = self.measured(choice, own, channels=_COLORS)
             if any(units) and len(set(self._shows)) == 1:
                 self.notes.append("forced_choice: it needs pictures of other targets as controls, and there are none")
 
     def _vectors(self) -> Tensor:
         """Return the vector (N, D) of every picture."""
         found: dict[int, Tensor] = {}
-        for places in self._parts(range(len(self.pictures))):
-            found |= dict(zip(places, self.embedding(self._batch(places, _COLORS)).cpu()))
+        for places in self.parts(range(len(self.pictures))):
+            found |= dict(zip(places, self.embedding(self.batch(places, _COLORS)).cpu()))
         return torch.stack([found[place] for place in range(len(self.pictures))])
 
     def _common_size(self) -> tuple[int, int] | None:
@@ -210,11 +212,19 @@ class Table:
 
     def _note_photos(self, held: PhotoActivations) -> None:
         self.settings |= {"photos": len(held.paths), "photo_size": list(held.size)}
-        if held.unreadable:
-            self.notes.append(f"photos: {held.unreadable} files could not be read and were left out")
+        self._note_unreadable(held)
+        if len(held) < _FEW:
+            self.notes.append(
+                f"percentile: among {len(held)} photos, each of which is {100 / len(held):.3g} points; give {_FEW} photos or more"
+            )
         if held.enlarged:
             size = " x ".join(map(str, held.size))
             self.notes.append(f"photos: {held.enlarged} of {len(held.paths)} are smaller than {size} and were enlarged")
+
+    def _note_unreadable(self, held: PhotoActivations | PhotoEmbeddings) -> None:
+        if held.unreadable:
+            which = f": {named(held.unreadable_paths)}" if held.unreadable_paths else ""
+            self.notes.append(f"photos: {held.unreadable} files could not be read and were left out{which}")
 
     def measure_set(self) -> None:
         """Measure how different the pictures are, and whether those of one target agree."""
@@ -228,13 +238,11 @@ class Table:
         if 1 < len(set(targets)) < len(targets):
             metrics["agreement"] = Agreement(self.embedding, **_ALONE)
         for name, metric in metrics.items():
-            for places in self._parts(range(len(self.pictures))):
-                batch = self._batch(places, _COLORS)
+            for places in self.parts(range(len(self.pictures))):
+                batch = self.batch(places, _COLORS)
                 metric.to(batch.device)
                 metric.update(batch, *([[targets[place] for place in places]] if name == "agreement" else []))
-            self._of_the_set[name] = _finite(float(metric.compute()))
-
-    # How a metric sees the pictures.
+            self._of_the_set[name] = finite(float(metric.compute()))
 
     @property
     def embedding(self) -> Embedding:
@@ -242,42 +250,6 @@ class Table:
         if self._embedding is None:
             self._embedding = Embedding()
         return self._embedding
-
-    def _measured(
-        self, metric: PictureMetric, others: Sequence[Any] | None = None, channels: int | None = None, skip: str | None = None
-    ) -> Values:
-        """Return the values of a metric; where `others` has None there is none.
-
-        A metric is asked directly, not updated: nothing is then summed over the processes of a run, which may not all be here.
-        """
-        values: Values = [None] * len(self.pictures)
-        for places in self._parts([place for place in range(len(self.pictures)) if others is None or others[place] is not None]):
-            batch = self._batch(places, channels)
-            metric.to(batch.device)
-            try:
-                found = metric.measure(batch, *([] if others is None else [[others[place] for place in places]]))
-            except ValueError as error:
-                if skip is None:
-                    raise
-                self.notes.append(f"{named([self.pictures[place].name for place in places])}: {skip}: {error}")
-                continue
-            for place, value in zip(places, found.tolist()):
-                values[place] = _finite(value)
-        return values
-
-    def _parts(self, places: Sequence[int]) -> Iterator[list[int]]:
-        """Yield the places of pictures that fit into one batch."""
-        groups: dict[Any, list[int]] = {}
-        for place in places:
-            image = self.pictures[place].image
-            groups.setdefault((image.shape, image.dtype, image.device), []).append(place)
-        for group in groups.values():
-            yield from (group[first : first + _AT_ONCE] for first in range(0, len(group), _AT_ONCE))
-
-    def _batch(self, places: Sequence[int], channels: int | None = None) -> Tensor:
-        """Return pictures as a batch; grey ones in colour where that is asked for."""
-        batch = check_pictures(torch.stack([self.pictures[place].image for place in places]))
-        return batch.expand(-1, channels, -1, -1) if batch.shape[1] == 1 and channels is not None else batch
 
     def _common_classes(self, judge: FrozenNetwork) -> list[str | int] | None:
         """Return the classes of the judge that the network has too; None where these are all, or not known."""
@@ -302,17 +274,17 @@ class Table:
         ]
 
     def summary(self) -> dict[str, float | None]:
-        """Return the mean of each column over the pictures to which it applies, and the values of the set."""
+        """Return the mean of each column over the pictures to which it applies, and the values of the set.
+
+        Scores have one only where all are of the same target.
+        """
         means: dict[str, float | None] = {}
         for name in COLUMNS:
             if name in self._columns:
-                held = [value for value in self._columns[name] if value is not None]
-                means[name] = math.fsum(held) / len(held) if held else None
+                held = {place: value for place, value in enumerate(self._columns[name]) if value is not None}
+                alike = name not in _OF_A_TARGET or len({self._shows[place] for place in held}) == 1
+                means[name] = math.fsum(held.values()) / len(held) if held and alike else None
         return means | self._of_the_set
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def is_unit(target: str) -> bool:
@@ -332,7 +304,7 @@ def recorded_photos(folder: str | os.PathLike[str], held: PhotoActivations, limi
     Raises:
         ValueError: when the folder is missing or does not hold all of them, or they are more than the limit.
     """
-    photo_paths(folder)  # says of a missing or empty folder what is wrong with it
+    check_folder(folder)
     if limit is not None and limit < len(held):
         raise ValueError(f"limit: the activations are of {len(held)} photos, which are all compared; leave out the limit of {limit}")
     paths = [Path(folder, name) for name in held.paths]

@@ -52,13 +52,13 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
         options.network = _network_of(files)
     activations = None
     if options.photos is not None:
-        from featviz_pl.statistics.measuring import photo_paths
+        from featviz_pl._evaluated_photos import check_folder
 
-        photo_paths(options.photos, options.limit)  # refused before a network is loaded
+        check_folder(options.photos, options.limit)  # refused before a network is loaded
     if options.activations is not None:
-        from featviz_pl.metrics import load_activations
+        from featviz_pl._evaluated_photos import read_activations
 
-        activations = load_activations(options.activations)
+        activations = read_activations(options.activations)
         if options.photos is not None:
             from featviz_pl._evaluation_table import recorded_photos
 

@@ -29,7 +29,8 @@ class Evaluation:
 
     Args:
         rows: for each picture the columns by name; None where one does not apply.
-        summary: mean of every column, over the pictures to which it applies; then what is measured of the whole set.
+        summary: mean of every column, over the pictures to which it applies, of scores only where all are of one target; then what is
+            measured of the whole set.
         settings: what the values depend on: network, judge, photos, views.
         notes: what a reader should know, such as files that were left out.
 

@@ -11,42 +11,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from evaluated import ALWAYS, make_photos, named, noise, own_score, save
 from metric_cases_transfer import color_judge
-from PIL import Image as Pillow
-from torch import Tensor, nn
+from torch import nn
 from toys import toy
 
 from featviz_pl import metrics
 from featviz_pl.evaluation import Evaluation, evaluate
-from featviz_pl.io import as_saved, read_picture, save_png
+from featviz_pl.io import read_picture, save_png
 from featviz_pl.networks import FrozenNetwork
-
-ALWAYS = ["picture", "target", "score", "held_out", "slope", "clipped", "color_distance", "variation", "high_frequency"]
-
-
-def noise(count: int, height: int = 40, width: int = 48, channels: int = 3, seed: int = 0) -> Tensor:
-    """Return pictures as files hold them."""
-    return as_saved(torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(seed)))
-
-
-def own_score(picture: Tensor, unit: int, network: nn.Module | None = None) -> float:
-    """Score a picture for ``features.5:unit`` of the toy network, without the library."""
-    with torch.no_grad():
-        return float((network or toy()).eval().features(picture[None])[0, unit].mean())  # type: ignore[operator]
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """Make twelve photos of different size and mode, and a file that is none."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index, levels in enumerate(noise(12, 50, 60, seed=9)):
-        level = int(20 * index)
-        array = (levels.permute(1, 2, 0).numpy() * 40 + level).clip(0, 255).astype(np.uint8)
-        picture = Pillow.fromarray(array).resize((60 - 2 * index, 50))
-        picture.convert("L" if index == 3 else "RGB").save(folder / f"{index:02}.png")
-    (folder / "broken.jpg").write_bytes(b"no photo")
-    return folder
+    return make_photos(tmp_path / "photos")
 
 
 # Values.
@@ -81,7 +59,7 @@ def test_every_value_is_that_of_its_metric_in_the_row_of_its_picture() -> None:
 def test_the_summary_is_the_mean_of_each_column_and_what_holds_of_the_set() -> None:
     pictures, targets = noise(4), ["features.5:1", "features.5:1", "features.5:2", "features.5:2"]
     found = evaluate(pictures, toy(), targets, views=1)
-    for name in ALWAYS[2:]:
+    for name in ALWAYS[4:]:
         assert found.summary[name] == pytest.approx(sum(row[name] for row in found.rows) / 4)
     expected: dict[str, Any] = {"pairwise_distance": metrics.PairwiseDistance(), "vendi": metrics.VendiScore()}
     for metric in expected.values():
@@ -91,6 +69,20 @@ def test_the_summary_is_the_mean_of_each_column_and_what_holds_of_the_set() -> N
     assert list(found.summary)[len(ALWAYS) - 2 :] == list(expected)
     for name, metric in expected.items():
         assert found.summary[name] == pytest.approx(float(metric.compute()), rel=1e-5)
+
+
+def test_scores_have_a_mean_only_where_all_pictures_are_of_one_target() -> None:
+    """Units differ in scale, so a mean over them is one of nothing."""
+    alike = evaluate(noise(2), toy(), "features.5:1", views=1)
+    for name in ("score", "held_out"):
+        assert alike.summary[name] == pytest.approx(sum(row[name] for row in alike.rows) / 2)
+    different = evaluate(noise(2), toy(), ["features.5:1", "features.5:2"], views=1)
+    assert (different.summary["score"], different.summary["held_out"]) == (None, None)
+    mean = next(line.split() for line in different.table().splitlines() if line.startswith("mean"))
+    assert mean[1:3] == ["-", "-"]
+    assert float(mean[3]) == pytest.approx(different.summary["slope"], rel=1e-3)
+    network = named(("red", "green", "blue", "b", "c"))
+    assert evaluate(noise(2), network, ["output:red", "output:0"], views=1).summary["score"] is not None  # one class in two ways
 
 
 def test_one_picture_is_no_set_and_different_targets_need_not_agree() -> None:
@@ -136,11 +128,6 @@ def test_a_metric_that_cannot_measure_a_picture_leaves_its_place_empty_and_says_
 
 
 # Files.
-
-
-def save(path: Path, picture: Tensor, target: Any = "features.5:1", **more: Any) -> Path:
-    """Save a picture with the provenance that a run gives it."""
-    return save_png(picture, path, {"target": target, "objective": "Channel('features.5', 1)", "network": "ToyNet", **more})
 
 
 def test_files_say_their_targets_and_these_can_be_replaced(tmp_path: Path) -> None:
@@ -194,8 +181,16 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no picture shape": (noise(1)[0, 0], {"targets": "features.5:1"}, r"must be \(N, C, H, W\) or \(C, H, W\), got shape \(40, 48\)"),
     "no views": (noise(1), {"targets": "features.5:1", "views": 0}, "views must be at least 1"),
     "no photos": (noise(1), {"targets": "features.5:1", "photos": "empty"}, "'.*empty' holds no image files"),
-    "no folder of photos": (noise(1), {"targets": "features.5:1", "photos": "nowhere"}, "there is no folder '.*nowhere'"),
-    "no activations": (noise(1), {"targets": "features.5:1", "activations": "nowhere.pt"}, r"there is no file '.*nowhere\.pt'"),
+    "no folder of photos": (noise(1), {"targets": "features.5:1", "photos": "nowhere"}, "^photos: there is no folder '.*nowhere'"),
+    "unreadable photos": (noise(1), {"targets": "features.5:1", "photos": "broken"}, "^photos: none of 2 files in 'broken' can be read"),
+    "unreadable photos of a layer": (noise(1), {"targets": "features.5", "photos": "broken"}, "^photos: none of 2 files can be read"),
+    "no embeddings": (
+        noise(1),
+        {"targets": "features.5:1", "photos": "text.png"},
+        r"^photos: 'text\.png' is damaged or holds no photo emb",
+    ),
+    "no activations": (noise(1), {"targets": "features.5:1", "activations": "nowhere.pt"}, r"^activations: there is no file 'nowhere\.pt'"),
+    "other activations": (noise(1), {"targets": "features.5:1", "activations": "text.png"}, r"^activations: 'text\.png' is damaged or hol"),
 }
 
 
@@ -205,7 +200,10 @@ def test_a_mistake_is_one_clear_error(mistake: str, tmp_path: Path, monkeypatch:
     save_png(noise(1)[0], "plain.png")
     save_png(noise(1)[0], "sheet.png", {"target": ["a:1", "a:2"]})
     Path("text.png").write_text("words")
-    Path("empty").mkdir()
+    for folder in ("empty", "broken"):
+        Path(folder).mkdir()
+    for index in range(2):
+        Path(f"broken/{index}.jpg").write_text("words")
     pictures, arguments, message = MISTAKES[mistake]
     with pytest.raises(ValueError, match=message):
         evaluate(pictures, toy(), **arguments)
@@ -247,11 +245,6 @@ def test_a_file_of_an_objective_without_shorthand_has_no_activation(target: str,
 # Judges.
 
 
-def named(classes: tuple[str, ...]) -> FrozenNetwork:
-    """Return the toy network with names for its five classes."""
-    return FrozenNetwork(toy(), classes=classes)
-
-
 def test_the_judge_is_asked_for_the_classes_among_those_that_both_know() -> None:
     network = named(("Red", "green", "nothing", "sun", "else"))
     found = evaluate(noise(4, seed=5), network, ["output:Red", "output:1", "features.5:1", "output:3"], judge=color_judge(), views=1)
@@ -287,142 +280,6 @@ def test_a_network_is_no_judge_of_its_own_pictures() -> None:
     assert (
         "judge: it is the network itself, and no independent one" in evaluate(noise(1), network, "output:1", judge=network, views=1).notes
     )
-
-
-# Photos.
-
-
-def test_photos_are_measured_at_the_size_of_the_pictures(photos: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    found = evaluate(
-        noise(2), toy(), ["features.5:1", "features.0:2"], photos=photos, views=1, progress=lambda done, total: seen.append((done, total))
-    )
-    assert found.columns == [*ALWAYS[:4], "percentile", *ALWAYS[4:], "nearest", "forced_choice"]
-    held = metrics.measure_activations(toy(), photos, ["features.5", "features.0"], size=(40, 48))
-    for row, layer, unit in zip(found.rows, ("features.5", "features.0"), (1, 2)):
-        below = (held.values[layer][:, unit] < row["score"]).double().mean()
-        assert row["percentile"] == pytest.approx(100 * float(below))
-    assert (found.settings["photos"], found.settings["photo_size"]) == (12, [40, 48])
-    assert "photos: 1 files could not be read and were left out" in found.notes
-    assert any(note.endswith("are smaller than 40 x 48 and were enlarged") for note in found.notes)
-    assert seen[-1][0] == seen[-1][1] == 26
-    assert seen == sorted(seen)
-
-
-def test_the_controls_of_a_forced_choice_are_the_pictures_of_other_targets(photos: Path) -> None:
-    pictures, larger = noise(4), noise(1, 64, 64, seed=7)
-    targets = ["features.5:1", "features.5:2", "features.5:2", "features.5:1", "features.5:3@2,2"]
-    found = evaluate([*pictures[:2], larger[0], *pictures[2:]], toy(), targets, photos=photos, views=1)
-    held, embedding = metrics.measure_activations(toy(), photos, "features.5", size=224), metrics.Embedding()
-    shown = metrics.embed_photos(embedding, photos).values.double()
-    vectors = torch.cat([embedding(pictures[:2]), embedding(larger), embedding(pictures[2:])]).double()
-    for row, vector in zip(found.rows[:4], vectors):
-        others = vectors[[target != row["target"] for target in targets]].mean(0)
-        strong, weak = (shown[one] @ (vector - others) for one in (held.strongest(row["target"], 6), held.weakest(row["target"], 6)))
-        assert row["forced_choice"] == pytest.approx(float((strong[:, None] > weak).double().mean()))
-    assert found.rows[4]["forced_choice"] is None
-    alone = evaluate(pictures, toy(), "features.5:1", photos=photos, views=1)
-    assert alone.summary["forced_choice"] is None
-    assert "forced_choice: it needs pictures of other targets as controls, and there are none" in alone.notes
-
-
-def test_photos_that_were_measured_before_give_the_same(photos: Path, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"targets": ["features.5:1", "features.5:2"], "views": 1}
-    fresh = evaluate(noise(2), toy(), photos=photos, limit=9, **arguments)
-    held = metrics.measure_activations(toy(), photos, "features.5", size=(40, 48), limit=9)
-    embeddings = metrics.embed_photos(metrics.Embedding(), photos, limit=9)
-    again = evaluate(noise(2), toy(), photos=embeddings, activations=held, **arguments)
-    from_files = evaluate(noise(2), toy(), photos=embeddings.save(tmp_path / "e.pt"), activations=held.save(tmp_path / "a.pt"), **arguments)
-    assert fresh.rows == again.rows == from_files.rows
-    alone = evaluate(noise(2), toy(), activations=held, **arguments)
-    assert alone.columns == [*ALWAYS[:4], "percentile", *ALWAYS[4:]]
-    assert [row["percentile"] for row in alone.rows] == [row["percentile"] for row in fresh.rows]
-
-
-def test_activations_of_another_network_are_refused(photos: Path) -> None:
-    held = metrics.measure_activations(toy(seed=1), photos, "features.5", size=40)
-    with pytest.raises(ValueError, match="they were measured with 'ToyNet'"):
-        evaluate(noise(1), toy(), "features.5:1", activations=held, views=1)
-
-
-def test_photos_have_no_percentile_for_a_single_neuron_or_a_whole_layer(photos: Path) -> None:
-    found = evaluate(noise(3), toy(), ["features.5:1@2,2", "features.5", "features.5:1"], photos=photos, views=1)
-    assert [row["percentile"] is None for row in found.rows] == [True, True, False]
-    assert [row["forced_choice"] is None for row in found.rows] == [True, True, False]
-    assert all(row["nearest"] is not None for row in found.rows)
-    without = evaluate(noise(1), toy(), "features.5", photos=photos, views=1)
-    assert without.columns == [*ALWAYS, "nearest"]
-
-
-def test_of_a_folder_exactly_the_photos_of_the_activations_are_compared(photos: Path, tmp_path: Path) -> None:
-    arguments: dict[str, Any] = {"targets": ["features.5:1", "features.5:2"], "views": 1}
-    expected = evaluate(noise(2), toy(), photos=photos, limit=5, **arguments)
-    held = metrics.measure_activations(toy(), photos, "features.5", size=(40, 48), limit=5)
-    for limit in (None, 5, 100):
-        found = evaluate(noise(2), toy(), photos=photos, activations=held, limit=limit, **arguments)
-        assert found.rows == expected.rows
-        assert found.settings["photos"] == len(held) < 12
-    with pytest.raises(ValueError, match=f"^limit: the activations are of {len(held)} photos, which are all compared; leave out the limit"):
-        evaluate(noise(2), toy(), photos=photos, activations=held, limit=2, **arguments)
-    (photos / held.paths[1]).unlink()
-    with pytest.raises(ValueError, match=rf"^activations: 1 of their {len(held)} photos are not in '.*photos', such as '{held.paths[1]}'"):
-        evaluate(noise(2), toy(), photos=photos, activations=held, **arguments)
-
-
-def test_a_single_photo_leaves_no_choice_and_a_note(tmp_path: Path) -> None:
-    save_png(noise(1)[0], tmp_path / "one" / "a.png")
-    found = evaluate(noise(2), toy(), ["features.5:1", "features.5:2"], photos=tmp_path / "one", views=1)
-    assert found.columns == [*ALWAYS[:4], "percentile", *ALWAYS[4:], "nearest"]
-    assert "forced_choice was not measured: there is one photo, and a choice needs two or more" in found.notes
-
-
-def test_a_class_by_name_and_by_number_is_one_target(photos: Path) -> None:
-    """Of two classes of one name, the name means the first, as everywhere."""
-    network = named(("red", "green", "blue", "red", "c"))
-    both, numbers = ["output:red", "output:0", "output:green", "output:1", "output:3"], [0, 0, 1, 1, 3]
-    found, expected = (
-        evaluate(noise(5), network, targets, photos=photos, views=1) for targets in (both, [f"output:{index}" for index in numbers])
-    )
-    assert [row["target"] for row in found.rows] == both
-    vectors, shown = metrics.Embedding()(noise(5)).double(), metrics.embed_photos(metrics.Embedding(), photos).values.double()
-    held = metrics.measure_activations(network, photos, "output", size=(40, 48))
-    for row, number, vector in zip(found.rows, numbers, vectors):
-        others = vectors[[number != other for other in numbers]].mean(0)
-        asked = f"output:{number}"
-        strong, weak = (shown[one] @ (vector - others) for one in (held.strongest(asked, 6), held.weakest(asked, 6)))
-        assert row["forced_choice"] == pytest.approx(float((strong[:, None] > weak).double().mean()))
-    agreement = metrics.Agreement()
-    agreement.update(noise(5), [str(number) for number in numbers])
-    assert found.summary["agreement"] == pytest.approx(float(agreement.compute()), rel=1e-5)
-    assert found.summary == expected.summary
-    alone = evaluate(noise(2), network, ["output:red", "output:0"], photos=photos, views=1)
-    assert "forced_choice: it needs pictures of other targets as controls, and there are none" in alone.notes
-    assert "agreement" not in alone.summary
-
-
-# Guests, generators and processes.
-
-
-def test_the_network_and_the_global_generator_are_left_alone(photos: Path) -> None:
-    network = toy().train()
-    before, state = FrozenNetwork(network).weights_hash(), torch.random.get_rng_state()
-    evaluate(noise(2), network, "features.5:1", photos=photos, views=2)
-    assert network.training
-    assert FrozenNetwork(network).weights_hash() == before
-    assert torch.equal(torch.random.get_rng_state(), state)
-
-
-def test_one_process_of_several_measures_alone(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the others do not take part, a metric that asked them would wait for ever; here it would fail: there is no group."""
-    monkeypatch.setattr("torchmetrics.metric.jit_distributed_available", lambda: True)
-    metric = metrics.ClippedShare()
-    metric.update(noise(1))
-    with pytest.raises((RuntimeError, ValueError)):
-        metric.compute()
-    network, targets = named(("red", "green", "blue", "b", "c")), ["output:1", "output:1", "output:2"]
-    found = evaluate(noise(3), network, targets, photos=photos, judge=color_judge(), views=1)
-    assert None not in found.summary.values()
-    assert {"score", "rank", "forced_choice", "vendi", "agreement"} <= set(found.summary)
 
 
 # What is made of the table.

@@ -27,14 +27,14 @@ class PhotoBatch:
         pictures: (B, C, h, w) in [0, 1], of the files that can be read; B is 0 where none can.
         indices: of those files among all paths.
         enlarged: how many of them have fewer pixels than asked for.
-        unreadable: how many files cannot be read.
+        unreadable: indices of the files that cannot be read.
         reason: why the first of those cannot.
     """
 
     pictures: Tensor
     indices: list[int]
     enlarged: int = 0
-    unreadable: int = 0
+    unreadable: list[int] = field(default_factory=list)
     reason: str = ""
 
 
@@ -67,14 +67,14 @@ class Measured:
         values: a part for each batch, by name.
         indices: of the photos among all paths.
         enlarged: how many of them have fewer pixels than asked for.
-        unreadable: how many files cannot be read, and were left out.
+        unreadable: indices of the files that cannot be read, and were left out.
         reason: why the first of those cannot.
     """
 
     values: dict[str, list[Tensor]] = field(default_factory=dict)
     indices: list[int] = field(default_factory=list)
     enlarged: int = 0
-    unreadable: int = 0
+    unreadable: list[int] = field(default_factory=list)
     reason: str = ""
 
 
@@ -97,7 +97,7 @@ def over_photos(
         found.enlarged += batch.enlarged
         found.unreadable += batch.unreadable
         found.reason = found.reason or batch.reason
-        done += len(batch.indices) + batch.unreadable
+        done += len(batch.indices) + len(batch.unreadable)
         if progress is not None:
             progress(done, len(paths))
     return found
@@ -127,13 +127,13 @@ class _Photos(Dataset[Any]):
 
     def __getitem__(self, batch: int) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         levels: list[Tensor] = []
-        found: dict[str, Any] = {"indices": [], "enlarged": 0, "unreadable": 0, "reason": ""}
+        found: dict[str, Any] = {"indices": [], "enlarged": 0, "unreadable": [], "reason": ""}
         first = batch * self.batch_size
         for index, path in enumerate(self.paths[first : first + self.batch_size], first):
             try:
                 photo = read_photo(path, self.channels)
             except ValueError as error:
-                found["unreadable"] += 1
+                found["unreadable"].append(index)
                 found["reason"] = found["reason"] or str(error)
                 continue
             levels.append((fitted(photo, self.size) * 255).round().to(torch.uint8))

@@ -139,6 +139,7 @@ class PhotoEmbeddings:
         identity: of the embedding, see `Embedding.identity`.
         enlarged: how many photos are smaller than the embedding's size.
         unreadable: how many files could not be read and were left out.
+        unreadable_paths: of those, relative to the folder.
 
     Raises:
         ValueError: when there are none, or their numbers differ.
@@ -149,12 +150,21 @@ class PhotoEmbeddings:
         (3, torch.Size([3, 3]))
     """
 
-    def __init__(self, values: Tensor, paths: Sequence[str], identity: dict[str, Any], enlarged: int = 0, unreadable: int = 0) -> None:
+    def __init__(
+        self,
+        values: Tensor,
+        paths: Sequence[str],
+        identity: dict[str, Any],
+        enlarged: int = 0,
+        unreadable: int = 0,
+        unreadable_paths: Sequence[str] = (),
+    ) -> None:
         if values.ndim != 2 or not len(paths) or len(values) != len(paths):
             raise ValueError(f"values must be (photos, D) for {len(paths)} photos, at least one, got shape {tuple(values.shape)}")
         self.values, self.paths, self.identity = values, [str(path) for path in paths], dict(identity)
         self.enlarged = whole_number("enlarged", enlarged, least=0)
         self.unreadable = whole_number("unreadable", unreadable, least=0)
+        self.unreadable_paths = [str(path) for path in unreadable_paths]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -259,5 +269,6 @@ def embed_photos(
         raise ValueError(
             f"folder: none of {len(paths)} files can be read as a photo of 8 bits per channel; {found.reason or 'there are none'}"
         )
+    read, unreadable = ([names[index] for index in part] for part in (found.indices, found.unreadable))
     values = torch.cat(found.values["vectors"])
-    return PhotoEmbeddings(values, [names[index] for index in found.indices], embedding.identity(), found.enlarged, found.unreadable)
+    return PhotoEmbeddings(values, read, embedding.identity(), found.enlarged, len(unreadable), unreadable)

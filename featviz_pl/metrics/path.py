@@ -29,7 +29,8 @@ class PathSimilarity(RowMetric):
     among themselves, and o of those photos to k others, evenly spread over the rest from strongly to weakly exciting: at 1 the layer
     treats the picture like a photo of its kind, at 0 like any other. Similarity is Spearman's rank correlation, ties at their mean
     rank, of all activations of the layer, position by position. Of several pictures, numerators and denominators are averaged first.
-    NaN where the photos of the kind are not more alike than others (s <= o): the layer does not tell them apart.
+    NaN where the photos of the kind are not more alike than others (s <= o): the layer does not tell them apart. Where it hardly does,
+    pictures that show little of anything have values far above 1, for they are as like these photos as all others: compare with them.
 
     Range: (-∞, ∞); higher is better, up to 1.
 

@@ -79,6 +79,7 @@ class PhotoActivations:
         classes: names of its outputs.
         enlarged: how many photos are smaller than `size`.
         unreadable: how many files could not be read and were left out.
+        unreadable_paths: of those, relative to the folder.
 
     Raises:
         ValueError: when the numbers of photos differ, or a value is NaN.
@@ -101,6 +102,7 @@ class PhotoActivations:
         classes: Sequence[str] = (),
         enlarged: int = 0,
         unreadable: int = 0,
+        unreadable_paths: Sequence[str] = (),
     ) -> None:
         if not values or not paths:
             raise ValueError("values: there are none; measure at least one layer for at least one photo")
@@ -118,6 +120,7 @@ class PhotoActivations:
         self.classes = tuple(classes)
         self.enlarged = whole_number("enlarged", enlarged, least=0)
         self.unreadable = whole_number("unreadable", unreadable, least=0)
+        self.unreadable_paths = tuple(unreadable_paths)
 
     @property
     def layers(self) -> list[str]:
@@ -271,9 +274,11 @@ def measure_activations(
         raise ValueError(
             f"folder: none of {len(paths)} files in {str(folder)!r} can be read as a photo of 8 bits per channel; {found.reason}"
         )
-    names = [Path(os.path.relpath(paths[index], folder)).as_posix() for index in found.indices]
-    about = guest.mean, guest.std, guest.classes
-    return PhotoActivations(values, names, guest.name, guest.weights_hash(), chosen, *about, found.enlarged, found.unreadable)
+    names, unreadable = (
+        [Path(os.path.relpath(paths[index], folder)).as_posix() for index in part] for part in (found.indices, found.unreadable)
+    )
+    about = guest.mean, guest.std, guest.classes, found.enlarged, len(unreadable), unreadable
+    return PhotoActivations(values, names, guest.name, guest.weights_hash(), chosen, *about)
 
 
 def _reader(network: FrozenNetwork, layers: list[str], size: tuple[int, int]) -> Callable[[Tensor], dict[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,7 @@ from featviz_pl.metrics._reading import fitted
 from featviz_pl.metrics.base import PictureMetric
 from featviz_pl.metrics.embedding import in_channels
 from featviz_pl.networks import FrozenNetwork, Shadow, as_network
+from featviz_pl.networks.shadow import LayerError
 from featviz_pl.numerics._checks import unknown, whole_number
 
 
@@ -117,14 +119,35 @@ class _Transfer(PictureMetric):
 
     def _answer(self, pictures: Tensor) -> Tensor:
         """Return the judge's logits (N, classes) for pictures at the judge's own size, without casts of the program around it."""
-        shown = in_channels(pictures, self.judge.channels)
+        *others, last = self._forms(pictures)
+        for shown in others:
+            with suppress(_FailsError):
+                return self._asked(shown)
+        return self._asked(last)
+
+    def _forms(self, pictures: Tensor) -> list[Tensor]:
+        """Return what the judge may take: grey pictures, where nothing tells whether it takes colour, in colour and as they are."""
+        channels = self.judge.channels
+        if pictures.shape[1] == channels or _tells_channels(self.judge):
+            return [in_channels(pictures, channels)]
+        return [in_channels(pictures, channels), pictures] if pictures.shape[1] == 1 else [pictures]
+
+    def _asked(self, shown: Tensor) -> Tensor:
+        """Return the judge's logits for pictures in its channels."""
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(shown.device.type, enabled=False):
             if self._shadow is None:
                 self._shadow = self.judge.shadow()
             size = self.judge.size
             # A new tensor also where nothing is resized: those made in inference mode could not be probed.
             seen = shown.clone() if size is None else torch.stack([fitted(picture, size) for picture in shown]).clone()
-            answer = self._shadow.activations(seen, ["output"])["output"].double()
+            try:
+                answer = self._shadow.activations(seen, ["output"])["output"].double()
+            except LayerError:
+                raise
+            except Exception as error:  # networks refuse pictures in many ways
+                said = (str(error).strip() or type(error).__name__).splitlines()[0]
+                more = "; give FrozenNetwork(judge, size=…) where it takes one size" if size is None else ""
+                raise _FailsError(f"judge: {self.judge.name!r} fails on pictures of shape {tuple(seen.shape[1:])}: {said}{more}") from error
         if answer.ndim != 2:
             raise ValueError(f"judge: it gives {tuple(answer.shape[1:])} for each picture; a classifier gives one number for each class")
         if not torch.isfinite(answer).all():
@@ -145,6 +168,16 @@ class _Transfer(PictureMetric):
         among = "" if self.among is None else f", among={self.among!r}"
         reduction = "" if self.reduction == "mean" else f", reduction={self.reduction!r}"
         return f"{type(self).__name__}({self._given or f'<{self.judge.name}>'}{among}{reduction})"
+
+
+class _FailsError(ValueError):
+    """Say that the judge cannot take the pictures."""
+
+
+def _tells_channels(judge: FrozenNetwork) -> bool:
+    """Say whether a judge tells how many channels it takes, by a constant for each or by a convolution."""
+    constants = any(values is not None and len(values) > 1 for values in (judge.mean, judge.std))
+    return constants or any(isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)) for module in judge.module.modules())
 
 
 def _check_outputs(argument: str, indices: list[int], count: int) -> None:

@@ -76,7 +76,7 @@ def test_the_means_go_to_every_logger_on_the_axis_of_the_steps(tmp_path: Path) -
         assert logged == pytest.approx(
             {f"evaluation/{name}": value for name, value in callback.result.summary.items() if value is not None}
         )
-        assert {row["step"] for row in rows if row["evaluation/score"]} == {"2"}
+        assert {row["step"] for row in rows if row["evaluation/clipped"]} == {"2"}
 
 
 def test_nothing_is_written_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

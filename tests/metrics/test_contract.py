@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from featviz_pl import metrics
-from featviz_pl.metrics import ClippedShare, PictureMetric
+from featviz_pl.metrics import PictureMetric
 
 CASES = all_cases()
 NAMES = [case.name for case in CASES]
@@ -379,40 +379,8 @@ def test_pictures_that_are_none_are_refused_and_not_counted(case: MetricCase, sp
     assert torch.equal(numbers(metric.compute()), before)
 
 
-# The base itself.
-
-
-class Brightness(PictureMetric):
-    def measure(self, pictures: Tensor, *others: Any) -> Tensor:
-        return pictures.mean((1, 2, 3))
-
-
-def test_a_metric_of_one_s_own_says_how_it_measures() -> None:
-    metric = Brightness("none")
-    metric.update(torch.tensor([0.25, 0.75]).view(2, 1, 1, 1))
-    assert metric.compute().tolist() == [0.25, 0.75]
-    assert repr(metric) == "Brightness(reduction='none')"
-    with pytest.raises(NotImplementedError):
-        PictureMetric().update(torch.rand(1, 3, 4, 4))
-
-
-def test_arguments_of_torchmetrics_are_taken() -> None:
-    metric = ClippedShare(sync_on_compute=False, compute_on_cpu=True)
-    assert (metric.sync_on_compute, metric.compute_on_cpu) == (False, True)
-    with pytest.raises(ValueError, match="Unexpected keyword arguments: `sync`"):
-        ClippedShare(sync=False)
-
-
-def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = Brightness()
-    metric.update(torch.rand(2, 3, 4, 4))
-    monkeypatch.setattr("torchmetrics.utilities.plot._MATPLOTLIB_AVAILABLE", False)
-    with pytest.raises(ModuleNotFoundError, match="pip install matplotlib"):
-        metric.plot()
-
-
 def test_a_network_that_changed_would_be_found() -> None:
-    class Meddling(Brightness):
+    class Meddling(PictureMetric):
         def __init__(self) -> None:
             super().__init__()
             self.held = {"networks": [nn.BatchNorm2d(3)]}

@@ -159,6 +159,7 @@ def test_unreadable_photos_are_left_out_and_small_and_odd_ones_converted(tmp_pat
     reported: list[tuple[int, int]] = []
     held = embed_photos(embedding(), tmp_path, batch_size=2, progress=lambda done, total: reported.append((done, total)))
     assert (held.paths, held.enlarged, held.unreadable) == (["a.png", "c.png", "sub/b.jpg"], 1, 1)
+    assert held.unreadable_paths == ["d.jpg"]
     assert reported == [(2, 4), (4, 4)]
 
 

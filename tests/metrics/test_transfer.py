@@ -213,6 +213,26 @@ def test_a_judge_must_be_a_classifier_that_works() -> None:
         TransferRank(Broken()).update(pictures(1), 0)
 
 
+def test_a_judge_that_does_not_tell_its_channels_is_shown_what_it_takes() -> None:
+    """Grey pictures are shown in colour to judges of colour, and as they are to those of grey, of which none has a convolution."""
+    weight = torch.randn(4, 63, generator=torch.Generator().manual_seed(0))
+    linear = nn.Linear(63, 4, bias=False)
+    linear.weight.data = weight
+    judge = nn.Sequential(nn.Flatten(), linear)
+    grey = pictures(2)[:, :1]
+    metric = TransferProbability(judge, reduction="none")
+    metric.update(grey, 1)
+    logits = grey.flatten(1).double().numpy() @ weight.double().numpy().T
+    np.testing.assert_allclose(metric.compute().numpy(), (np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[:, 1], rtol=1e-5)
+    colors = TransferProbability(color_judge(), reduction="none")
+    colors.update(grey, "red")
+    np.testing.assert_allclose(colors.compute().numpy(), 0.25)  # all channels are the same
+    with pytest.raises(ValueError, match=r"judge: 'Sequential' fails on pictures of shape \(3, 7, 9\): .*mat1 and mat2 shapes"):
+        metric.update(pictures(1), 1)
+    with pytest.raises(ValueError, match=r"fails on pictures of shape \(1, 9, 9\): .*; give FrozenNetwork\(judge, size=…\) where it takes"):
+        metric.update(torch.rand(1, 1, 9, 9), 1)
+
+
 @pytest.mark.parametrize("kind", [TransferProbability, TransferRank])
 def test_the_judge_is_a_guest_and_the_metric_travels(kind: type[TransferProbability | TransferRank]) -> None:
     judge = color_judge(8)
