@@ -55,7 +55,8 @@ class PictureEvaluation(Callback):
         >>> callback.result.rows[0]["target"], sorted(callback.result.summary)[:3]
         ('output:2', ['clipped', 'color_distance', 'held_out'])
 
-    Logs: ``evaluation/<column>``, the mean over the pictures (no ``score`` and ``held_out`` where targets differ), and ``evaluation/<name>`` of what is measured of all together, once.
+    Logs: ``evaluation/<column>``, the mean over the pictures (of ``score`` and ``held_out`` none where targets differ), and
+    ``evaluation/<name>`` of what is measured of all together, once.
     Keeps ``result``, the `Evaluation`, in the first process.
 
     Writes:
