@@ -123,5 +123,6 @@ def optimizer_description(optimizer: torch.optim.Optimizer) -> dict[str, str]:
         >>> described["optimizer"], "'momentum': 0.5" in described["optimizer_arguments"], "lr" in described["optimizer_arguments"]
         ('SGD', True, False)
     """
-    others = {name: value for name, value in sorted(optimizer.defaults.items()) if name not in ("lr", "initial_lr")}
+    without = ("lr", "initial_lr", "fused", "foreach")  # the forms take the same steps, each on the devices where it is fast
+    others = {name: value for name, value in sorted(optimizer.defaults.items()) if name not in without}
     return {"optimizer": type(optimizer).__name__, "optimizer_arguments": repr(others)}

@@ -23,6 +23,7 @@ from featviz_pl.io import as_saved, save_png, sheet
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.numerics._checks import finite_number, whole_number
 from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.optimizing import made_fast
 from featviz_pl.over_ranks import highest_over_ranks, holds_in_all, mean_over_ranks
 from featviz_pl.step_source import StepSource as StepSource
 from featviz_pl.transforms import Views
@@ -30,6 +31,7 @@ from featviz_pl.transforms import Views
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 AGREE_EVERY = 8  # steps between two times that several processes ask one another whether a signal came
+_PLAIN = (str, int, bool, type(None))  # what an nn.Module need not look at
 LOG_EVERY = 25  # steps between values for a progress bar: each costs a fifth of a millisecond, and on a GPU a synchronisation
 
 
@@ -236,10 +238,8 @@ class FeatureVisualization(LightningModule):
     def configure_optimizers(self) -> Any:
         """Make the optimizer of the image's parameters, and the scheduler where one was given."""
         parameters = trained_parameters(self.image)
-        if self.optimizer is None:
-            optimizer: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=self.lr)
-        elif isinstance(self.optimizer, type):
-            optimizer = self.optimizer(parameters, lr=self.lr)
+        if self.optimizer is None or isinstance(self.optimizer, type):
+            optimizer = made_fast(self.optimizer or torch.optim.Adam, parameters, lr=self.lr)
         else:
             optimizer = self.optimizer(parameters)
         made = {"optimizer": type(optimizer).__name__, "lr": float(optimizer.defaults.get("lr", self.lr)), "views": repr(self.views)}
@@ -375,8 +375,8 @@ class FeatureVisualization(LightningModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keep views, which are modules, out of this one: a checkpoint must load without the callback that brought them."""
-        if name == "views":
-            self.__dict__["views"] = value
+        if name == "views" or (value.__class__ in _PLAIN and name in self.__dict__):  # Lightning notes names 45 times in a step
+            self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
 

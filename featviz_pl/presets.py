@@ -22,6 +22,7 @@ from featviz_pl.networks.shadow import OUTPUT
 from featviz_pl.numerics._checks import size_pair, unknown
 from featviz_pl.objectives import Objective, StayNear, TotalVariation
 from featviz_pl.objectives.activation import LayerTerm
+from featviz_pl.optimizing import made_fast
 from featviz_pl.transforms import Compose, view_preset
 
 __all__ = [
@@ -102,7 +103,7 @@ class Recipe:
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float | None = None) -> torch.optim.Optimizer:
         """Make the optimizer, with another learning rate if one is given."""
-        return self.optimizer(parameters, lr=self.lr if lr is None else lr, **self.optimizer_arguments)  # type: ignore[call-arg]
+        return made_fast(self.optimizer, parameters, lr=self.lr if lr is None else lr, **self.optimizer_arguments)
 
 
 def featviz() -> Recipe:
