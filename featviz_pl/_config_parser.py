@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml  # type: ignore[import-untyped]
 from jsonargparse import ActionConfigFile, DefaultHelpFormatter  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -86,7 +89,8 @@ class ConfigFile(ActionConfigFile):
         try:
             super().__call__(parser, cfg, values, option_string)  # type: ignore[no-untyped-call]
         except MarkedError as error:
-            raise MarkedError(error.key or str(values), error.text) from error.__cause__
+            text = error.text if _has_keys(values) else "holds no keys; give such as model: {steps: 64}"
+            raise MarkedError(error.key or str(values), text) from error.__cause__
         for target, source in parser.follows.items():
             if target in cfg:
                 raise TypeError(f'Linked "{target}" must be given via "{source}"')
@@ -103,6 +107,13 @@ class ConfigParser(LightningArgumentParser):
         """Let one key follow from another."""
         super().link_arguments(source, target, **more)
         self.follows[target] = source
+
+    def refuse_what_follows(self, flags: Sequence[str]) -> None:
+        """Refuse flags of keys that follow from others, where the parser takes them and they would count for nothing."""
+        given = {flag.removeprefix("--").partition("=")[0].replace(".init_args", "") for flag in flags if flag.startswith("--")}
+        for target, source in self.follows.items():
+            if target.replace(".init_args", "") in given:
+                self.error(f'Linked "{target}" must be given via "{source}"')
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise the mistake in one line, also where this parser works within another one."""
@@ -151,6 +162,14 @@ def as_line(error: BaseException) -> str:
     if isinstance(error, MarkedError):
         return f"{error.key}: {error.text}" if error.key else error.text
     return _wrong_value(str(error)) if "Does not validate" in str(error) else str(error)
+
+
+def _has_keys(path: Any) -> bool:
+    """Say whether a file holds keys and values, or cannot be read, which the parser says better."""
+    try:
+        return isinstance(yaml.safe_load(Path(str(path)).read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, yaml.YAMLError):
+        return True
 
 
 def _joined(*keys: str) -> str:

@@ -6,6 +6,7 @@ again. A sheet is finished when it can be read whole and its origin is what it w
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,10 +24,9 @@ from featviz_pl._sweep_photos import Found, PhotoSource, Shown
 from featviz_pl._sweep_sheet import save_sheet
 from featviz_pl._sweep_targets import target_order
 from featviz_pl.io import PROVENANCE_KEY, write_whole
-from featviz_pl.manifest import Entry, SweepFolder, layer_folder, picture_path, read_manifest, read_origin
+from featviz_pl.manifest import PHOTO_RECORD, PHOTO_SHEET, Entry, SweepFolder, layer_folder, picture_path, read_manifest, read_origin
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 
-RECORD = "photos.json"
 LEAST, MOST = 160, 256  # pixels: heights between which a picture is shown in its own size
 GAP, MARGIN, CAPTION, LETTERS = 2, 10, 18, 12  # pixels
 INK = (90, 90, 90)
@@ -61,7 +61,7 @@ def sheet_path(folder: Path, target: str, units: int) -> Path:
         ('atlas/features.9/33-photos.png', 'atlas/fc/1/1234-photos.png')
     """
     path = picture_path(folder, target, units)
-    return path.with_name(f"{path.stem}-photos.png")
+    return path.with_name(f"{path.stem}{PHOTO_SHEET}")
 
 
 def layer_sheet_path(folder: Path, layer: str) -> Path:
@@ -72,7 +72,7 @@ def layer_sheet_path(folder: Path, layer: str) -> Path:
         'atlas/features.9-photos.png'
     """
     place = layer_folder(folder, layer)
-    return place.with_name(f"{place.name}-photos.png")
+    return place.with_name(f"{place.name}{PHOTO_SHEET}")
 
 
 def save_photo_sheets(
@@ -96,15 +96,16 @@ def save_photo_sheets(
         _, entries = read_manifest(folder)
         settings = _settings(source, sweep)
         found, unreadable = _found(folder, settings, source, sweep, targets, device)
+        origins = {target: _origin(swept, settings, entries.get(target, {}), target, shown) for target, shown in found.items()}
         new: set[str] = set()
         for target in targets.targets():
             path = sheet_path(folder, target, targets.layer_units[target.rpartition(":")[0]])
-            origin = _origin(swept, settings, entries.get(target, {}), target, found[target])
-            if read_origin(path) != origin:
-                _save_unit(path, folder, entries.get(target, {}), source, found[target], origin, sweep, settings)
+            if read_origin(path) != origins[target]:
+                _save_unit(path, folder, entries.get(target, {}), source, found[target], origins[target], sweep, settings)
                 new.add(target)
-        for layer in targets.units:
-            _save_layer(folder, layer, targets, found, new, {**swept, "photos": settings})
+        for layer, count in targets.layer_units.items():
+            own = {target: origin for target, origin in origins.items() if target.rpartition(":")[0] == layer}
+            _save_layer(folder, layer, count, own, {**swept, "photos": settings})
     finally:
         files.close()
     return PhotoSummary(
@@ -146,14 +147,14 @@ def _found(
         def write(temporary: Path) -> None:
             temporary.write_text(text + "\n", encoding="utf-8")
 
-        write_whole(folder / RECORD, write)
+        write_whole(folder / PHOTO_RECORD, write)
     return found, unreadable
 
 
 def _read_record(folder: Path, settings: Mapping[str, Any]) -> tuple[Found, list[str]]:
     """Return what an earlier run has found, nothing where it had other settings."""
     try:
-        held = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        held = json.loads((folder / PHOTO_RECORD).read_text(encoding="utf-8"))
         if held["settings"] == settings:
             units = {target: [Shown(*one) for one in shown] for target, shown in held["units"].items()}
             return units, list(held["unreadable"])
@@ -250,11 +251,12 @@ def _write_captions(sheet: Pillow.Image, left: int, captions: tuple[str, str]) -
         draw.text((x, 2), text, fill=INK, font=font)
 
 
-def _save_layer(folder: Path, layer: str, targets: FeatureTargets, found: Found, new: set[str], origin: Mapping[str, Any]) -> None:
-    """Lay out the sheets of all units of a layer whose photos are known, unless nothing is new."""
-    own = sorted((target for target in found if target.rpartition(":")[0] == layer), key=target_order)
+def _save_layer(folder: Path, layer: str, units: int, origins: Mapping[str, dict[str, Any]], origin: Mapping[str, Any]) -> None:
+    """Lay out the sheets of a layer, without those of an earlier sweep, unless that has been done."""
+    paths = {target: sheet_path(folder, target, units) for target in sorted(origins, key=target_order)}
+    own = [target for target, path in paths.items() if read_origin(path) == origins[target]]
+    digest = hashlib.sha256(json.dumps([origins[target] for target in own], sort_keys=True).encode()).hexdigest()[:16]
+    whole = dict(json.loads(json.dumps({**origin, "target": layer, "sheets": digest})))
     path = layer_sheet_path(folder, layer)
-    if path.is_file() and not new.intersection(own):
-        return
-    paths = (sheet_path(folder, target, targets.layer_units[layer]) for target in own)
-    save_sheet([file for file in paths if file.is_file()], path, {**origin, "target": layer})
+    if read_origin(path) != whole:
+        save_sheet([paths[target] for target in own], path, whole)

@@ -60,8 +60,8 @@ class PhotoSource(Protocol):
     def settings(self) -> dict[str, Any]:
         """Return what the choice depends on besides the network: plain values."""
 
-    def check(self, units: Units) -> None:
-        """Refuse what has no photo for any of these units."""
+    def check(self, units: Units, channels: int) -> None:
+        """Refuse what has no photo for any of these units of a network that takes so many channels."""
 
     def find(self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress) -> Found:
         """Return the photos of each unit, the highest score first."""
@@ -116,12 +116,15 @@ class PhotoFolder:
         return [Path(os.path.relpath(path, self.folder)).as_posix() for path in self.paths]
 
     def settings(self) -> dict[str, Any]:
-        """Return how many photos there are, and a digest of their names."""
-        digest = hashlib.sha256("\n".join(self._names()).encode()).hexdigest()[:16]
+        """Return how many photos there are, and a digest of their names and lengths: files that are replaced are looked at again."""
+        lines = (f"{name} {_length(path)}" for name, path in zip(self._names(), self.paths))
+        digest = hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # as names on disk may be
         return {"photos": len(self.paths), "names": digest, "count": self.count}
 
-    def check(self, units: Units) -> None:
-        """Accept all units: a folder of photos has photos of every network."""
+    def check(self, units: Units, channels: int) -> None:
+        """Accept all units of networks that take photos."""
+        if channels not in (1, 3):
+            raise ValueError(f"photos: the network takes {channels} channels, and photos in files have 1 or 3; leave --photos out")
 
     def find(self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress) -> Found:
         """Show all photos to the network, once; only numbers are kept of them."""
@@ -196,6 +199,13 @@ class PhotoFolder:
         return photo.crop((left, top, right, bottom))
 
 
+def _length(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # a link that leads nowhere; it will be unreadable
+        return 0
+
+
 def _fitted_photo(path: str, channels: int, size: tuple[int, int]) -> Pillow.Image:
     return to_pillow(fitted(read_photo(path, channels), size))
 
@@ -244,23 +254,22 @@ class PatchIndex:
         self.unreadable: list[str] = []
         self.reason = ""
         self._digest = hashlib.sha256(text).hexdigest()[:16]
+        self._layers = list(dict.fromkeys(target.rpartition(":")[0] for target in self._held))
 
     def settings(self) -> dict[str, Any]:
         """Return a digest of the index."""
         return {"index": self._digest, "count": self.count}
 
-    def check(self, units: Units) -> None:
+    def check(self, units: Units, channels: int) -> None:
         """Refuse an index that knows none of the units."""
         if not any(self._of(layer, unit) for layer, own in units.items() for unit in own):
-            layers = sorted({target.rpartition(":")[0] for target in self._held})
             raise ValueError(
                 f"photos: the index in {str(self.folder)!r} has photos for none of the units of {', '.join(units)}; "
-                f"{near(next(iter(units)), layers)}"
+                f"{near(next(iter(units)), sorted(self._layers))}"
             )
 
     def _of(self, layer: str, unit: int) -> list[dict[str, Any]]:
-        layers = dict.fromkeys(target.rpartition(":")[0] for target in self._held)
-        names = [layer] if layer in layers else [other for other in layers if other.endswith(f".{layer}")]
+        names = [layer] if layer in self._layers else [other for other in self._layers if other.endswith(f".{layer}")]
         if len(names) > 1:
             raise ValueError(
                 f"photos: the index in {str(self.folder)!r} is of several layers that end in {layer!r} ({', '.join(names)}), and nobody "

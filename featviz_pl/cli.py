@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
 from featviz_pl import __version__
+from featviz_pl._allocator import keep_freed_memory
 from featviz_pl.evaluate_command import add_evaluate_arguments
 from featviz_pl.stats_command import add_stats_arguments
 from featviz_pl.sweep_command import add_sweep_arguments
@@ -32,6 +33,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line without the program's name; that of the process unless given.
     """
     given = list(sys.argv[1:] if args is None else args)
+    if args is None:  # the process is ours
+        keep_freed_memory()
     if given[:1] in (["fit"], ["predict"]):
         return _guarded(lambda: _configured(given[0], given[1:]), f"featviz {given[0]}")
     options = _parser().parse_args(given)
@@ -180,22 +183,28 @@ def _render(options: argparse.Namespace) -> int:
     import logging
 
     from featviz_pl._command_progress import announced
-    from featviz_pl.render import render
+    from featviz_pl.render import TERMINATED, render
     from featviz_pl.resuming import checkpoint_beside, discard
 
     for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here
         logging.getLogger(name).setLevel(logging.ERROR)
     devices = int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices
     taken = ("steps", "size", "views", "seed", "preset", "lr", "image", "start", "stats", "accelerator", "num_nodes", "precision")
-    with announced("featviz render"):
-        result = render(
-            _network(options),
-            options.target,
-            **{name: getattr(options, name) for name in taken},
-            resume=checkpoint_beside(output) if options.resume else None,
-            devices=devices,
-            progress=sys.stderr.isatty(),
-        )
+    try:
+        with announced("featviz render"):
+            result = render(
+                _network(options),
+                options.target,
+                **{name: getattr(options, name) for name in taken},
+                resume=checkpoint_beside(output) if options.resume else None,
+                devices=devices,
+                progress=sys.stderr.isatty(),
+            )
+    except SystemExit as stopped:
+        if stopped.code == TERMINATED:
+            kept = "the same command goes on from the last checkpoint" if options.resume else "nothing was saved"
+            print(f"featviz render: terminated; {kept}", file=sys.stderr)
+        raise
     if not result.is_writer:  # another process of the same run writes and reports
         return INTERRUPTED if result.interrupted else 0
     paths = result.save(output)

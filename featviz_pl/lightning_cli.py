@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from pydoc import locate
 from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from featviz_pl import __version__
 from featviz_pl._config_parser import ConfigError, ConfigFile, ConfigParser, as_line
 from featviz_pl._config_saving import SavedConfig, picture_folders
 from featviz_pl.callbacks import FeatureWriter, StepProgressBar, SweepProgressBar
 from featviz_pl.module import FeatureVisualization
-from featviz_pl.sweep import FeatureSweep, FeatureTargets
+from featviz_pl.sweep import TERMINATED, FeatureSweep, FeatureTargets
 
 SOME_FAILED, INTERRUPTED = 3, 130
+_STOPPED = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 _SHOWN = 5  # failures that are named
 # What Lightning's methods take that is the configuration's own, or no matter of pictures.
 _NOT_OFFERED = {
     "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
     "predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"},
 }
+_HELP = re.compile(r"-h$|--help$|--(model|data)\.[\w.]+\.help\b")  # of the whole, or of a class that is an argument of the module
 _BAR = {"fit": StepProgressBar, "predict": SweepProgressBar}
 _DESCRIPTION = {
     "fit": "Optimise pictures of a network's units: a FeatureVisualization, run by Lightning's Trainer.",
@@ -55,7 +61,7 @@ class FeatvizCLI(LightningCLI):
         self.method, self._takes_data = method, data is not None
         given = sys.argv[1:] if args is None else args
         # Help lists the arguments of the library's own class; a run takes those of any subclass, which is another kind of argument.
-        self._helps = isinstance(given, list) and not {"-h", "--help"}.isdisjoint(given)
+        self._helps = isinstance(given, list) and any(map(_HELP.match, given))
         super().__init__(
             model,
             data,
@@ -104,8 +110,21 @@ class FeatvizCLI(LightningCLI):
         """Parse what was given; Lightning's own warns where `featviz` hands on the command line of the process."""
         try:
             self.config = parser.parse_object(args) if isinstance(args, (dict, Namespace)) else parser.parse_args(args)
+            if isinstance(parser, ConfigParser) and not isinstance(args, (dict, Namespace)):
+                parser.refuse_what_follows(sys.argv[1:] if args is None else args)
         except ConfigError as error:
             raise ConfigError(as_line(error)) from error.__cause__
+        self._refuse_idle_rate()
+
+    def _refuse_idle_rate(self) -> None:
+        """Refuse a learning rate beside an optimizer, which is made with its own."""
+        model = self.config.get("model") or {}
+        given = model.get("init_args") or {}
+        if given.get("optimizer") is not None and "lr" in given and given["lr"] != _usual_rate(locate(model["class_path"])):
+            raise ConfigError(
+                f"model.lr: {given['lr']} would count for nothing beside model.optimizer, which has a rate of its own; give "
+                "model.optimizer.lr, and leave model.lr out"
+            )
 
     def instantiate_classes(self) -> None:
         """Make module, data, callbacks and Trainer; where an argument is refused, say why in one line."""
@@ -126,8 +145,8 @@ class FeatvizCLI(LightningCLI):
             kwargs = {"enable_progress_bar": shown, "callbacks": [*own, *([_BAR[self.method]()] if shown else [])], **kwargs}
         return super().instantiate_trainer(**kwargs)
 
-    def run(self, **more: Any) -> bool:
-        """Run the Trainer's method, and say whether Ctrl-C ended it; Lightning lets its callbacks finish, then exits."""
+    def run(self, **more: Any) -> int:
+        """Run the Trainer's method, and return 0, or the exit code of the signal that ended it once its callbacks had finished."""
         named = {name: self._get(self.config_init, name) for name in self._offered}
         if self.datamodule is not None:
             named["datamodule"] = self.datamodule
@@ -137,15 +156,17 @@ class FeatvizCLI(LightningCLI):
             getattr(self.trainer, self.method)(self.model, **named, **more)
         except SystemExit as stopped:
             self._end_other_processes()
+            if isinstance(stopped, SIGTERMException) or stopped.code == TERMINATED:
+                return TERMINATED  # Lightning's own exception would end the process with 0
             if not isinstance(stopped.__context__, KeyboardInterrupt):
                 raise
             if in_main_thread:
                 signal.signal(signal.SIGINT, handler)  # which Lightning leaves ignored
-            return True
+            return INTERRUPTED
         except BaseException:
             self._end_other_processes()
             raise
-        return False
+        return 0
 
     def _end_other_processes(self) -> None:
         """End the processes that this one has started: alone they would wait for it, or go on."""
@@ -154,16 +175,23 @@ class FeatvizCLI(LightningCLI):
             kill(getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
+def _usual_rate(module: Any) -> Any:
+    """Return the default of a module's learning rate."""
+    makers = [vars(one)["__init__"] for one in inspect.getmro(module) if "__init__" in vars(one)]  # one may hand on to the next
+    taken = [inspect.signature(maker).parameters for maker in makers]
+    return next((parameters["lr"].default for parameters in taken if "lr" in parameters), None)
+
+
 def fit(args: Sequence[str] | ArgsType = None) -> int:
-    """Run ``featviz fit …`` with LightningCLI and return its exit code: 0, or 130 for Ctrl-C.
+    """Run ``featviz fit …`` with LightningCLI and return its exit code: 0, 130 for Ctrl-C, or 143 for a termination.
 
     Args:
         args: the command line after the command; that of the process unless given.
     """
     cli = FeatvizCLI("fit", FeatureVisualization, args=list(args) if isinstance(args, Sequence) else args)
     began = time.perf_counter()
-    interrupted = cli.run()
-    if interrupted and cli.trainer.global_step == 0:
+    stopped = cli.run()
+    if stopped == INTERRUPTED and cli.trainer.global_step == 0:
         raise KeyboardInterrupt
     if cli.trainer.is_global_zero:
         folders = ", ".join(map(str, picture_folders(cli.trainer)))
@@ -171,16 +199,17 @@ def fit(args: Sequence[str] | ArgsType = None) -> int:
         targets = cli.model.targets
         what = targets[0] if len(targets) == 1 else f"{len(targets)} pictures"
         done = f"{what}, {cli.model.steps_taken} steps in {seconds:.1f} s"
-        if interrupted:
-            kept = f"the pictures so far are in {folders}" if folders else "no callback has saved the pictures so far"
-            print(f"featviz fit: interrupted after {cli.model.steps_taken} steps; {kept}", file=sys.stderr)
+        if stopped:
+            saved = folders and cli.trainer.global_step > 0
+            kept = f"the pictures so far are in {folders}" if saved else "no callback has saved the pictures so far"
+            print(f"featviz fit: {_STOPPED[stopped]} after {cli.model.steps_taken} steps; {kept}", file=sys.stderr)
         else:
             print(f"{folders}: {done}" if folders else f"{done}; no picture was saved: trainer.callbacks has no ImageSnapshot")
-    return INTERRUPTED if interrupted else 0
+    return stopped
 
 
 def predict(args: Sequence[str] | ArgsType = None) -> int:
-    """Run ``featviz predict …`` with LightningCLI and return its exit code: 0, 3 when units failed, or 130 for Ctrl-C.
+    """Run ``featviz predict …`` with LightningCLI and return its exit code: 0, 3 when units failed, 130 for Ctrl-C, or 143.
 
     Args:
         args: the command line after the command; that of the process unless given.
@@ -196,12 +225,11 @@ def predict(args: Sequence[str] | ArgsType = None) -> int:
     if own is not None and cli.trainer.is_global_zero:  # before other processes start: what is refused is refused once
         own.claim(cli.trainer, cli.model, cli.datamodule)
     began = time.perf_counter()
-    interrupted = cli.run(return_predictions=False)
-    if not cli.trainer.is_global_zero:
-        return INTERRUPTED if interrupted else 0
-    if interrupted:
-        print("featviz predict: interrupted; what is done is whole, and the same command goes on from there", file=sys.stderr)
-        return INTERRUPTED
+    stopped = cli.run(return_predictions=False)
+    if stopped and cli.trainer.is_global_zero:
+        print(f"featviz predict: {_STOPPED[stopped]}; what is done is whole, and the same command goes on from there", file=sys.stderr)
+    if stopped or not cli.trainer.is_global_zero:
+        return stopped
     return 0 if own is None else _report(own, time.perf_counter() - began)
 
 

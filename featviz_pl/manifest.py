@@ -34,6 +34,7 @@ UNITS_PER_FOLDER = 1000
 END_OF_PNG = b"IEND\xaeB`\x82"
 OF_ONE_PICTURE = ("target", "objective", "score", "steps_taken")  # what the provenance of a picture says besides the sweep's settings
 FOUND = ("score", "steps_taken")  # what of it is known only when the picture is made
+PHOTO_RECORD, PHOTO_SHEET = "photos.json", "-photos.png"  # of `featviz sweep --photos`, beside the pictures
 _PATIENCE = 30.0  # seconds: processes of a sweep that was killed notice at their next step
 _PICTURE = re.compile(r"\d+\.png")
 
@@ -334,6 +335,11 @@ class SweepFolder:
             path.unlink()
             layer = path.parent if path.parent.parent == self.path else path.parent.parent
             layer.with_name(f"{layer.name}.png").unlink(missing_ok=True)
+        if (self.path / PHOTO_RECORD).is_file():  # sheets of photos stand beside the pictures
+            for path in self.path.rglob(f"*{PHOTO_SHEET}"):
+                if "photos" in (read_origin(path) or {"photos": "torn"}):
+                    path.unlink()
+            (self.path / PHOTO_RECORD).unlink()
 
     def __getstate__(self) -> dict[str, Any]:
         """Travel without locks."""

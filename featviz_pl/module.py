@@ -92,7 +92,7 @@ class FeatureVisualization(LightningModule):
         super().__init__()
         self.steps, self.seed = whole_number("steps", steps), whole_number("seed", seed, least=0)
         self.lr = finite_number("lr", lr, above=0.0)
-        self.save_hyperparameters("steps", "seed", "lr")
+        self.save_hyperparameters({"steps": self.steps, "seed": self.seed, "lr": self.lr})  # a subclass may take others
         self.network = as_network(network)  # no nn.Module: it stays out of checkpoints, optimizers and DDP
         self.objective = parse_target(objective) if isinstance(objective, str) else objective
         if not isinstance(self.objective, Objective):

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from featviz_pl._starting import read_start, start_digest
@@ -37,6 +38,7 @@ from featviz_pl.resuming import RenderCheckpoint, checkpoint_to_resume
 from featviz_pl.statistics import Statistics
 from featviz_pl.statistics.arguments import as_statistics, image_arguments
 
+TERMINATED = 128 + signal.SIGTERM
 # What a render shows that is asked for nothing: chosen by eye.
 FIRST_TARGET, FIRST_SIZE, FIRST_STEPS = "output:church", 128, 128
 
@@ -231,6 +233,8 @@ def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization, ckpt_p
     handler = signal.getsignal(signal.SIGINT)
     try:
         trainer.fit(model, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException:
+        raise SystemExit(TERMINATED) from None  # Lightning's own exception would end the process with 0
     except SystemExit as stopped:
         if not isinstance(stopped.__context__, KeyboardInterrupt):
             raise

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
     trainer, writer = _trainer(options, _precision(options, sweep, targets))
     if source is not None and trainer.is_global_zero:  # refused before anything is rendered
         targets.bind(sweep, trainer.world_size)
-        source.check(targets.units)
+        source.check(targets.units, sweep.network.channels)
     began = time.perf_counter()
     stopped = _predict(trainer, sweep, targets, writer)
     if not trainer.is_global_zero:  # the first process reports; Lightning would kill it for another's exit code before it has
@@ -125,9 +126,15 @@ def _photo_source(options: argparse.Namespace) -> PhotoSource | None:
         if options.photo_count is not None:
             raise ValueError("photo_count: belongs to --photos DIR, which is not given")
         return None
-    from featviz_pl._sweep_photos import photo_source
+    from featviz_pl._sweep_photos import PhotoFolder, photo_source
 
-    return photo_source(options.photos, options.photo_count)
+    source = photo_source(options.photos, options.photo_count)
+    if isinstance(source, PhotoFolder) and Path(options.output).resolve().is_relative_to(source.folder.resolve()):
+        raise ValueError(
+            f"photos: the output folder {str(options.output)!r} lies in {str(options.photos)!r}, and the pictures would count as photos "
+            "the next time; give an output folder elsewhere"
+        )
+    return source
 
 
 def _precision(options: argparse.Namespace, sweep: FeatureSweep, targets: FeatureTargets) -> Any:

@@ -6,10 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from configured import Labelled
 
 from featviz_pl._config_saving import keep_config
 from featviz_pl.cli import main
 from featviz_pl.io import read_provenance
+from featviz_pl.lightning_cli import _usual_rate
+from featviz_pl.module import FeatureVisualization
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
@@ -22,6 +25,7 @@ SNAPSHOT = ["--trainer.callbacks+=ImageSnapshot", "--trainer.callbacks.folder=ou
 PREDICT = ["predict", CPU, "--model.network=toys:toy", "--model.size=10", "--model.steps=3", "--data.targets=features.5:0-2"]
 WRITER = ["--trainer.callbacks+=FeatureWriter", "--trainer.callbacks.folder=out"]
 RUNS = {"fit": [*FIT, *SNAPSHOT], "predict": [*PREDICT, "--data.batch_size=2", *WRITER]}
+AFTER = ["--trainer.callbacks+=configured.TerminateAfter"]
 PICTURE = {"fit": "out/final-2.png", "predict": "out/features.5/2.png"}
 
 
@@ -165,6 +169,25 @@ def test_the_help_of_one_class_is_short_too(capsys: pytest.CaptureFixture[str]) 
     assert sum(line.startswith("  --trainer.callbacks.") for line in lines) == 4
 
 
+def test_the_help_of_an_argument_of_the_module_names_the_flags_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fit", "--model.objective.help", "Channel") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {"--model.objective.layer", "--model.objective.units"} <= {line.split()[0] for line in lines if line.startswith("  --")}
+
+
+def test_a_rate_counts_as_given_where_it_is_not_the_one_of_its_class() -> None:
+    assert _usual_rate(FeatureVisualization) == 0.05
+    assert _usual_rate(Labelled) == 0.05  # hands it on
+    assert _usual_rate(Hurried) == 0.5
+
+
+class Hurried(FeatureVisualization):
+    """Have a learning rate of its own."""
+
+    def __init__(self, lr: float = 0.5) -> None:
+        super().__init__(lr=lr)
+
+
 MISTAKES = {
     "model.stepz: there is no such key; did you mean 'steps'?": ["fit", "--model.stepz=3"],
     "model.steps: must be int, got many": ["fit", "--model.steps=many"],
@@ -180,8 +203,12 @@ MISTAKES = {
     "modle: there is no such key; did you mean 'model'?": ["fit", "modle.yaml"],
     "trainer.max_steps: follows from model.steps; leave it out": ["fit", "max_steps.yaml"],
     "model.scheduler.T_max: follows from model.steps; leave it out": ["fit", "cosine.yaml"],
+    "model.scheduler.T_max: follows from": ["fit", "--model.scheduler=CosineAnnealingLR", "--model.scheduler.T_max=3"],
     "broken.yaml: Problems parsing config: ": ["fit", "broken.yaml"],
     "config: File does not exist: ": ["fit", "--config=missing.yaml"],
+    "empty.yaml: holds no keys; give such as model: {steps: 64}": ["fit", "empty.yaml"],
+    "list.yaml: holds no keys; give such as model: {steps: 64}": ["fit", "list.yaml"],
+    "model.lr: 0.3 would count for nothing beside model.optimizer": ["fit", "--model.optimizer=SGD", "--model.lr=0.3"],
     "extra: there is no such argument; give --KEY VALUE": ["fit", "extra"],
     "preset: unknown preset 'lucit'; did you mean 'lucid'": [*PREDICT, "--model.preset=lucit"],
     "data.targets: must be given": ["predict"],
@@ -198,6 +225,8 @@ FILES = {
     "modle.yaml": "modle: {steps: 3}",
     "max_steps.yaml": "trainer: {max_steps: 3}",
     "cosine.yaml": "model: {scheduler: {class_path: CosineAnnealingLR, init_args: {T_max: 3}}}",
+    "empty.yaml": "",
+    "list.yaml": "- model\n- steps\n",
     "broken.yaml": "model:\n  steps: 3\n seed: 4\n",
 }
 
@@ -231,6 +260,16 @@ def test_ctrl_c_ends_a_sweep_that_then_goes_on(folder: Path, capsys: pytest.Capt
     done = len(list(folder.glob("out/features.5/*.png")))
     assert run(*RUNS["predict"]) == 0
     assert capsys.readouterr().out.startswith(f"out: 3 pictures, {3 - done} of them new, in ")
+
+
+def test_a_termination_is_no_success(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*RUNS["fit"], *AFTER, "--trainer.callbacks.steps=2") == 143
+    assert capsys.readouterr() == ("", "featviz fit: terminated after 2 steps; the pictures so far are in out\n")
+    assert read_provenance(folder / "out" / "final-1.png")["steps"] == 2
+    (folder / "out").rename(folder / "fitted")
+    assert run(*RUNS["predict"], *AFTER) == 143
+    said = "featviz predict: terminated; what is done is whole, and the same command goes on from there\n"
+    assert capsys.readouterr() == ("", said)
 
 
 def test_units_that_fail_are_named_and_have_their_own_code(capsys: pytest.CaptureFixture[str]) -> None:

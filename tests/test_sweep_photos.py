@@ -148,7 +148,7 @@ def test_a_restart_makes_only_what_is_missing(sweep: Any, photos: Path, tmp_path
         patched.setattr("featviz_pl._sweep_photos.photo_batches", look)
         report = sweep("features.5:0-2", "--photos", str(photos))[1]
     assert (report["photo_sheets"], report["photo_sheets_new"], report["photos_unreadable"]) == (3, 1, 1)
-    assert {path for path, stamp in kept.items() if path.stat().st_mtime_ns != stamp} == {folder / "features.5-photos.png"}
+    assert {path for path, stamp in kept.items() if path.stat().st_mtime_ns != stamp} == set()
     assert (folder / "features.5-photos.png").read_bytes() == whole
     report = sweep("features.5:1-4", "--photos", str(photos))[1]  # two more units
     assert (report["done"], report["photo_sheets"], report["photo_sheets_new"]) == (2, 4, 2)
@@ -165,6 +165,45 @@ def test_other_photos_or_another_sweep_make_other_sheets(sweep: Any, photos: Pat
     (photos / "00.png").unlink()
     assert sweep(*arguments, "--photo-count", "2")[2].startswith("featviz sweep: error: seed:")  # as without photos
     assert sweep(*arguments, "--photo-count", "2", "--seed", "4")[1]["photo_sheets_new"] == 2
+
+
+def test_the_sheet_of_a_layer_has_all_units_of_this_sweep_and_none_of_an_earlier_one(sweep: Any, photos: Path, tmp_path: Path) -> None:
+    arguments, whole = ("--photos", str(photos)), tmp_path / "atlas" / "features.5-photos.png"
+    sweep("features.5:0-1", *arguments)
+    two = whole.read_bytes()
+    sweep("features.5:0-2", *arguments)
+    three = whole.read_bytes()
+    whole.write_bytes(two)  # as where Ctrl-C came after the last unit
+    assert sweep("features.5:0-2", *arguments)[1]["photo_sheets_new"] == 0
+    assert whole.read_bytes() == three
+    sweep("features.5:0", *arguments, "--seed", "4", "--overwrite")
+    with Pillow.open(whole) as layer, Pillow.open(tmp_path / "atlas" / "features.5" / "0-photos.png") as unit:
+        assert layer.size == unit.size
+        np.testing.assert_array_equal(np.array(layer), np.array(unit))
+
+
+def test_photos_that_are_replaced_are_looked_at_again_whatever_their_names_are(sweep: Any, photos: Path) -> None:
+    arguments = ("features.5:0-1", "--photos", str(photos))
+    sweep(*arguments)
+    Pillow.new("RGB", (SIDE, SIDE), "red").save(photos / "00.png")
+    assert sweep(*arguments)[1]["photo_sheets_new"] == 2
+    try:
+        shutil.copy(photos / "00.png", os.fsdecode(os.fsencode(photos) + b"/caf\xe9.png"))
+    except OSError:
+        pytest.skip("this file system takes names in UTF-8 only")
+    code, report, _ = sweep(*arguments)
+    assert (code, report["photos_read"]) == (0, PHOTOS + 1)
+
+
+def test_a_network_whose_channels_no_photo_has_is_refused_before_anything_is_rendered(
+    sweep: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("two_channels.py").write_text("import torch\n\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3))\n")
+    code, _, err = sweep("0:0", "--photos", str(photos), network="two_channels:make")
+    assert code == 2
+    assert err.startswith("featviz sweep: error: photos: the network takes 2 channels, and photos in files have 1 or 3")
+    assert not list(tmp_path.glob("atlas/**/*.png"))
 
 
 def test_a_unit_that_failed_has_its_photos(sweep: Any, photos: Path, tmp_path: Path) -> None:
@@ -244,6 +283,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "empty folder": (["--photos", "empty"], "photos: 'empty' holds no image files"),
     "nothing readable": (["--photos", "damaged"], "photos: none of 1 files in 'damaged' can be read; x.jpg: cannot identify"),
     "too few photos": (["--photos", "photos", "--photo-count", "20"], "'photos' holds 13; give --photo-count 13"),
+    "output among the photos": (["--photos", "."], "lies in '.', and the pictures would count as photos the next time"),
     "no photo": (["--photos", "photos", "--photo-count", "0"], "photo_count must be at least 1, got 0"),
     "count alone": (["--photo-count", "3"], "photo_count: belongs to --photos DIR"),
     "too few in the index": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -216,17 +218,18 @@ class FeatureWriter(BasePredictionWriter):
             scores=[asked[target]["score"] for target in targets if target in pictures],
         )
         for layer in self._targets.units:
-            self._save_sheet(layer, entries, made)
+            self._save_sheet(layer, entries)
 
-    def _save_sheet(self, layer: str, entries: dict[str, Entry], made: set[str]) -> None:
-        """Lay out all pictures of a layer, unless nothing is new."""
+    def _save_sheet(self, layer: str, entries: dict[str, Entry]) -> None:
+        """Lay out all pictures of a layer, unless its sheet shows just these."""
         own = sorted((target for target in entries if target.rpartition(":")[0] == layer), key=target_order)
         place = layer_folder(self.folder, layer)
         path = place.with_name(f"{place.name}.png")
-        if path.is_file() and not made.intersection(own):
-            return
-        files = [None if "failed" in entries[target] else self.folder / entries[target]["path"] for target in own]
-        save_sheet(files, path, {**(self._settings or {}), "target": layer})
+        files = {target: self.folder / entries[target]["path"] for target in own if "failed" not in entries[target]}
+        files = {target: file for target, file in files.items() if file.is_file()}  # somebody may delete one that is not asked for again
+        shown = hashlib.sha256(json.dumps([[target, entries[target].get("score")] for target in files]).encode()).hexdigest()[:16]
+        if (read_origin(path) or {}).get("pictures") != shown:
+            save_sheet([files.get(target) for target in own], path, {**(self._settings or {}), "target": layer, "pictures": shown})
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

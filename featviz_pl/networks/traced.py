@@ -48,6 +48,8 @@ def traced(module: nn.Module, layers: Sequence[nn.Module], read: Read, like: Ten
         read: gives what the layers give, from a full forward.
         like: pictures as the network takes them (N, C, H, W).
     """
+    if any(_hooked(part) for part in module.modules()):  # somebody wants to see, or change, every pass
+        return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -100,7 +102,7 @@ def _fold(reader: fx.GraphModule) -> None:
 def _can_be_folded(convolution: nn.Module, norm: nn.Module) -> bool:
     if type(convolution) not in (*_FOLDED, StridedConv2d) or type(norm) not in _NORMS:
         return False
-    if _hooked(convolution) or _hooked(norm) or getattr(norm, "running_var", None) is None:
+    if getattr(norm, "running_var", None) is None:
         return False
     weight = convolution.weight
     return isinstance(weight, Tensor) and weight.dtype in _TOLERANCES

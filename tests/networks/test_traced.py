@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from featviz_pl.ascent import Ascent
 from featviz_pl.images import PixelImage
@@ -193,25 +194,37 @@ def test_every_size_is_found_out_for_itself() -> None:
     assert len(shadow._traced) == 2
 
 
-RUNS: list[str] = []
+class Convolutions(TorchFunctionMode):
+    """Count convolutions."""
 
+    count = 0
 
-def note_run(module: nn.Module, inputs: Any, result: Any) -> None:
-    RUNS.append(type(module).__name__)
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.conv2d
+        return func(*args, **(kwargs or {}))
 
 
 def test_steps_of_a_run_leave_out_what_leads_nowhere() -> None:
-    network = Residual().eval()
-    network.left.register_forward_hook(note_run)
-    problem = Ascent(PixelImage(16), FrozenNetwork(network), Channel("right", 1))
+    problem = Ascent(PixelImage(16), FrozenNetwork(Residual()), Channel("right", 1))
     problem.initialize()
     problem.prepare()
-    RUNS.clear()
-    for step in range(3):
-        problem.step(step, 3)
-    assert not RUNS
-    problem.scores()  # without gradients the network runs as it is, up to the layer
-    assert RUNS == ["Conv2d"]
+    with Convolutions() as counted:
+        for step in range(3):
+            problem.step(step, 3)
+    assert counted.count == 3 * 2  # the stem and the branch, not the one beside it
+    with Convolutions() as counted:
+        problem.scores()
+    assert counted.count == 3  # without gradients the network runs as it is, up to the layer
+
+
+def test_a_network_that_somebody_watches_runs_as_it_is() -> None:
+    network, seen = Residual(), []
+    network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
+    shadow = FrozenNetwork(network).shadow()
+    for _ in range(3):
+        shadow.activations(torch.rand(1, 3, 16, 16, requires_grad=True), ["right"])
+    assert graph_of(shadow) is None
+    assert len(seen) == 1 + 3  # one pass to find out what there is
 
 
 @pytest.mark.parametrize("rule", [redirected_relu, relaxed_max_pool])

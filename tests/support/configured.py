@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -56,3 +58,17 @@ class InterruptAfter(Callback):
     ) -> None:
         if batch_idx + 1 == self.steps:
             raise KeyboardInterrupt
+
+
+class TerminateAfter(InterruptAfter):
+    """End the process, as clusters do, after some steps, or batches of a sweep."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx + 1 == self.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
+        if batch_idx + 1 == self.steps:
+            os.kill(os.getpid(), signal.SIGTERM)
