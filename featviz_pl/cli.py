@@ -201,10 +201,11 @@ def _render(options: argparse.Namespace) -> int:
                 progress=sys.stderr.isatty(),
             )
     except SystemExit as stopped:
-        if stopped.code == TERMINATED:
-            kept = "the same command goes on from the last checkpoint" if options.resume else "nothing was saved"
-            print(f"featviz render: terminated; {kept}", file=sys.stderr)
-        raise
+        if stopped.code != TERMINATED:
+            raise
+        kept = "the same command goes on from the last checkpoint" if options.resume else "nothing was saved"
+        print(f"featviz render: terminated; {kept}", file=sys.stderr)
+        return TERMINATED
     if not result.is_writer:  # another process of the same run writes and reports
         return INTERRUPTED if result.interrupted else 0
     paths = result.save(output)

@@ -337,7 +337,7 @@ class SweepFolder:
             layer.with_name(f"{layer.name}.png").unlink(missing_ok=True)
         if (self.path / PHOTO_RECORD).is_file():  # sheets of photos stand beside the pictures
             for path in self.path.rglob(f"*{PHOTO_SHEET}"):
-                if "photos" in (read_origin(path) or {"photos": "torn"}):
+                if "photos" in (read_origin(path) or {}):
                     path.unlink()
             (self.path / PHOTO_RECORD).unlink()
 

@@ -142,6 +142,7 @@ def render(
 
     Raises:
         ValueError: when anything is asked for that cannot work, before the first step.
+        SystemExit: with code 143, when the process is told to end (SIGTERM).
 
     Example:
         >>> result = render(nn.Conv2d(3, 4, 3), "output:2", steps=3, size=16, accelerator="cpu")

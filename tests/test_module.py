@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context
 from lightning.pytorch.loggers import CSVLogger
 from runs import Record, build, fit, weights
 from torch import Tensor, nn
@@ -309,3 +310,17 @@ def test_the_weights_are_hashed_once_for_all_pictures_of_a_run(monkeypatch: pyte
     assert len(hashed) == 1
     for file in tmp_path.glob("*.png"):
         assert read_provenance(file)["weights"] == hashed[0]
+
+
+class OneUnit(FeatureVisualization):
+    """Somebody's own module, which takes other arguments."""
+
+    def __init__(self, unit: int = 3) -> None:
+        super().__init__(toy(), f"features.5:{unit}", FourierImage(8), steps=7, lr=0.1)
+
+
+def test_a_subclass_may_take_other_arguments() -> None:
+    assert dict(OneUnit(2).hparams) == {"steps": 7, "seed": 0, "lr": 0.1}
+    # Where LightningCLI builds it, it says what it gave.
+    with _given_hyperparameters_context({"unit": 2}, "somebody.OneUnit"):
+        assert OneUnit(2).targets == ["features.5:2"]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from guests import At, always_nan, condition, require_same, shrinking
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from toys import QUIET, toy
 
@@ -334,3 +335,12 @@ def test_an_exit_that_is_no_interrupt_goes_on() -> None:
     with pytest.raises(SystemExit) as stopped:
         render(toy(), "features.5:2", callbacks=[At(1, leave)], **CPU)
     assert stopped.value.code == 3
+
+
+def test_a_render_that_is_told_to_end_says_so_to_whoever_started_it() -> None:
+    def told() -> None:
+        raise SIGTERMException  # as Lightning does after the step in which SIGTERM came
+
+    with pytest.raises(SystemExit) as ended:
+        render(toy(), "features.5:1", size=8, steps=4, callbacks=[At(2, told)], accelerator="cpu")
+    assert ended.value.code == 143

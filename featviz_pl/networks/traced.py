@@ -78,6 +78,7 @@ def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | 
     reader = fx.GraphModule(module, graph)
     reader.graph.eliminate_dead_code()
     _fold(reader)
+    _rectify_in_place(reader)
     reader.recompile()
     return reader
 
@@ -97,6 +98,20 @@ def _fold(reader: fx.GraphModule) -> None:
             convolution.target = name
             norm.replace_all_uses_with(convolution)
             reader.graph.erase_node(norm)
+
+
+def _rectify_in_place(reader: fx.GraphModule) -> None:
+    """Let rectifiers write over the results of convolutions that nobody else reads: no gradient needs those."""
+    for node in list(reader.graph.nodes):
+        if node.op != "call_module" or type(reader.get_submodule(node.target)) is not nn.ReLU:
+            continue
+        before = node.args[0]
+        if not isinstance(before, fx.Node) or before.op != "call_module" or len(before.users) > 1:
+            continue
+        if isinstance(reader.get_submodule(str(before.target)), _FOLDED):
+            with reader.graph.inserting_before(node):
+                node.replace_all_uses_with(reader.graph.call_function(torch.relu_, (before,)))
+            reader.graph.erase_node(node)
 
 
 def _can_be_folded(convolution: nn.Module, norm: nn.Module) -> bool:
