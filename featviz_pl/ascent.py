@@ -17,7 +17,6 @@ from featviz_pl.numerics._checks import whole_number
 from featviz_pl.numerics.random import generator_for, mix
 from featviz_pl.objectives import Objective, Observation, Term
 from featviz_pl.observing import Draw, Observer
-from featviz_pl.optimizing import made_fast
 from featviz_pl.transforms import Views
 
 REDIRECTED_STEPS = 16  # Lucid's: rectifiers that are off pass gradient only this long, and only where there is no other
@@ -374,7 +373,7 @@ def ascend(
         if not problem.prepared:
             problem.prepare(problem.image.initialized.device)
         parameters = trained_parameters(problem.image)
-        chosen = made_fast(torch.optim.Adam, parameters, lr=lr) if optimizer is None else optimizer(parameters)
+        chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
         watch = None if failures is None else problem.watch(steps)
         for index in range(steps):
             result = problem.step(index, steps)

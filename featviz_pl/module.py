@@ -23,7 +23,6 @@ from featviz_pl.io import as_saved, save_png, sheet
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.numerics._checks import finite_number, whole_number
 from featviz_pl.objectives import Objective, parse_target
-from featviz_pl.optimizing import made_fast
 from featviz_pl.over_ranks import highest_over_ranks, holds_in_all, mean_over_ranks
 from featviz_pl.step_source import StepSource as StepSource
 from featviz_pl.transforms import Views
@@ -239,7 +238,7 @@ class FeatureVisualization(LightningModule):
         """Make the optimizer of the image's parameters, and the scheduler where one was given."""
         parameters = trained_parameters(self.image)
         if self.optimizer is None or isinstance(self.optimizer, type):
-            optimizer = made_fast(self.optimizer or torch.optim.Adam, parameters, lr=self.lr)
+            optimizer = (self.optimizer or torch.optim.Adam)(parameters, lr=self.lr)
         else:
             optimizer = self.optimizer(parameters)
         made = {"optimizer": type(optimizer).__name__, "lr": float(optimizer.defaults.get("lr", self.lr)), "views": repr(self.views)}

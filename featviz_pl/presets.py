@@ -22,7 +22,6 @@ from featviz_pl.networks.shadow import OUTPUT
 from featviz_pl.numerics._checks import size_pair, unknown
 from featviz_pl.objectives import Objective, StayNear, TotalVariation
 from featviz_pl.objectives.activation import LayerTerm
-from featviz_pl.optimizing import made_fast
 from featviz_pl.transforms import Compose, view_preset
 
 __all__ = [
@@ -103,7 +102,7 @@ class Recipe:
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float | None = None) -> torch.optim.Optimizer:
         """Make the optimizer, with another learning rate if one is given."""
-        return made_fast(self.optimizer, parameters, lr=self.lr if lr is None else lr, **self.optimizer_arguments)
+        return self.optimizer(parameters, lr=self.lr if lr is None else lr, **self.optimizer_arguments)  # type: ignore[call-arg]
 
 
 def featviz() -> Recipe:

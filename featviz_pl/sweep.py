@@ -28,7 +28,6 @@ from featviz_pl.networks import FrozenNetwork, LayerInfo, as_network
 from featviz_pl.networks.shadow import OUTPUT
 from featviz_pl.numerics._checks import finite_number, whole_number
 from featviz_pl.objectives import Channel, Objective
-from featviz_pl.optimizing import made_fast
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
 from featviz_pl.statistics import Statistics
 from featviz_pl.statistics.arguments import as_statistics
@@ -290,7 +289,7 @@ class FeatureSweep(LightningModule):
     def _make_optimizer(self, parameters: Iterable[nn.Parameter], layer: str) -> torch.optim.Optimizer:
         if self.optimizer is None:
             return self.recipe.suited([layer]).make_optimizer(parameters, self.lr)
-        return made_fast(self.optimizer, parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
+        return self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
 
     def _optimisation(self, parameters: Iterable[nn.Parameter], layer: str) -> Optimisation:
         made = self._make_optimizer(parameters, layer)
