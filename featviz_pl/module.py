@@ -242,7 +242,7 @@ class FeatureVisualization(LightningModule):
         else:
             optimizer = self.optimizer(parameters)
         made = {"optimizer": type(optimizer).__name__, "lr": float(optimizer.defaults.get("lr", self.lr)), "views": repr(self.views)}
-        self._run = {**made, "steps": self._run.get("steps", 0)}
+        self._run = made | {"steps": self._run.get("steps", 0)}
         if self.scheduler is None:
             return optimizer
         plan: dict[str, Any] = {"scheduler": self.scheduler(optimizer), "interval": "step"}
@@ -263,6 +263,10 @@ class FeatureVisualization(LightningModule):
         """Return the steps of the run: one run is one epoch."""
         return StepSource(self.total_steps)
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the number of the step as it is: there is nothing to move, and looking for it costs a share of a small step."""
+        return batch
+
     def on_fit_start(self) -> None:
         """Check everything that can be checked, once, where the run takes place."""
         self.last = self._first_bad_step = None
@@ -272,18 +276,16 @@ class FeatureVisualization(LightningModule):
                 f"this Trainer has already taken its {self.trainer.max_steps} steps and will take none; make a new Trainer for each run",
                 stacklevel=2,
             )
-        if self.views is not None and self.views.count < self.trainer.world_size:
-            raise ValueError(
-                f"views: {self.views.count} views cannot be divided over {self.trainer.world_size} processes; give at least as many"
-            )
+        ranks = self.trainer.world_size
+        if self.views is not None and self.views.count < ranks:
+            raise ValueError(f"views: {self.views.count} views cannot be divided over {ranks} processes; give at least as many")
         find_unused = getattr(self.trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
-        if self.trainer.world_size > 1 and self.image.has_idle_parameters and not find_unused:
+        if ranks > 1 and self.image.has_idle_parameters and not find_unused:
             raise ValueError(
                 f"image: some parameters of {type(self.image).__name__} rest in some steps; on several processes use "
                 "Trainer(strategy='ddp_find_unused_parameters_true')"
             )
-        divided = self.trainer.world_size > 1 and any(node.joint_views for node in self.objective.optimised())
-        if divided:
+        if ranks > 1 and any(node.joint_views for node in self.objective.optimised()):
             raise ValueError("objective: it needs all views at once (joint_views), so they cannot be divided over processes")
 
     def on_train_start(self) -> None:
@@ -390,8 +392,7 @@ class FeatureVisualization(LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave shadows behind: they are made anew where the module arrives."""
-        state = dict(super().__getstate__())
-        return {**state, "_problem": None, "last": None, "_first_bad_step": None, "_signals": None}
+        return {**super().__getstate__(), "_problem": None, "last": None, "_first_bad_step": None, "_signals": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and bind image, network and objective again."""

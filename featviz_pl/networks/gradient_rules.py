@@ -20,9 +20,22 @@ class GradientRules(TorchFunctionMode):
         rules: for each function of torch, what is called instead.
     """
 
+    opened = 0  #: contexts of all rules that are open: networks then run as they are, rectifiers and pools in their own order
+
     def __init__(self, rules: Rules) -> None:
         super().__init__()
         self.rules = rules
+
+    def __enter__(self) -> GradientRules:
+        """Begin the context."""
+        GradientRules.opened += 1
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """End the context."""
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        GradientRules.opened -= 1
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rule for a function where there is one."""

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featviz_pl.networks.gradient_rules import GradientRules
 from featviz_pl.networks.strided import speed_up_strided
-from featviz_pl.networks.traced import traced
+from featviz_pl.networks.traced import traced, with_weights_in
 from featviz_pl.numerics._checks import near
 from featviz_pl.numerics.guest import guest_copy
 from featviz_pl.numerics.resampling import resize
@@ -166,8 +167,9 @@ class Shadow:
 
     def _read_traced(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor] | None:
         """Read layers without what does not lead to them, or return None where that cannot be done or does not pay."""
-        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer.
-        if self._watched or not ready.requires_grad or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer, rules every rectifier.
+        watched = self._watched or GradientRules.opened or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if watched or not ready.requires_grad:
             return None
         key = (*wanted, *ready.shape[1:])  # at another size the network may refuse, or take another path
         if key not in self._traced:
@@ -178,6 +180,12 @@ class Shadow:
 
             self._traced[key] = traced(self.module, [self._modules[layer] for layer in wanted], read, ready)
         reader = self._traced[key]
+        if reader is not None and torch.is_autocast_enabled(ready.device.type):
+            dtype = torch.get_autocast_dtype(ready.device.type)
+            key = (*key, dtype)
+            if key not in self._traced:
+                self._traced[key] = with_weights_in(reader, dtype)
+            reader = self._traced[key]
         return None if reader is None else dict(zip(wanted, reader(ready)))
 
     def _read(self, ready: Tensor, wanted: tuple[str, ...], calls: dict[str, int]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,10 +15,11 @@ _MOST_CHANNELS = 4
 
 
 class StridedConv2d(nn.Conv2d):
-    """Convolve blocks of ``stride x stride`` pixels as channels, at stride 1: the same sums in another order.
+    """Convolve as usual, and compute the gradient by the picture through blocks of ``stride x stride`` pixels.
 
-    With few input channels the usual gradient by the picture leaves most of a vector unit idle: through the first layer of
-    SqueezeNet or ResNet it takes longer than all the layers after it. Used on CPUs only, and never for a guest itself.
+    Blocks as channels make the strided convolution one of stride 1, whose gradient is the same sums in another order. With few input
+    channels the usual one leaves most of a vector unit idle: through the first layer of SqueezeNet or ResNet it takes longer than all
+    the layers after it. Used on CPUs only, for frozen weights, and never for a guest itself.
     """
 
     def _get_name(self) -> str:
@@ -25,33 +27,67 @@ class StridedConv2d(nn.Conv2d):
         return nn.Conv2d.__name__
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 - torch's name
-        if input.device.type != "cpu" or input.ndim != 4 or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-            return self._as_usual(input, weight, bias)
-        steps: list[int] = [int(step) for step in self.stride]
-        sides = [int(side) for side in weight.shape[2:]]
-        blocks = [-(-side // step) for side, step in zip(sides, steps)]  # the kernel, filled with zeros to whole blocks
-        before = [int(width) for width in self.padding]
-        results = [(length + 2 * pad - side) // step + 1 for length, pad, side, step in zip(input.shape[2:], before, sides, steps)]
-        if min(results) < 1:
-            return self._as_usual(input, weight, bias)  # torch says what is wrong
-        needed = [(result - 1 + block) * step for result, block, step in zip(results, blocks, steps)]
-        after = [need - length - pad for need, length, pad in zip(needed, input.shape[2:], before)]
-        if any([*before, *after]):  # a negative one cuts off what no window reaches
-            input = functional.pad(input, (before[1], after[1], before[0], after[0]))  # noqa: A001
-        filled = functional.pad(weight, (0, blocks[1] * steps[1] - sides[1], 0, blocks[0] * steps[0] - sides[0]))
-        return functional.conv2d(_blocks_as_channels(input, steps), _blocks_as_channels(filled, steps), bias)
-
-    def _as_usual(self, maps: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        result: Tensor = super()._conv_forward(maps, weight, bias)
+        frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+        watched = input.requires_grad and torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if input.device.type != "cpu" or input.ndim != 4 or not frozen or not watched:
+            usual: Tensor = super()._conv_forward(input, weight, bias)
+            return usual
+        result: Tensor = _ThroughBlocks.apply(input, weight, bias, self.stride, self.padding, self._blocks_of(weight, input))
         return result
 
+    def _blocks_of(self, weight: Tensor, like: Tensor) -> Tensor:
+        """Return the weights that turn the gradient by the result into that by the blocks, made once for weights that stay."""
+        reduced = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else like.dtype
+        key = (weight.data_ptr(), weight._version, weight.dtype, reduced)
+        if self.__dict__.get("_blocks_key") != key:
+            sides, steps = weight.shape[2:], self.stride
+            filled = functional.pad(weight, (0, -sides[1] % steps[1], 0, -sides[0] % steps[0]))  # with zeros to whole blocks
+            turned = _blocks_as_channels(filled, steps).transpose(0, 1).flip(2, 3)
+            self.__dict__["_blocks_key"] = key
+            self.__dict__["_blocks"] = turned.to(reduced).contiguous(memory_format=torch.channels_last)
+        blocks: Tensor = self.__dict__["_blocks"]
+        return blocks
 
-def _blocks_as_channels(maps: Tensor, steps: list[int]) -> Tensor:
-    """Gather blocks of pixels into channels, (N, C, H, W) -> (N, C * sy * sx, H / sy, W / sx), channels last in memory."""
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what is made anew."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_blocks", "_blocks_key")}
+
+
+class _ThroughBlocks(torch.autograd.Function):
+    """Convolve; pass the gradient on by a convolution of stride 1 that gives it in blocks of pixels."""
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, steps: Any, padding: Any, blocks: Tensor) -> Tensor:
+        ctx.save_for_backward(blocks)
+        ctx.size, ctx.steps, ctx.padding = maps.shape[2:], steps, padding
+        return functional.conv2d(maps, weight, bias, steps, padding)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        (blocks,), (gradient,) = ctx.saved_tensors, gradients
+        through = functional.conv2d(gradient.to(blocks.dtype), blocks, padding=[length - 1 for length in blocks.shape[2:]])
+        by_pixel = _channels_as_blocks(through, ctx.steps)
+        (height, width), (above, left) = ctx.size, ctx.padding
+        below, right = height + above - by_pixel.shape[2], width + left - by_pixel.shape[3]  # what no window reaches, or less than 0
+        if any((above, left, below, right)):
+            by_pixel = functional.pad(by_pixel, (-left, right, -above, below))
+        return by_pixel, None, None, None, None, None
+
+
+def _blocks_as_channels(maps: Tensor, steps: Sequence[int]) -> Tensor:
+    """Gather blocks of pixels into channels, (N, C, H, W) -> (N, sy * sx * C, H / sy, W / sx), channels last in memory."""
     count, channels, height, width = maps.shape
     rows, columns = height // steps[0], width // steps[1]
     blocks = maps.permute(0, 2, 3, 1).reshape(count, rows, steps[0], columns, steps[1], channels).transpose(2, 3)
     return blocks.reshape(count, rows, columns, steps[0] * steps[1] * channels).permute(0, 3, 1, 2)
+
+
+def _channels_as_blocks(maps: Tensor, steps: Sequence[int]) -> Tensor:
+    """Undo `_blocks_as_channels`."""
+    count, channels, rows, columns = maps.shape
+    channels //= steps[0] * steps[1]
+    pixels = maps.permute(0, 2, 3, 1).reshape(count, rows, columns, steps[0], steps[1], channels).transpose(2, 3)
+    return pixels.reshape(count, rows * steps[0], columns * steps[1], channels).permute(0, 3, 1, 2)
 
 
 def speed_up_strided(module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional
 from featviz_pl.numerics.tracing import tracing, untraced
 
 Border = Literal["reflect", "constant"]
+_MOST_STRIPS = 8  # the gradient of each has the size of the picture
 
 
 def affine_sample(
@@ -56,12 +57,31 @@ def affine_sample(
     if border == "constant":
         with untraced():
             level = torch.as_tensor(0.5 if fill is None else fill, dtype=image.dtype, device=image.device).view(-1, 1, 1, 1)
-        return functional.grid_sample(image - level, grid, padding_mode="zeros", align_corners=False) + level
+        return _grid_sample(image - level, grid, "zeros") + level
     if reach is not None:
         # The centre of the last mirrored pixel: half a pixel further would show a blend of it and the next one.
         limit = grid.new_tensor([1 + (2 * reach - 1) / width, 1 + (2 * reach - 1) / height])
         grid = torch.maximum(torch.minimum(grid, limit), -limit)
-    return functional.grid_sample(image, grid, padding_mode="reflection", align_corners=False)
+    return _grid_sample(image, grid, "reflection")
+
+
+def _grid_sample(image: Tensor, grid: Tensor, border: str) -> Tensor:
+    """Sample, on a CPU with all of its cores also where there are fewer pictures than cores: torch gives each picture to one core."""
+    count, height = grid.shape[:2]
+    strips = 1 if tracing() or image.device.type != "cpu" else _strips(int(count), int(height))
+    if strips == 1:
+        return functional.grid_sample(image, grid, padding_mode=border, align_corners=False)
+    shown = image[:, None].expand(-1, strips, -1, -1, -1).flatten(0, 1)
+    parts = grid.reshape(count * strips, height // strips, *grid.shape[2:])
+    sampled = functional.grid_sample(shown, parts, padding_mode=border, align_corners=False)
+    whole: Tensor = sampled.unflatten(0, (count, strips)).transpose(1, 2).flatten(2, 3)
+    return whole
+
+
+def _strips(count: int, height: int) -> int:
+    """Return into how many strips of equal height each picture is divided: as many as keep all cores busy, 8 at most."""
+    needed = min(_MOST_STRIPS, -(-torch.get_num_threads() // count))
+    return next((strips for strips in range(needed, 1, -1) if height % strips == 0), 1)
 
 
 def _pixel_centres(length: int, like: Tensor) -> Tensor:

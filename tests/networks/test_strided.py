@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
@@ -72,3 +75,45 @@ def test_weights_that_change_are_followed() -> None:
     with torch.no_grad():
         module[0].weight.mul_(2)  # type: ignore[operator]
     torch.testing.assert_close(module(pictures), 2 * before)
+
+
+def slope(module: nn.Module, pictures: torch.Tensor) -> torch.Tensor:
+    shown = pictures.clone().requires_grad_(True)
+    result = module(shown)
+    (gradient,) = torch.autograd.grad(result.float().square().sum(), shown)
+    return gradient
+
+
+def test_the_gradient_follows_weights_that_change_and_copies_have_their_own() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 7, 2, bias=False)).requires_grad_(False)
+    speed_up_strided(module)
+    pictures = torch.rand(1, 3, 16, 16)
+    before = slope(module, pictures)
+    copied = copy.deepcopy(module)
+    module[0].weight.mul_(2)  # type: ignore[operator]
+    torch.testing.assert_close(slope(module, pictures), 4 * before)
+    torch.testing.assert_close(slope(copied, pictures), before)
+    assert not [name for name in pickle.loads(pickle.dumps(module))[0].__dict__ if "blocks" in name]
+    torch.testing.assert_close(slope(module.double(), pictures.double()), 4 * before.double(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["squeezenet", "resnet"])
+def test_less_precision_gives_what_the_convolution_gives_in_it(name: str) -> None:
+    usual = nn.Conv2d(out_channels=8, **GAIN[name]).requires_grad_(False)  # type: ignore[arg-type]
+    faster = copy.deepcopy(usual)
+    module = nn.Sequential(faster)
+    speed_up_strided(module)
+    pictures = torch.rand(1, 3, 32, 32)
+    exact = slope(usual, pictures)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module(pictures.requires_grad_(True)), usual(pictures))
+        own = slope(module, pictures.detach())
+    assert own.dtype == torch.float32
+    torch.testing.assert_close(own, exact, rtol=0.05, atol=0.05 * float(exact.abs().max()))
+
+
+def test_weights_that_learn_get_their_gradient() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 7, 2))
+    speed_up_strided(module)
+    module(torch.rand(1, 3, 16, 16, requires_grad=True)).sum().backward()
+    assert module[0].weight.grad is not None

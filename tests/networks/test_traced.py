@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -228,7 +229,7 @@ def test_a_network_that_somebody_watches_runs_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("rule", [redirected_relu, relaxed_max_pool])
-def test_gradient_rules_reach_a_traced_network(rule: Callable[[], Any]) -> None:
+def test_gradient_rules_reach_a_network_that_is_traced_otherwise(rule: Callable[[], Any]) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3)).double().eval()
     with torch.no_grad():
         network[0].bias.fill_(-5)  # type: ignore[operator] # all rectifiers are off
@@ -247,3 +248,107 @@ def test_rectifiers_write_over_convolutions_that_nobody_else_reads() -> None:
     graph = graph_of(assert_reads_as_the_network(network, ["1", "2", "3"]))
     called = [node.target for node in graph.nodes if node.op in ("call_module", "call_function")]
     assert called == ["0", torch.relu_, "2", "3"]
+
+
+def before_and_after(name: str) -> tuple[nn.Module, list[str], list[Any]]:
+    """Return a network, layers, and what its graph calls in which order."""
+    first, second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+    pool = nn.MaxPool2d(3, 2, ceil_mode=True)
+    if name == "pooled":
+        return nn.Sequential(first, nn.ReLU(inplace=True), pool, second), ["3"], ["0", "2", torch.relu_, "3"]
+    if name == "pooled, and read before":
+        return nn.Sequential(first, nn.ReLU(), pool, second), ["1", "3"], ["0", torch.relu_, "2", "3"]
+    if name == "pooled, and that is read":
+        return nn.Sequential(first, nn.ReLU(), pool, second), ["2", "3"], ["0", "2", torch.relu_, "3"]
+    if name == "with indices":
+        return nn.Sequential(first, nn.ReLU(), nn.MaxPool2d(2, return_indices=True)), ["1"], ["0", torch.relu_]
+    return Joined(name), ["pool"] if "pooled" in name else ["output"], JOINED[name]
+
+
+class Joined(nn.Module):
+    """Two rectified branches beside each other."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.left, self.right, self.relu, self.pool = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        left, right = self.relu(self.left(pictures)), self.right(pictures)
+        right = right if self.name == "joined, one rectified" else self.relu(right)
+        parts = [left, left, right] if self.name == "joined, one twice" else [left, right]
+        joined = torch.cat(parts, 1)
+        if self.name == "joined, and one read again":
+            joined = joined + left.repeat(1, 2, 1, 1)
+        pooled: Tensor = self.pool(joined) if self.name == "joined and pooled" else joined * 2
+        return pooled
+
+
+JOINED: dict[str, list[Any]] = {
+    "joined": ["left", "right", torch.cat, torch.relu_],
+    "joined and pooled": ["left", "right", torch.cat, "pool", torch.relu_],
+    "joined, one rectified": ["left", torch.relu_, "right", torch.cat],
+    "joined, one twice": ["left", "right", torch.cat, torch.relu_],
+    "joined, and one read again": ["left", torch.relu_, "right", torch.relu_, torch.cat],
+}
+LATE = ["pooled", "pooled, and read before", "pooled, and that is read", "with indices", *JOINED]
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_maps_are_rectified_once_they_are_joined_and_pooled(name: str) -> None:
+    network, layers, expected = before_and_after(name)
+    with torch.no_grad():
+        for part in network.modules():
+            if isinstance(part, nn.Conv2d) and part.bias is not None:
+                part.bias.copy_(torch.linspace(-1.2, 0.4, len(part.bias)))  # windows that are off, on, and partly both
+    graph = graph_of(assert_reads_as_the_network(network, layers))
+    called = [node.target for node in graph.nodes if node.op in ("call_module", "call_function")]
+    assert [target for target in called if isinstance(target, str) or target in (torch.relu_, torch.cat, torch.relu)] == expected
+
+
+def test_rectifying_after_a_pool_is_exact_for_every_window() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 1, 1, bias=False), nn.ReLU(), nn.MaxPool2d(2)).double().eval()
+    with torch.no_grad():
+        network[0].weight.fill_(1)  # type: ignore[operator]
+    windows = torch.tensor(list(itertools.product([-2.0, -1.0, 0.0, 1.0, 2.0], repeat=4)), dtype=torch.float64)
+    pictures = windows.view(-1, 1, 2, 2).requires_grad_(True)  # with every tie there is
+    shadow = FrozenNetwork(network).shadow()
+    for _ in range(2):
+        own, theirs = shadow.activations(pictures, ["2"])["2"], network(pictures)
+        assert torch.equal(own, theirs)
+        assert torch.equal(*(torch.autograd.grad(result.sum(), pictures)[0] for result in (own, theirs)))
+    assert torch.relu_ in {node.target for node in graph_of(shadow).nodes}
+
+
+@pytest.mark.parametrize("layers", [["output"], ["relu", "output"]], ids=str)
+def test_weights_that_autocast_would_cast_in_every_step_are_cast_once(layers: list[str]) -> None:
+    shadow = FrozenNetwork(Residual().eval()).shadow()
+    pictures = torch.rand(2, 3, 16, 16, requires_grad=True, generator=torch.Generator().manual_seed(3))
+
+    def read() -> list[Tensor]:
+        with torch.autocast("cpu", torch.bfloat16):
+            values = list(shadow.activations(pictures, layers).values())
+        return [*values, *torch.autograd.grad([value.float().square().sum() for value in values], pictures)]
+
+    found = read()
+    key = next(key for key in shadow._traced if torch.bfloat16 in key)
+    cast = shadow._traced[key]
+    held = [part for part in cast.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
+    assert held
+    assert {part.weight.dtype for part in held} == {torch.bfloat16}
+    shadow._traced[key] = shadow._traced[key[:-1]]  # whose weights are cast in every step
+    for own, again in zip(found, read()):
+        assert torch.equal(own, again)
+    assert {part.weight.dtype for part in shadow.module.modules() if isinstance(part, nn.Conv2d)} == {torch.float32}
+
+
+def test_networks_run_as_they_are_while_a_rule_is_in_force() -> None:
+    shadow = FrozenNetwork(Residual()).shadow()
+    pictures = torch.rand(1, 3, 16, 16, requires_grad=True)
+    with redirected_relu(), relaxed_max_pool():
+        shadow.activations(pictures, ["output"])
+        assert not shadow._traced
+    with pytest.raises(ValueError, match="no layer 'nowhere'"), redirected_relu():
+        shadow.activations(pictures, ["nowhere"])
+    shadow.activations(pictures, ["output"])
+    assert shadow._traced

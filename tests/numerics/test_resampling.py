@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -187,3 +188,31 @@ def test_what_is_untraced_is_a_constant_of_the_graph() -> None:
     assert not kinds & {"aten::rand", "aten::size"}
     other = picture(4, 5, seed=1)
     torch.testing.assert_close(traced(other), moved(other))
+
+
+@pytest.mark.parametrize(
+    ("cores", "count", "height", "strips"), [(2, 1, 6, 2), (4, 3, 6, 2), (64, 1, 24, 8), (4, 1, 6, 3), (2, 1, 7, 1), (2, 2, 6, 1)]
+)
+@pytest.mark.parametrize("border", ["reflect", "constant"])
+def test_pictures_are_sampled_in_strips_by_several_cores(
+    border: Any, cores: int, count: int, height: int, strips: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(count, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    turned = torch.tensor([[[0.8, -0.4, 0.7], [0.4, 0.8, -1.1], [0.0, 0.0, 1.0]]], dtype=torch.float64).expand(count, 3, 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    whole = affine_sample(images, turned, (height, 9), border)
+    seen: list[int] = []
+    sample = torch.nn.functional.grid_sample
+
+    def counted(shown: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
+        seen.append(len(shown))
+        return sample(shown, *rest, **more)
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    monkeypatch.setattr(torch.nn.functional, "grid_sample", counted)
+    parts = affine_sample(images, turned, (height, 9), border)
+    assert seen == [count * strips]
+    assert torch.equal(parts, whole)
+    weights = torch.randn(whole.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    (own,), (theirs,) = (torch.autograd.grad(result, images, weights) for result in (parts, whole))
+    torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
