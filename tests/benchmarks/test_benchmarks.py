@@ -26,9 +26,9 @@ STEADY = "fake_peers:Steady"
 class InProcess:
     """Answer in this process, as the process of a library would: nothing has to be imported anew."""
 
-    def __init__(self, name: str, python: str = "") -> None:
+    def __init__(self, name: str, python: str = "", accelerator: str = "cpu") -> None:
         self.name = name
-        self.desk = Desk(name)
+        self.desk = Desk(name, accelerator)
         self.about = self.ask("load")
 
     def ask(self, do: str, **arguments: Any) -> Any:
