@@ -142,10 +142,10 @@ def shown(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def parser(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """Make a parser with the arguments of every benchmark."""
+def parser(doc: str | None, rounds: int, turn: str = "in which everybody has a turn") -> argparse.ArgumentParser:
+    """Make a parser with the arguments of every benchmark; `turn` says what happens in a round."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=int, default=rounds, help=f"in which everybody has a turn (default: {rounds})")
+    made.add_argument("--rounds", type=int, default=rounds, help=f"{turn} (default: {rounds})")
     made.add_argument("--json", metavar="FILE", help="write the results to a file, too")
     made.add_argument("--quick", action="store_true", help="a tiny network, few steps, one round: shows in seconds that all of it runs")
     return made

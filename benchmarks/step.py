@@ -4,8 +4,8 @@
 
 One process, alternating rounds, medians. The limit runs eagerly on a ready channels_last tensor that needs a gradient: no image, no
 views, no optimizer, no Trainer; in bf16-mixed its weights and its tensor are bfloat16. ``as it is`` shows the picture without views,
-``one view`` through one view of the preset lucid. On a GPU (``--accelerator gpu``) every step is waited for. Measure on a quiet
-machine: two jobs that share two cores can be ten times slower than one.
+``one view`` through one view of the preset lucid. On a GPU (``--accelerator gpu``) every step is waited for; `benchmarks.gpu` measures
+stretches of steps that are not. Measure on a quiet machine: two jobs that share two cores can be ten times slower than one.
 """
 
 from __future__ import annotations

@@ -212,7 +212,7 @@ def test_peers_get_the_job_and_their_pictures_come_back_in_the_unit_range(monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["step", "peers", "sweep", "memory", "imports"])
+@pytest.mark.parametrize("name", ["step", "peers", "sweep", "memory", "imports", "gpu"])
 def test_the_command_runs_in_small(name: str, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(file)]
