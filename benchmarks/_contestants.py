@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import random
 import tempfile
-import time
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks._device import device_of, now
 from benchmarks._networks import MEAN, STD
 
 
@@ -51,6 +51,7 @@ class Contestant:
     """
 
     packages: tuple[str, ...] = ()  # distributions that have to be installed
+    accelerator = "cpu"  # where it is to run; the network that it gets is there
 
     def load(self) -> None:
         """Import the library."""
@@ -93,7 +94,7 @@ class Featviz(Contestant):
             size=job.size,
             seed=job.seed,
             precision=job.precision,
-            accelerator="cpu",
+            accelerator=self.accelerator,
             callbacks=[clock],
             **chosen,
         )
@@ -112,7 +113,8 @@ class Featviz(Contestant):
         targets = FeatureTargets(f"{job.layer}:{','.join(map(str, units))}", batch_size)
         with tempfile.TemporaryDirectory() as folder:
             Trainer(
-                accelerator="cpu",
+                accelerator=self.accelerator,
+                devices=1,
                 precision=job.precision,  # type: ignore[arg-type]
                 callbacks=[FeatureWriter(folder)],
                 logger=False,
@@ -137,18 +139,19 @@ class Peer(Contestant):
 
     def prepare(self, network: nn.Module) -> None:
         super().prepare(network)
+        self.device = device_of(self.accelerator)
         self.times: list[float] = []
         network.register_forward_pre_hook(self._note)
 
     def _note(self, module: nn.Module, inputs: Any) -> None:
-        self.times.append(time.perf_counter())
+        self.times.append(now(self.device))
 
     def render(self, job: Job) -> tuple[Tensor, list[float]]:
         self.times.clear()
         random.seed(job.seed)
         np.random.seed(job.seed)  # noqa: NPY002  # the only way to fix what the peers draw
         torch.default_generator.manual_seed(job.seed)
-        return self.picture(job).detach().to(torch.float32).clamp(0, 1), list(self.times)
+        return self.picture(job).detach().to("cpu", torch.float32).clamp(0, 1), list(self.times)
 
     def picture(self, job: Job) -> Tensor:
         """Return the picture (3, H, W) in [0, 1]."""
@@ -181,7 +184,7 @@ class TorchDreams(Peer):
 
     def prepare(self, network: nn.Module) -> None:
         super().prepare(network)
-        self.dreamer = self.dreams.Dreamer(network, quiet=True, device="cpu")
+        self.dreamer = self.dreams.Dreamer(network, quiet=True, device=self.device.type)
 
     def picture(self, job: Job) -> Tensor:
         layer = self.network.get_submodule(job.layer)
@@ -219,12 +222,12 @@ class Horama(Peer):
         hook = self.network.get_submodule(job.layer).register_forward_hook(keep)
         crops = {"crops_per_iteration": 2} if job.alike else {}
         try:
-            picture, _ = self.horama.fourier(objective, total_steps=job.steps, image_size=job.size, device="cpu", **crops)
+            picture, _ = self.horama.fourier(objective, total_steps=job.steps, image_size=job.size, device=self.device.type, **crops)
         finally:
             hook.remove()
             self.read.clear()
         shape = (3, 1, 1)
-        restored: Tensor = picture.detach() * torch.tensor(STD).view(shape) + torch.tensor(MEAN).view(shape)
+        restored: Tensor = picture.detach().cpu() * torch.tensor(STD).view(shape) + torch.tensor(MEAN).view(shape)
         return restored
 
 

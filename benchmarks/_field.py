@@ -21,7 +21,7 @@ class Field:
 
     Args:
         names: of libraries.
-        options: of the command line: network, weights, python.
+        options: of the command line: network, weights, python, accelerator.
     """
 
     def __init__(self, names: Sequence[str], options: argparse.Namespace) -> None:
@@ -30,7 +30,7 @@ class Field:
         self.notes: list[str] = []
         for name in names:
             try:
-                worker = self._stack.enter_context(Worker(name, options.python))
+                worker = self._stack.enter_context(Worker(name, options.python, accelerator=options.accelerator))
                 self.notes.append(f"{name}: {worker.about['threads']} threads; {_listed(worker.about['versions'])}")
                 worker.ask("network", name=options.network, weights=options.weights)
             except WorkerError as error:

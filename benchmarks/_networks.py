@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from benchmarks._device import add_accelerator_argument
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of torchvision's networks; the peers take them for granted
 TINY = "tiny"
 LAYERS = ("features.5", "features.9", "features.12")  # of squeezenet1_0
@@ -61,11 +63,12 @@ def truncated(network: nn.Module, layer: str, dtype: torch.dtype = torch.float32
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what says which network is shown pictures of what size."""
+    """Add what says which network is shown pictures of what size, and where."""
     parser.add_argument("--network", default="squeezenet1_0", help="of torchvision, or tiny (default: squeezenet1_0)")
     parser.add_argument("--weights", default="none", help="file, name of torchvision's, or none (default: none)")
     parser.add_argument("--layers", nargs="+", default=list(LAYERS), help=f"to render units of (default: {' '.join(LAYERS)})")
     parser.add_argument("--size", type=int, default=224, help="of the pictures, in pixels (default: 224)")
+    add_accelerator_argument(parser)
 
 
 SMALL: dict[str, Any] = {"network": TINY, "weights": "none", "layers": [QUICK_LAYER], "size": 32, "precisions": ["32-true"]}

@@ -82,6 +82,15 @@ def machine() -> dict[str, Any]:
     }
 
 
+def accelerator(options: argparse.Namespace) -> dict[str, str]:
+    """Name the device that the command line asks for, where it is another than the processor."""
+    if getattr(options, "accelerator", "cpu") == "cpu":
+        return {}
+    from benchmarks._device import described, device_of
+
+    return {"accelerator": described(device_of(options.accelerator))}
+
+
 def processor() -> str:
     """Return the model of the processor."""
     listed = Path("/proc/cpuinfo")
@@ -133,10 +142,10 @@ def shown(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
-def parser(doc: str | None, rounds: int) -> argparse.ArgumentParser:
-    """Make a parser with the arguments of every benchmark."""
+def parser(doc: str | None, rounds: int, turn: str = "in which everybody has a turn") -> argparse.ArgumentParser:
+    """Make a parser with the arguments of every benchmark; `turn` says what happens in a round."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=int, default=rounds, help=f"in which everybody has a turn (default: {rounds})")
+    made.add_argument("--rounds", type=int, default=rounds, help=f"{turn} (default: {rounds})")
     made.add_argument("--json", metavar="FILE", help="write the results to a file, too")
     made.add_argument("--quick", action="store_true", help="a tiny network, few steps, one round: shows in seconds that all of it runs")
     return made
@@ -152,7 +161,7 @@ def report(options: argparse.Namespace, parts: Mapping[str, Sequence[Mapping[str
     """Print the machine, a table for each part and notes, write JSON where that is asked for, and return what it holds."""
     found: dict[str, Any] = {
         "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
-        "machine": machine(),
+        "machine": machine() | accelerator(options),
         "settings": {name: value for name, value in vars(options).items() if name != "json"},
         "parts": {name: [dict(row) for row in rows] for name, rows in parts.items()},
         "notes": list(notes),

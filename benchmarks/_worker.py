@@ -1,6 +1,6 @@
 """A process that runs one library, and the side that asks it: lines of JSON there and back.
 
-    python -m benchmarks._worker torch-lucent
+    python -m benchmarks._worker torch-lucent cpu
 
 Each line on stdin is ``{"do": …, arguments}``, each answer one line on stdout; whatever the library prints goes to stderr. An answer
 is ``{"result": …}``, ``{"error": "Class: message"}`` or ``{"missing": "distribution"}``.
@@ -40,19 +40,21 @@ class Worker:
         name: of the library, see `_contestants`.
         python: interpreter that has it.
         threads: of torch; its own choice unless given.
+        accelerator: where its networks run; with ``"cpu"`` it sees no NVIDIA GPU, which some libraries would use unasked.
 
     Raises:
         MissingError: when it is not installed.
         WorkerError: when it cannot be imported.
     """
 
-    def __init__(self, name: str, python: str = sys.executable, threads: int | None = None) -> None:
+    def __init__(self, name: str, python: str = sys.executable, threads: int | None = None, accelerator: str = "cpu") -> None:
         self.name = name
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
         environment = {**os.environ, "TQDM_DISABLE": "1", **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
+        environment |= {"CUDA_VISIBLE_DEVICES": ""} if accelerator == "cpu" else {}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(  # noqa: S603
-            [python, "-m", "benchmarks._worker", name],
+            [python, "-m", "benchmarks._worker", name, accelerator],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,
@@ -111,8 +113,8 @@ class Worker:
 class Desk:
     """Answer requests in the process of one library."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, accelerator: str = "cpu") -> None:
+        self.name, self.accelerator = name, accelerator
 
     def load(self) -> dict[str, Any]:
         """Import the library; say which versions there are, how many threads, and how much memory the imports take."""
@@ -120,9 +122,11 @@ class Desk:
         import torchvision  # noqa: F401  # the network's, whose memory is not the library's
 
         from benchmarks._contestants import contestant
+        from benchmarks._device import device_of
         from benchmarks._memory import reset_peak, resident
 
-        self.contestant = contestant(self.name)
+        self.contestant, self.device = contestant(self.name), device_of(self.accelerator)
+        self.contestant.accelerator = self.accelerator
         for package in self.contestant.packages:
             if installed(package) is None:
                 raise DistributionError(package)
@@ -133,10 +137,10 @@ class Desk:
         return {"threads": torch.get_num_threads(), "versions": {name: version for name, version in versions.items() if version}}
 
     def network(self, name: str, weights: str) -> None:
-        """Build the network."""
+        """Build the network, where it is to run."""
         from benchmarks._networks import build
 
-        self.contestant.prepare(build(name, weights))
+        self.contestant.prepare(build(name, weights).to(self.device))
 
     def render(self, file: str | None = None, **job: Any) -> dict[str, Any]:
         """Render one picture; return the seconds of the whole call and the median milliseconds of a step."""
@@ -180,9 +184,14 @@ class Desk:
         return self.contestant.scores(torch.stack([torch.from_numpy(np.load(file)) for file in files]), target)
 
     def memory(self) -> dict[str, float]:
-        """Return the memory above that of the imports: in use now, and the most since the last question."""
+        """Return the memory above that of the imports, on a GPU that of its tensors: in use now, and the most since the last question."""
+        from benchmarks._device import allocated, most_allocated, reset_most_allocated
         from benchmarks._memory import peak, reset_peak, resident
 
+        used, most = allocated(self.device), most_allocated(self.device)
+        if used is not None and most is not None:
+            reset_most_allocated(self.device)
+            return {"now": used, "peak": most}
         found = {"now": resident() - self.imported, "peak": peak() - self.imported}
         reset_peak()
         return found
@@ -204,11 +213,11 @@ class DistributionError(Exception):
     """Name a distribution that is not installed."""
 
 
-def serve(name: str) -> None:
+def serve(name: str, accelerator: str = "cpu") -> None:
     """Answer until stdin ends."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not stand between the answers
-    desk = Desk(name)
+    desk = Desk(name, accelerator)
     for line in sys.stdin:
         request = json.loads(line)
         try:
@@ -223,4 +232,4 @@ def serve(name: str) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(*sys.argv[1:])

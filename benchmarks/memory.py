@@ -4,7 +4,8 @@
 
 Every library in a fresh process, one after another, on the same network, unit and size. ``one unit``: the most above the imports while
 one picture is made, the network itself included. ``grown``: what so many further pictures add to what is in use after the first ten.
-``in batches``: the most above the imports while a sweep renders ``--units`` units, in a fresh process again.
+``in batches``: the most above the imports while a sweep renders ``--units`` units, in a fresh process again. On a GPU (``--accelerator
+gpu``) it is the memory of tensors there, as torch counts it.
 """
 
 from __future__ import annotations

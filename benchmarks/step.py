@@ -4,8 +4,8 @@
 
 One process, alternating rounds, medians. The limit runs eagerly on a ready channels_last tensor that needs a gradient: no image, no
 views, no optimizer, no Trainer; in bf16-mixed its weights and its tensor are bfloat16. ``as it is`` shows the picture without views,
-``one view`` through one view of the preset lucid. Measure on a quiet machine: two jobs that share two cores can be ten times slower
-than one.
+``one view`` through one view of the preset lucid. On a GPU (``--accelerator gpu``) every step is waited for; `benchmarks.gpu` measures
+stretches of steps that are not. Measure on a quiet machine: two jobs that share two cores can be ten times slower than one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ if not __package__:  # run as a file: its neighbours are found from the reposito
 
 import featviz_pl as fv
 from benchmarks._clock import StepTimes
+from benchmarks._device import device_of, now
 from benchmarks._networks import MEAN, SMALL, STD, add_network_arguments, build, truncated
 from benchmarks._report import alternate, median_step, parser, quicken, quiet, ratio, report
 from featviz_pl.ascent import Ascent, Step, ascend
@@ -38,38 +38,43 @@ DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
 Row = dict[str, Any]
 
 
-def limit(bare: nn.Module, dtype: torch.dtype, size: int, steps: int) -> float:
+def limit(bare: nn.Module, dtype: torch.dtype, size: int, steps: int, device: torch.device) -> float:
     """Return the milliseconds of one forward and backward of the truncated network."""
-    picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0)).to(dtype, memory_format=torch.channels_last)
-    times = [time.perf_counter()]
+    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    picture = noise.to(device, dtype, memory_format=torch.channels_last)
+    times = [now(device)]
     for _ in range(steps):
         picture = picture.detach().requires_grad_(True)
         (-bare(picture)[:, 0].mean()).backward()
-        times.append(time.perf_counter())
+        times.append(now(device))
     return median_step(times)
 
 
-def ascend_step(network: fv.FrozenNetwork, layer: str, precision: str, size: int, steps: int, views: int) -> float:
+def ascend_step(network: fv.FrozenNetwork, layer: str, precision: str, options: argparse.Namespace, views: int) -> float:
     """Return the milliseconds of a step of the bare loop."""
     seen = Views(view_preset("lucid")[0], views) if views else None
-    problem = Ascent(fv.images.FourierImage(size), network, Channel(layer, 0), 0, seen)
+    device = device_of(options.accelerator)
+    problem = Ascent(fv.images.FourierImage(options.size), network, Channel(layer, 0), 0, seen)
+    problem.initialize()
+    problem.image.to(device)
     times: list[float] = []
 
     def note(index: int, step: Step) -> None:
-        times.append(time.perf_counter())
+        times.append(now(device))
 
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-        ascend(problem, steps, on_step=note)
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        ascend(problem, options.steps, on_step=note)
     return median_step(times)
 
 
-def fit_step(network: fv.FrozenNetwork, layer: str, precision: str, size: int, steps: int, views: int) -> float:
+def fit_step(network: fv.FrozenNetwork, layer: str, precision: str, options: argparse.Namespace, views: int) -> float:
     """Return the milliseconds of a step of `Trainer.fit`."""
-    model = fv.FeatureVisualization(network, f"{layer}:0", fv.images.FourierImage(size), steps=steps)
+    model = fv.FeatureVisualization(network, f"{layer}:0", fv.images.FourierImage(options.size), steps=options.steps)
     clock = StepTimes()
     Trainer(
-        max_steps=steps,
-        accelerator="cpu",
+        max_steps=options.steps,
+        accelerator=options.accelerator,
+        devices=1,
         precision=precision,  # type: ignore[arg-type]  # the library's users may give any of Lightning's
         callbacks=[clock, *([Augmentation("lucid", views=views)] if views else [])],
         logger=False,
@@ -83,13 +88,14 @@ def fit_step(network: fv.FrozenNetwork, layer: str, precision: str, size: int, s
 def compare(module: nn.Module, layer: str, precision: str, options: argparse.Namespace) -> list[Row]:
     """Return a row for each way to take a step, with its ratios to the limit and to the bare loop in the same round."""
     network = fv.FrozenNetwork(module, MEAN, STD)
-    bare, (size, steps) = truncated(module, layer, DTYPES[precision]), (options.size, options.steps)
+    device, dtype = device_of(options.accelerator), DTYPES[precision]
+    bare = truncated(module, layer, dtype).to(device)
     runs: dict[str, Callable[[], float]] = {
-        "limit": lambda: limit(bare, DTYPES[precision], size, steps),
-        "ascend, as it is": lambda: ascend_step(network, layer, precision, size, steps, 0),
-        "fit, as it is": lambda: fit_step(network, layer, precision, size, steps, 0),
-        "ascend, one view": lambda: ascend_step(network, layer, precision, size, steps, 1),
-        "fit, one view": lambda: fit_step(network, layer, precision, size, steps, 1),
+        "limit": lambda: limit(bare, dtype, options.size, options.steps, device),
+        "ascend, as it is": lambda: ascend_step(network, layer, precision, options, 0),
+        "fit, as it is": lambda: fit_step(network, layer, precision, options, 0),
+        "ascend, one view": lambda: ascend_step(network, layer, precision, options, 1),
+        "fit, one view": lambda: fit_step(network, layer, precision, options, 1),
     }
     found = alternate(runs, options.rounds)
     rows = []

@@ -26,9 +26,9 @@ STEADY = "fake_peers:Steady"
 class InProcess:
     """Answer in this process, as the process of a library would: nothing has to be imported anew."""
 
-    def __init__(self, name: str, python: str = "") -> None:
+    def __init__(self, name: str, python: str = "", accelerator: str = "cpu") -> None:
         self.name = name
-        self.desk = Desk(name)
+        self.desk = Desk(name, accelerator)
         self.about = self.ask("load")
 
     def ask(self, do: str, **arguments: Any) -> Any:
@@ -212,7 +212,7 @@ def test_peers_get_the_job_and_their_pictures_come_back_in_the_unit_range(monkey
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["step", "peers", "sweep", "memory", "imports"])
+@pytest.mark.parametrize("name", ["step", "peers", "sweep", "memory", "imports", "gpu"])
 def test_the_command_runs_in_small(name: str, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     command = [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(file)]

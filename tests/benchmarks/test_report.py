@@ -22,7 +22,7 @@ from benchmarks.peers import LADDER, first_to_reach
 from benchmarks.sweep import shares
 
 
-@pytest.mark.parametrize("name", ["_report", "_networks", "peers", "sweep"])
+@pytest.mark.parametrize("name", ["_device", "_networks", "_rates", "_report", "_where", "gpu", "peers", "sweep"])
 def test_examples_in_docstrings_hold(name: str) -> None:
     found = doctest.testmod(import_module(f"benchmarks.{name}"))
     assert found.attempted > 0
