@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
+from featviz_pl._alike_steps import follows_progress
 from featviz_pl._starting import read_start
-from featviz_pl.ascent import follows_progress
 from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.numerics._checks import finite_number, size_pair

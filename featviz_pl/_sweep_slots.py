@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from featviz_pl._captured_step import StepGradients
 from featviz_pl._watch import STRETCH
 from featviz_pl.ascent import Ascent, trained_parameters
 from featviz_pl.images import Image
@@ -109,6 +110,7 @@ class Slots:
         self._objective, self._image = objective, image
         self._parameters = trained_parameters(problem.image)
         self._watch = problem.watch(steps, tolerance)
+        self._gradients = StepGradients(problem, self._parameters)
         self._units = list(units)
         self._shown = [unit if unit is not None else next(one for one in units if one is not None) for unit in units]
         self._waiting: deque[int] = deque()
@@ -156,8 +158,8 @@ class Slots:
         self._groups.append(_Group(own, *self._optimizer([parameter for slices in own.values() for parameter in slices])))
 
     def _take_step(self) -> None:
-        result = self._problem.step(self._step(), self._steps)
-        gradients = self._watch.kept(result.scores, torch.autograd.grad(result.loss, self._parameters, allow_unused=True))
+        result, gradients = self._gradients(self._step(), self._steps)
+        gradients = self._watch.kept(result.scores, gradients)
         for group in self._groups:
             for slot, slices in group.slots.items():
                 for parameter, gradient in zip(slices, gradients):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featviz_pl._captured_step import StepGradients
 from featviz_pl._watch import STRETCH, Watch
 from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork, redirected_relu
@@ -114,22 +115,33 @@ class Ascent:
         seen = self._observer.observe(pictures, views, draw, step if isinstance(step, int) else max(step))
         scores = self._evaluated(seen).expand(-1, views.shape[1])
         if views.requires_grad and scores.requires_grad:
-            young = [step < REDIRECTED_STEPS] if isinstance(step, int) else [own < REDIRECTED_STEPS for own in step]
+            young = _young(step)
             if any(young):
                 self._revive(scores, pictures, views, draw, _only(young, in_all or _as_it_is))
-            if not self._warned and isinstance(step, int) and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1):
+            if isinstance(step, int) and self._names_dead(step, steps):
                 views.register_hook(lambda gradient: self._warn_of_dead(gradient, step, in_all or _as_it_is))
         loss = -scores.mean(1).sum()
         return Step(loss, scores.detach().mean(1), {name: own.mean(1) for name, own in seen.terms.items()})
+
+    def looks_for_dead(self, step: int | Sequence[int], steps: int) -> bool:
+        """Say whether a step looks for pictures that no gradient reaches: it may take a second pass, and waits for the device."""
+        return any(_young(step)) or (isinstance(step, int) and self._names_dead(step, steps))
+
+    def _names_dead(self, step: int, steps: int) -> bool:
+        return not self._warned and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1)
 
     def look(self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Draw]:
         """Return the pictures (N, C, H, W) before a step, the step's views of them (N, V, C, h, w), and what was drawn."""
         with torch.autocast(self.image.initialized.device.type, enabled=False):
             self.image.advance(step if isinstance(step, int) else max(step), steps)
-        pictures = self._decoded()
+        pictures = self.decoded()
+        return (pictures, *self.show(pictures, step, steps, indices))
+
+    def show(self, pictures: Tensor, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Draw]:
+        """Return a step's views (N, V, C, h, w) of pictures, and what was drawn."""
         draw = self._draw(step, steps, indices)
-        with torch.autocast(pictures.device.type, enabled=False):
-            return pictures, self._observer.show(pictures, draw), draw
+        with torch.autocast(self.image.initialized.device.type, enabled=False):
+            return self._observer.show(pictures, draw), draw
 
     def _draw(self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None) -> Draw:
         if isinstance(step, int):
@@ -163,7 +175,7 @@ class Ascent:
     def scores(self, pictures: Tensor | None = None) -> Tensor:
         """Score pictures (N, C, H, W) as they are, without views, on grey where they are transparent; the image's own unless given."""
         with torch.no_grad():
-            shown = self._decoded() if pictures is None else pictures
+            shown = self.decoded() if pictures is None else pictures
         with torch.inference_mode(False), torch.set_grad_enabled(self._observer.needs_gradient):
             shown = shown.detach().clone().requires_grad_(self._observer.needs_gradient)
             seen = self._observer.observe(shown, shown[:, None], Draw())
@@ -175,7 +187,8 @@ class Ascent:
             scores: Tensor = self.objective(seen)
         return scores
 
-    def _decoded(self) -> Tensor:
+    def decoded(self) -> Tensor:
+        """Return the pictures (N, C, H, W), in full precision."""
         with torch.autocast(self.image.initialized.device.type, enabled=False):
             pictures: Tensor = self.image()
         return pictures
@@ -254,20 +267,9 @@ def trained_parameters(image: Image) -> list[nn.Parameter]:
     return parameters
 
 
-def follows_progress(image: Image, views: Views | None) -> bool:
-    """Say whether a step depends on how much of the run is done, but for its draws: pictures must then begin together.
-
-    Example:
-        >>> from featviz_pl.images import FourierImage, GrowingImage
-        >>> follows_progress(FourierImage(8), None), follows_progress(GrowingImage(8), None)
-        (False, True)
-    """
-    if image.has_idle_parameters or (views is not None and views.schedule is not None):
-        return True
-    if views is None:
-        return False
-    drawn = views.sample(0, 0, [0])
-    return not _equal(views.transforms.at(drawn, 0.0), views.transforms.at(drawn, 1.0))
+def _young(step: int | Sequence[int]) -> list[bool]:
+    """Say for all pictures, or for each, whether they are in their first steps."""
+    return [own < REDIRECTED_STEPS for own in ([step] if isinstance(step, int) else step)]
 
 
 def _as_it_is(holds: Tensor) -> Tensor:
@@ -284,12 +286,6 @@ def _joined(draws: list[Any]) -> Any:
     if isinstance(draws[0], tuple):
         return tuple(_joined(list(parts)) for parts in zip(*draws))
     return torch.cat(draws) if isinstance(draws[0], Tensor) else draws[0]
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, tuple):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return torch.equal(one, other) if isinstance(one, Tensor) else bool(one == other)
 
 
 def picture_keys(targets: Sequence[str]) -> list[int]:
@@ -375,9 +371,9 @@ def ascend(
         parameters = trained_parameters(problem.image)
         chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
         watch = None if failures is None else problem.watch(steps)
+        gradients_of = StepGradients(problem, parameters)
         for index in range(steps):
-            result = problem.step(index, steps)
-            gradients: Sequence[Tensor | None] = torch.autograd.grad(result.loss, parameters, allow_unused=True)
+            result, gradients = gradients_of(index, steps)
             if watch is None:
                 require_finite(index, result.loss, gradients)
             else:

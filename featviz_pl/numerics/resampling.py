@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from featviz_pl.numerics.tracing import tracing, untraced
+from featviz_pl.numerics.transfer import numbers_on, to_device
 
 Border = Literal["reflect", "constant"]
 _MOST_STRIPS = 8  # the gradient of each has the size of the picture
@@ -33,7 +34,7 @@ def affine_sample(
 
     Args:
         image: what is read.
-        matrix: maps points of the result to points of `image`.
+        matrix: maps points of the result to points of `image`; best on the CPU, as what is computed from it is.
         size: of the result, (height, width).
         border: what lies outside the picture: its mirror image, or `fill`.
         fill: (N,) value outside the picture for ``"constant"``.
@@ -49,18 +50,22 @@ def affine_sample(
         height, width = image.shape[-2:]
         to_pixels = matrix.new_tensor([size[1] / 2, size[0] / 2, 1.0])
         from_pixels = matrix.new_tensor([2 / width, 2 / height])
-        theta = (matrix[:, :2] * to_pixels * from_pixels[:, None]).to(image.dtype)
+        theta = to_device((matrix[:, :2] * to_pixels * from_pixels[:, None]).to(image.dtype), image.device)
+        if border == "constant":
+            value = torch.tensor(0.5, device="cpu") if fill is None else torch.as_tensor(fill)
+            level = to_device(value.to(image.dtype), image.device).view(-1, 1, 1, 1)
+        elif reach is not None:
+            # The centre of the last mirrored pixel: half a pixel further would show a blend of it and the next one.
+            limit = numbers_on(image.device, [1 + (2 * reach - 1) / width, 1 + (2 * reach - 1) / height], image.dtype)
+        if image.is_meta:  # asked for what goes to the device; torch would think about the shape for 16 ms
+            return image.new_empty(len(theta), image.shape[1], *size)
     # functional.affine_grid does the same with a matrix product, four times slower.
     rows = _pixel_centres(size[0], theta)[:, None] * theta[:, None, :, 1] + theta[:, None, :, 2]
     columns = _pixel_centres(size[1], theta)[:, None] * theta[:, None, :, 0]
     grid = rows[:, :, None] + columns[:, None]
     if border == "constant":
-        with untraced():
-            level = torch.as_tensor(0.5 if fill is None else fill, dtype=image.dtype, device=image.device).view(-1, 1, 1, 1)
         return _grid_sample(image - level, grid, "zeros") + level
     if reach is not None:
-        # The centre of the last mirrored pixel: half a pixel further would show a blend of it and the next one.
-        limit = grid.new_tensor([1 + (2 * reach - 1) / width, 1 + (2 * reach - 1) / height])
         grid = torch.maximum(torch.minimum(grid, limit), -limit)
     return _grid_sample(image, grid, "reflection")
 
@@ -107,7 +112,7 @@ def antialias(image: Tensor, shrink: float) -> Tensor:
         >>> antialias(torch.ones(1, 1, 4, 4), 2.0).unique().round(decimals=5).tolist()
         [1.0]
     """
-    if shrink <= 1:
+    if shrink <= 1 or image.is_meta:  # its shape stays
         return image
     total = 0.25 * (shrink**2 - 1)
     passes = math.ceil(total / 0.5)
@@ -169,7 +174,7 @@ def gaussian_blur(image: Tensor, deviation: Tensor, reach: int | None = None) ->
         [0.0, 0.2741, 0.4519, 0.2741, 0.0]
     """
     with untraced():
-        weights = _gaussian(deviation.detach().to("cpu", image.dtype), reach).to(image.device)
+        weights = to_device(_gaussian(deviation.detach().to("cpu", image.dtype), reach), image.device)
     blurred: Tensor = _weighted(image, weights) if tracing() else _Weighted.apply(image, weights)
     return blurred
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from featviz_pl.numerics._checks import whole_number
 from featviz_pl.numerics.axes import position_axes, unit_axis, units_last
+from featviz_pl.numerics.transfer import numbers_on
 from featviz_pl.objectives._positions import (
     Tokens,
     check_position,
@@ -179,7 +180,7 @@ class Channel(LayerTerm):
         activation = units_last(self.read(seen))
         if len(self.units) == 1:
             return activation[..., self.units[0]]
-        chosen = torch.tensor(self.units, device=activation.device)
+        chosen = numbers_on(activation.device, self.units)
         return activation.movedim(-1, 1)[torch.arange(len(chosen), device=activation.device), chosen]
 
     def score(self, seen: Observation) -> Tensor:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional
 
 from featviz_pl.numerics._checks import finite_number, whole_number
 from featviz_pl.numerics.axes import at_positions
+from featviz_pl.numerics.transfer import numbers_on
 from featviz_pl.objectives.activation import LayerTerm
 from featviz_pl.objectives.base import Objective, Term, number_formula
 from featviz_pl.objectives.needs import Observation, Setting, Source
@@ -32,6 +32,7 @@ class Interpolation(Objective):
         ValueError: when there are fewer than two pictures, or the weights are not as many as `count`.
 
     Example:
+        >>> import torch
         >>> seen = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.tensor([10.0, 20.0]).expand(3, 1, 2)})
         >>> between = Interpolation("a:0", "a:1")
         >>> between(seen).flatten().tolist(), between.targets(3)
@@ -72,7 +73,7 @@ class Interpolation(Objective):
     def forward(self, seen: Observation) -> Tensor:
         """Mix the scores of both."""
         first, second = self.first(seen), self.second(seen)
-        weights = torch.tensor(self.mixture(len(seen.pictures)), dtype=first.dtype, device=first.device)[:, None]
+        weights = numbers_on(first.device, self.mixture(len(seen.pictures)), first.dtype)[:, None]
         mixed: Tensor = (1 - weights) * first + weights * second
         return mixed
 
@@ -111,6 +112,7 @@ class Alignment(Term):
         ValueError: for a single picture.
 
     Example:
+        >>> import torch
         >>> seen = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.tensor([0.0, 1.0, 3.0]).view(3, 1, 1)})
         >>> Alignment("a")(seen).flatten().tolist()  # pairs: 1 / 2, 4 / 2 and 9 / 4
         [-1.375, -1.25, -2.125]
@@ -181,6 +183,7 @@ class Diversity(LayerTerm):
         ValueError: for a single picture, and for a layer without positions.
 
     Example:
+        >>> import torch
         >>> same, other = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [2.0]])
         >>> seen = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.stack([same, same, other]).view(3, 1, 2, 1, 1)})
         >>> [round(-score, 4) for score in Diversity("a")(seen).flatten().tolist()]

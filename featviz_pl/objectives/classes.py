@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from featviz_pl.numerics._checks import unknown, whole_number
+from featviz_pl.numerics.transfer import numbers_on
 from featviz_pl.objectives.base import Term
 from featviz_pl.objectives.needs import Observation, Setting, Source
 
@@ -78,7 +79,7 @@ class ClassLogit(Term):
         indices = self._indices(seen.class_names)
         if len(indices) == 1:
             return values[:, :, indices[0]]
-        chosen = torch.tensor(indices, device=values.device)
+        chosen = numbers_on(values.device, indices)
         return values[torch.arange(len(chosen), device=values.device), :, chosen]
 
     def score(self, seen: Observation) -> Tensor:

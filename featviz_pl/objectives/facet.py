@@ -9,6 +9,7 @@ from torch import Tensor
 
 from featviz_pl.numerics._checks import finite_number
 from featviz_pl.numerics.axes import unit_axis
+from featviz_pl.numerics.transfer import numbers_on
 from featviz_pl.objectives._vectors import Vectors, load_vectors, spelled
 from featviz_pl.objectives.base import Objective, Term, number_formula
 from featviz_pl.objectives.needs import Observation, Setting, Source
@@ -99,7 +100,7 @@ class Facet(Term):
             if weights.ndim == 1 and activation.ndim == 5:
                 weights = weights[:, None, None]
             parts.append((weights * activation * seen.activation(helping).clamp_min(0)).flatten(2).sum(2))
-        strengths = parts[0].new_tensor(self.strengths)[:, None]
+        strengths = numbers_on(parts[0].device, self.strengths, parts[0].dtype)[:, None]
         return strengths * torch.stack(parts).mean(0)
 
     def named_targets(self, count: int) -> list[list[str]]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from featviz_pl.numerics.axes import at_positions
 from featviz_pl.numerics.guest import guest_copy
+from featviz_pl.numerics.transfer import numbers_on
 from featviz_pl.objectives._positions import Tokens
 from featviz_pl.objectives._vectors import content, load_vectors, read_file, spelled
 from featviz_pl.objectives.activation import LayerTerm, listed_units, units_formula
@@ -133,7 +134,7 @@ class Latent(LayerTerm):
         """Return each picture's own unit (N, V) of latents (N, V, K)."""
         if len(self.units) == 1:
             return latents[..., self.units[0]]
-        chosen = torch.tensor(self.units, device=latents.device)
+        chosen = numbers_on(latents.device, self.units)
         return latents[torch.arange(len(chosen), device=latents.device), :, chosen]
 
     def _fitting_guest(self, activation: Tensor) -> nn.Module:

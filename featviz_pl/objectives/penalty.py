@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from featviz_pl.numerics._checks import finite_number, whole_number
+from featviz_pl.numerics.transfer import to_device
 from featviz_pl.objectives.base import Term, number_formula
 from featviz_pl.objectives.needs import Observation, Setting
 
@@ -217,7 +218,7 @@ class HighFrequency(Term):
         # On the CPU and in double precision: a frequency that is exactly the cutoff must not count by rounding.
         vertical, horizontal = (torch.fft.fftfreq(length, dtype=torch.float64) for length in (height, width))
         fine = torch.hypot(vertical[:, None], horizontal) > self.cutoff * (1 + 1e-12)
-        high = (energy * fine.to(energy)).flatten(1).sum(1)
+        high = (energy * to_device(fine.to(energy.dtype), energy.device)).flatten(1).sum(1)
         return (high / (energy.flatten(1).sum(1) + 1e-12))[:, None]
 
     def formula(self) -> str:
@@ -311,7 +312,7 @@ def _blurred(pictures: Tensor, kernel: int) -> Tensor:
     """Average each pixel with those around it, the outermost counted half; only over pixels that are there."""
     weights = torch.full((kernel, kernel), 0.5)
     weights[1:-1, 1:-1] = 1.0
-    weights = weights.to(pictures)[None, None]
+    weights = to_device(weights.to(pictures.dtype), pictures.device)[None, None]
     planes = pictures.flatten(0, 1)[:, None]
     there = functional.conv2d(torch.ones_like(planes[:1]), weights, padding=kernel // 2)
     return (functional.conv2d(planes, weights, padding=kernel // 2) / there).view_as(pictures)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from featviz_pl.numerics._checks import finite_number, whole_number
 from featviz_pl.numerics.axes import at_positions
+from featviz_pl.numerics.transfer import numbers_on
 from featviz_pl.objectives._positions import Tokens
 from featviz_pl.objectives._vectors import Vectors, content, load_vectors, require_width, rows_of, spelled
 from featviz_pl.objectives.activation import LayerTerm
@@ -33,6 +33,7 @@ class WeightedChannels(LayerTerm):
         ValueError: when a unit or the patch lies outside the layer.
 
     Example:
+        >>> import torch
         >>> from featviz_pl.objectives import Source
         >>> activation = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3, 1, 1).expand(1, 1, 3, 4, 4)
         >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
@@ -89,7 +90,7 @@ class WeightedChannels(LayerTerm):
             activation = activation[..., y : y + height, x : x + width]
         means = at_positions(activation).mean(2)
         if self.units is not None:
-            means = means[..., torch.tensor(self.units, device=means.device)]
+            means = means[..., numbers_on(means.device, self.units)]
         return (means * rows_of(self.weights, means)[:, None]).sum(2)
 
     def target_names(self, count: int) -> list[str]:

@@ -12,6 +12,7 @@ from featviz_pl.numerics._checks import finite_number, unknown
 from featviz_pl.numerics.colour import color_matrix, mix_channels
 from featviz_pl.numerics.fourier import spectrum_scale
 from featviz_pl.numerics.tracing import untraced
+from featviz_pl.numerics.transfer import to_device
 from featviz_pl.transforms.base import Transform, at_least_float32, sizes
 from featviz_pl.transforms.noise import Seeded, from_seeds
 from featviz_pl.transforms.ranges import draw_seeds
@@ -80,7 +81,7 @@ class Background(Transform):
             channels = int(image.shape[1]) - 1
             if channels not in (1, 3):
                 raise ValueError(f"Background: a picture of {channels + 1} channels has no alpha; it must have 2 or 4, the last one alpha")
-            background = self._drawn(channels, sizes(image)[1:], parameters).to(image)
+            background = to_device(self._drawn(channels, sizes(image)[1:], parameters).to(image.dtype), image.device)
         return image[:, :-1] * image[:, -1:] + background * (1 - image[:, -1:])
 
     def _drawn(self, channels: int, size: tuple[int, int], parameters: Seeded) -> Tensor:

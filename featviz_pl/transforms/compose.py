@@ -124,7 +124,7 @@ class Compose(Transform):
                     continue
                 total = total @ transform.matrix(own.to("cpu", image.dtype), (height, width))
                 shrink *= transform.shrink(own)
-            total = (total * total.new_tensor([zoom_x, zoom_y, 1.0])).to(image.device)
+            total = total * total.new_tensor([zoom_x, zoom_y, 1.0])  # `affine_sample` brings it to the picture
         image = _repeated(antialias(image, max(1.0, shrink)), draws)
         if pad is None:
             return affine_sample(image, total, size)

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from featviz_pl.numerics._checks import finite_number, size_pair, unknown
 from featviz_pl.numerics.tracing import untraced
+from featviz_pl.numerics.transfer import to_device
 from featviz_pl.transforms.base import GeometricTransform, Transform, at_least_float32, identity, sizes
 from featviz_pl.transforms.ranges import Checked, Range, checked_range, draw, draw_seeds, extent, normal, shown, uniform
 
@@ -152,7 +153,7 @@ class CropOrPad(Transform):
             for wanted, given in zip(self.size[::-1], sizes(image)[:0:-1]):
                 first = (wanted - given) // 2 if wanted >= given else -((given - wanted) // 2)
                 margins += [first, wanted - given - first]
-            value = parameters.to(image).view(-1, 1, 1, 1)
+            value = to_device(parameters.to(image.dtype), image.device).view(-1, 1, 1, 1)
         return functional.pad(image - value, margins) + value
 
     def extra_repr(self) -> str:

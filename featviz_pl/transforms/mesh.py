@@ -17,6 +17,7 @@ from torch.nn import functional
 from featviz_pl.numerics._checks import finite_number, size_pair, unknown
 from featviz_pl.numerics.rasterize import rasterize
 from featviz_pl.numerics.tracing import untraced
+from featviz_pl.numerics.transfer import to_device
 from featviz_pl.transforms.base import Transform, at_least_float32
 from featviz_pl.transforms.ranges import Range, checked_range, described, draw
 
@@ -93,10 +94,12 @@ class MeshView(Transform):
         image = at_least_float32(image)
         with untraced():
             places, covered = self._seen(*parameters)
-            grid = torch.from_numpy(places * 2 - 1).to(image)
-            shown = torch.from_numpy(covered).to(image.device)[:, None]
+            grid = to_device(torch.from_numpy(places * 2 - 1).to(image.dtype), image.device)
+            shown = to_device(torch.from_numpy(covered), image.device)[:, None]
+            if image.is_meta:
+                return image.new_empty(len(grid), image.shape[1], *self.size)
         read = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
-        return torch.where(shown, read, image.new_tensor(self.background))
+        return torch.where(shown, read, image.new_full((), self.background))
 
     def _seen(self, turns: Tensor, distances: Tensor) -> tuple[Array, NDArray[np.bool_]]:
         """Return where on the texture each pixel of each view is, (N, h, w, 2), and whether it shows the mesh at all."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from featviz_pl.numerics._checks import finite_number, unknown
 from featviz_pl.numerics.tracing import untraced
+from featviz_pl.numerics.transfer import to_device
 from featviz_pl.transforms.base import Transform, at_least_float32
 from featviz_pl.transforms.ranges import draw_seeds
 
@@ -97,7 +98,7 @@ class Noise(Transform):
                 # Seeds of their own, so that either part stays what it is without the other.
                 flat = from_seeds(seeds ^ 1, lambda generator: torch.rand(shape, generator=generator, dtype=torch.float32))
                 noise = noise + reach * (2 * flat - 1)
-            noise = noise.to(image)
+            noise = to_device(noise.to(image.dtype), image.device)
         return image + noise
 
     def extra_repr(self) -> str:
@@ -159,7 +160,8 @@ class ColorShift(Transform):
             drawn = from_seeds(parameters[0], lambda generator: torch.rand((channels, 2), generator=generator, dtype=torch.float32))
             # (N, C, 2) in [-1, 1], in the picture's precision.
             drawn = (2 * drawn.to(image.dtype) - 1) * parameters[1].to("cpu", image.dtype).view(-1, 1, 1)
-            shift, stretch = (drawn[:, :, 0] * self.mean).to(image.device), torch.exp(drawn[:, :, 1] * self.scale).to(image.device)
+            shift = to_device(drawn[:, :, 0] * self.mean, image.device)
+            stretch = to_device(torch.exp(drawn[:, :, 1] * self.scale), image.device)
         return (image - shift[..., None, None]) / stretch[..., None, None]
 
     def extra_repr(self) -> str:

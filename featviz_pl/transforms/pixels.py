@@ -8,6 +8,7 @@ from torch import Tensor
 from featviz_pl.numerics._checks import whole_number
 from featviz_pl.numerics.resampling import gaussian_blur
 from featviz_pl.numerics.tracing import untraced
+from featviz_pl.numerics.transfer import to_device
 from featviz_pl.transforms.base import Transform, at_least_float32
 from featviz_pl.transforms.ranges import Range, checked_range, draw, shown
 
@@ -131,12 +132,13 @@ class NormalizeGradient(Transform):
         """Return the picture, with a hook on its gradient."""
         image = at_least_float32(image)
         view = image.view_as(image)  # the hook must not see what reaches the picture on other ways
+        with untraced():
+            exponent = to_device(parameters.detach().to(image.dtype), image.device)
         if view.requires_grad:
-            exponent = parameters.detach()
 
             def divided(gradient: Tensor) -> Tensor:
                 length = torch.linalg.vector_norm(gradient.flatten(1), dim=1).clamp_min(1e-12)
-                divisor: Tensor = length ** exponent.to(length)
+                divisor: Tensor = length**exponent
                 return gradient / divisor.view(-1, 1, 1, 1)
 
             view.register_hook(divided)
