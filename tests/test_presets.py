@@ -115,7 +115,7 @@ def test_the_fast_recipe_is_lucids_with_other_steps() -> None:
     assert repr(own.image(size=16)) == repr(theirs.image(size=16))
     assert repr(own.transforms) == repr(theirs.transforms)
     assert own.optimizer_arguments == {"betas": (0.5, 0.95), "weight_decay": 0.03}
-    optimizer = own.make_optimizer([torch.zeros(1, requires_grad=True)])
+    optimizer = own.make_optimizer([nn.Parameter(torch.zeros(1))])
     assert own.scheduler is not None
     scheduler = own.scheduler(optimizer, 20)
     rates = []
