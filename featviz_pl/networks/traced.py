@@ -214,13 +214,14 @@ def _agrees(reader: Read, read: Read, like: Tensor) -> bool:
     tolerance = _TOLERANCES.get(like.dtype, _REDUCED_TOLERANCE)
     with torch.autocast(like.device.type, enabled=False):
         try:
-            own, its = _values_and_gradient(read, noise), _values_and_gradient(reader, noise)
+            own, its = values_and_gradient(read, noise), values_and_gradient(reader, noise)
         except Exception:
             return False
     return all(_close(one, other, tolerance) for one, other in zip(own, its))
 
 
-def _values_and_gradient(read: Read, noise: Tensor) -> list[Tensor]:
+def values_and_gradient(read: Read, noise: Tensor) -> list[Tensor]:
+    """Return what is read of a batch of noise, and a gradient by it."""
     noise = noise.contiguous(memory_format=torch.channels_last).clone().requires_grad_(True)
     values = list(read(noise))
     # Weights of both signs: the plain sum of a normalised layer does not change with its input.
