@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from featviz_pl._starting import read_start, start_digest
+from featviz_pl._allocator import return_freed_memory
 from featviz_pl.ascent import Ascent
 from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
 from featviz_pl.images import Image
@@ -215,7 +216,9 @@ def render(
     began = time.perf_counter()
     interrupted = _fit_until_interrupted(trainer, model, ckpt_path)
     seconds = time.perf_counter() - began
-    return _result(model, trainer, seconds, interrupted)
+    result = _result(model, trainer, seconds, interrupted)
+    return_freed_memory()
+    return result
 
 
 def _measured_precision(
@@ -287,4 +290,5 @@ def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, inter
     images = as_saved(model.images)
     scores = [float(score) for score in model.scores()]
     provenance = [model.provenance(index, score=score, steps=model.steps_taken) for index, score in enumerate(scores)]
+    model._problem.release()  # a Trainer and its module hold one another, until Python looks for cycles
     return RenderResult(images, scores, model.targets, provenance, seconds, interrupted, trainer.is_global_zero)
