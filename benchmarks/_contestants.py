@@ -32,6 +32,7 @@ class Job:
         precision: of the network, for those that know others than ``"32-true"``.
         alike: one view in every step, for everybody; otherwise what each library does by itself.
         seed: of the draws.
+        preset: of this library, where it is not told to be like the others.
     """
 
     layer: str
@@ -41,6 +42,7 @@ class Job:
     precision: str = "32-true"
     alike: bool = True
     seed: int = 0
+    preset: str = "featviz"
 
 
 class Contestant:
@@ -66,7 +68,7 @@ class Contestant:
 
 
 class Featviz(Contestant):
-    """This library: `render`, with the preset lucid and one view, or by itself its default."""
+    """This library: `render`, with the preset lucid and one view, or with the preset of the job."""
 
     packages = ("featviz_pl",)
 
@@ -86,7 +88,7 @@ class Featviz(Contestant):
         from benchmarks._clock import StepTimes
 
         clock = StepTimes()
-        chosen: dict[str, Any] = {"preset": "lucid", "views": 1} if job.alike else {}
+        chosen: dict[str, Any] = {"preset": "lucid", "views": 1} if job.alike else {"preset": job.preset}
         result = fv.render(
             self.frozen,
             f"{job.layer}:{job.unit}",
@@ -108,7 +110,7 @@ class Featviz(Contestant):
         from featviz_pl.callbacks import FeatureWriter
         from featviz_pl.sweep import FeatureTargets
 
-        chosen: dict[str, Any] = {"preset": "lucid", "views": 1} if job.alike else {}
+        chosen: dict[str, Any] = {"preset": "lucid", "views": 1} if job.alike else {"preset": job.preset}
         module = fv.FeatureSweep(self.frozen, size=job.size, steps=job.steps, seed=job.seed, **chosen)
         targets = FeatureTargets(f"{job.layer}:{','.join(map(str, units))}", batch_size)
         with tempfile.TemporaryDirectory() as folder:

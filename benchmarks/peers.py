@@ -7,8 +7,9 @@
 Processes take turns, one at a time. ``step``: median milliseconds, one view for everybody; a step of a peer lies between two passes
 through its network. ``features``: features per minute, of one unit, and of many: in batches here, in a loop there. ``memory``: see
 `benchmarks.memory`. ``quality``: every peer renders ``--quality-steps`` steps with its own defaults; the score of its picture, in 256
-levels and under held-out views, is then the goal of this library, which renders with ever more steps of its own default until a picture
-reaches it. A peer that is not installed or fails is left out, with the reason below the tables. Measure on a quiet machine.
+levels and under held-out views, is then the goal of this library, which renders with ever more steps of its preset for that, `fast` unless
+``--preset`` names another, until a picture reaches it. A peer that is not installed or fails is left out, with the reason below the
+tables. Measure on a quiet machine.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from benchmarks._worker import Worker
 from benchmarks.memory import memory_rows
 
 PARTS = ("step", "features", "memory", "quality")
-LADDER = (8, 11, 16, 23, 32, 45, 64, 91, 128, 181, 256, 362, 512)  # numbers of steps, each the root of two more
+# Numbers of steps, each the root of two more, and from 64 on the fourth root.
+LADDER = (8, 11, 16, 23, 32, 45, 64, 76, 91, 108, 128, 152, 181, 215, 256, 304, 362, 431, 512)
 Row = dict[str, Any]
 
 
@@ -95,7 +97,8 @@ class Quality:
 
     def job(self, target: str, steps: int) -> Row:
         layer, _, unit = target.partition(":")
-        return {"layer": layer, "unit": int(unit), "size": self.options.size, "steps": steps, "alike": False}
+        chosen = {"alike": False, "preset": self.options.preset}
+        return {"layer": layer, "unit": int(unit), "size": self.options.size, "steps": steps, **chosen}
 
     def score(self, target: str, file: Path) -> float:
         """Return the score of a saved picture under held-out views."""
@@ -163,6 +166,7 @@ def main() -> None:
     made.add_argument("--loop-units", type=int, default=4, help="that a peer renders one after another (default: 4)")
     made.add_argument("--quality-steps", type=int, default=512, help="of the peers' pictures (default: 512)")
     made.add_argument("--quality-targets", nargs="+", default=["features.5:17", "features.9:33", "features.12:100"])
+    made.add_argument("--preset", default="fast", help="of this library in part quality (default: fast)")
     made.add_argument("--renders", type=int, default=50, help="after which memory is read again (default: 50)")
     options = made.parse_args()
     quicken(

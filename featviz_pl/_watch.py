@@ -47,8 +47,8 @@ class Watch:
         finite, reached = torch.isfinite(scores), torch.zeros_like(self._reached)
         for gradient in gradients:
             if gradient is not None:
-                finite = finite & torch.isfinite(gradient).flatten(1).all(1)
-                reached = reached | (gradient != 0).flatten(1).any(1)
+                largest = gradient.flatten(1).abs().amax(1)  # not a number, or infinite, where one of them is
+                finite, reached = finite & torch.isfinite(largest), reached | (largest > 0)
         self._reached |= reached & (self._age >= self._live_from)
         self._first_bad = torch.where((self._first_bad < 0) & ~finite, self._age, self._first_bad)
         self._dead |= (self._age == self._dead_at) & ~self._reached
@@ -56,6 +56,8 @@ class Watch:
             self._measure(scores.float(), self._tolerance)
         self._age += 1
         healthy = (self._first_bad < 0) & ~self._dead
+        if healthy.device.type == "cpu" and bool(healthy.all()):  # elsewhere, asking would wait for the device
+            return tuple(gradients)
         return tuple(
             None if gradient is None else torch.where(healthy.view(-1, *[1] * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
             for gradient in gradients

@@ -15,6 +15,7 @@ from featviz_pl._watch import STRETCH, Watch
 from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork, redirected_relu
 from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.finite import is_finite
 from featviz_pl.numerics.random import generator_for, mix
 from featviz_pl.objectives import Objective, Observation, Term
 from featviz_pl.observing import Draw, Observer
@@ -312,8 +313,8 @@ def require_finite(step: int, loss: Tensor, gradients: Iterable[Tensor | None]) 
     Raises:
         NonFiniteError: naming the step.
     """
-    what = "score" if not torch.isfinite(loss).all() else None
-    if what is None and not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
+    what = None if is_finite(loss) else "score"
+    if what is None and not all(is_finite(gradient) for gradient in gradients if gradient is not None):
         what = "gradient"
     if what is not None:
         raise non_finite(step, what)

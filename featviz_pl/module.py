@@ -295,12 +295,12 @@ class FeatureVisualization(LightningModule):
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Return the loss of one step over this process's share of the views."""
-        in_all = holds_in_all if len(self.own_views) < self.own_views.stop else None
-        step = self._problem.step(batch, self.total_steps, self.own_views, in_all)
-        self.last, loss = replace(step, loss=step.loss.detach()), step.loss * self._share
+        views = self.own_views
+        step = self._problem.step(batch, self.total_steps, views, None if len(views) == views.stop else holds_in_all)
+        self.last, loss = replace(step, loss=step.loss.detach()), step.loss
         if self.trainer.world_size > 1:
             # A score that is not finite in one process must stop all of them: it does so through the gradient, which they share.
-            loss = loss * torch.ones_like(self.last.loss).masked_fill(~torch.isfinite(self.last.loss), torch.nan)
+            loss = loss * self._share * torch.ones_like(self.last.loss).masked_fill(~torch.isfinite(self.last.loss), torch.nan)
         every = self._log_every()
         if every and (batch_idx + 1) % every == 0:
             self._raise_non_finite()

@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -25,6 +26,7 @@ from featviz_pl.sweep import FeatureSweep
 # Optimizer, learning rate, steps, size of the picture, views: field.md, sections 2.1 and 5.
 PUBLISHED: dict[str, tuple[str, float, int, int | None, int]] = {
     "featviz": ("AdamW", 0.2, 256, None, 1),  # this library's own: benchmarks/QUALITY.md
+    "fast": ("AdamW", 0.4, 160, None, 1),  # this library's own: benchmarks/SPEED.md
     "lucid": ("Adam", 0.05, 512, None, 1),
     "article": ("Adam", 0.05, 512, None, 4),
     "lucent": ("Adam", 0.05, 512, 128, 1),
@@ -94,7 +96,9 @@ def test_a_render_takes_the_recipe_that_suits_its_target(target: str, decay: flo
 
 def test_the_images_of_the_presets() -> None:
     made: dict[str, Any] = {name: recipe(name).image(size=16) for name in PRESETS}
-    assert {type(made[name]) for name in ("featviz", "lucid", "article", "lucent", "captum", "xplique", "accentuation")} == {FourierImage}
+    assert {type(made[name]) for name in ("featviz", "fast", "lucid", "article", "lucent", "captum", "xplique", "accentuation")} == {
+        FourierImage
+    }
     assert type(made["maco"]) is type(made["horama"]) is MacoImage
     assert type(made["direct_ascent"]) is MultiResolutionImage
     assert type(made["plug_in_inversion"]) is GrowingImage
@@ -104,6 +108,22 @@ def test_the_images_of_the_presets() -> None:
     assert (made["lucid"].deviation, made["lucid"].decay) == (0.01, 1.0)
     assert made["captum"].deviation == pytest.approx(4 * 0.02)
     assert made["xplique"].decay == 0.85
+
+
+def test_the_fast_recipe_is_lucids_with_other_steps() -> None:
+    own, theirs = recipe("fast"), recipe("lucid")
+    assert repr(own.image(size=16)) == repr(theirs.image(size=16))
+    assert repr(own.transforms) == repr(theirs.transforms)
+    assert own.optimizer_arguments == {"betas": (0.5, 0.95), "weight_decay": 0.03}
+    optimizer = own.make_optimizer([nn.Parameter(torch.zeros(1))])
+    assert own.scheduler is not None
+    scheduler = own.scheduler(optimizer, 20)
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"] / 0.4)
+        optimizer.step()
+        scheduler.step()
+    np.testing.assert_allclose(rates, [1.0] * 12 + [1 - step / 8 for step in range(8)], atol=1e-12)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -20,7 +20,7 @@ class GradientRules(TorchFunctionMode):
         rules: for each function of torch, what is called instead.
     """
 
-    opened = 0  #: contexts of all rules that are open: networks then run as they are, rectifiers and pools in their own order
+    opened = 0  #: contexts of all rules that are open: rectifiers and pools then keep the order that the network gives them
 
     def __init__(self, rules: Rules) -> None:
         super().__init__()

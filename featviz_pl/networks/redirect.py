@@ -14,26 +14,26 @@ from featviz_pl.networks.gradient_rules import GradientRules, Rules
 
 
 class _RedirectedRectifier(torch.autograd.Function):
-    """Rectify; samples to whose inputs no gradient would pass get the part of it that turns inputs on."""
+    """Rectify; samples to whose inputs no gradient would pass get the part of it that turns inputs on.
+
+    What is kept and computed on the way are masks: whole networks are gone through once more, beside what a step holds already.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float | None) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.bounds = low, high
+        _keep_masks(ctx, x, low, high)
         return x.clamp(low, high)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (x,), (gradient,) = ctx.saved_tensors, gradients
-        low, high = ctx.bounds
-        closed = x <= low if high is None else (x <= low) | (x >= high)
-        usual = gradient.masked_fill(closed, 0.0)
+        (closed, below, *above), (gradient,) = ctx.saved_tensors, gradients
         # The loss falls along -gradient: below the lower bound a negative gradient pushes the input up, back into the open range.
-        blocked = (x < low) & (gradient > 0)
-        if high is not None:
-            blocked = blocked | ((x > high) & (gradient < 0))
-        dead = (usual.reshape(len(usual), -1) == 0).all(1).view(-1, *[1] * (x.ndim - 1))
-        return torch.where(dead, gradient.masked_fill(blocked, 0.0), usual), None, None
+        blocked = below & (gradient > 0)
+        if above:
+            blocked |= above[0] & (gradient < 0)
+        passes = (gradient != 0) & ~closed
+        dead = ~passes.reshape(len(passes), -1).any(1).view(-1, *[1] * (passes.ndim - 1))
+        return gradient.masked_fill(torch.where(dead, blocked, closed), 0.0), None, None
 
 
 class _RedirectedRectifierInPlace(_RedirectedRectifier):
@@ -41,10 +41,14 @@ class _RedirectedRectifierInPlace(_RedirectedRectifier):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: float, high: float | None) -> Tensor:
-        ctx.save_for_backward(x.clone())
-        ctx.bounds = low, high
+        _keep_masks(ctx, x, low, high)
         ctx.mark_dirty(x)
         return x.clamp_(low, high)
+
+
+def _keep_masks(ctx: Any, x: Tensor, low: float, high: float | None) -> None:
+    """Keep where the rectifier is closed, and where its input lies below and, if there is an upper bound, above the open range."""
+    ctx.save_for_backward(*((x <= low, x < low) if high is None else ((x <= low) | (x >= high), x < low, x > high)))
 
 
 def _rectified(x: Tensor, low: float, high: float | None, inplace: bool) -> Any:

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from featviz_pl.networks.compiled import Compiler
 from featviz_pl.networks.gradient_rules import GradientRules
 from featviz_pl.networks.strided import speed_up_strided
-from featviz_pl.networks.traced import Read, traced, with_weights_in
+from featviz_pl.networks.traced import Read, traced, traced_in_order, with_weights_in
 from featviz_pl.numerics._checks import near
 from featviz_pl.numerics.guest import guest_copy
 from featviz_pl.numerics.resampling import resize
 
 OUTPUT = "output"
+IN_ORDER = "in order"
 
 
 class Shadow:
@@ -177,26 +178,33 @@ class Shadow:
 
     def _read_traced(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor] | None:
         """Read layers without what does not lead to them, or return None where that cannot be done or does not pay."""
-        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer, rules every rectifier.
-        watched = self._watched or GradientRules.opened or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if watched or not ready.requires_grad:
+        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer.
+        if self._watched or not ready.requires_grad or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
             return None
         key = (*wanted, *ready.shape[1:])  # at another size the network may refuse, or take another path
+        layers = [self._modules[layer] for layer in wanted]
         if key not in self._traced:
+            if GradientRules.opened:  # it would be compared under the rule
+                return None
 
             def read(pictures: Tensor) -> list[Tensor]:
                 found = self._read(pictures, wanted, self._calls[wanted])
                 return [found[layer] for layer in wanted]
 
-            self._traced[key] = traced(self.module, [self._modules[layer] for layer in wanted], read, ready)
+            self._traced[key] = traced(self.module, layers, read, ready)
         reader = self._traced[key]
+        if reader is not None and GradientRules.opened:  # which act on every rectifier and every pool, in the network's own order
+            key = (*key, IN_ORDER)
+            if key not in self._traced:
+                self._traced[key] = traced_in_order(self.module, layers)
+            reader = self._traced[key]
         if reader is not None and torch.is_autocast_enabled(ready.device.type):
             dtype = torch.get_autocast_dtype(ready.device.type)
             key = (*key, dtype)
             if key not in self._traced:
                 self._traced[key] = with_weights_in(reader, dtype)
             reader = self._traced[key]
-        if self._compiler is not None:
+        if self._compiler is not None and not GradientRules.opened:  # rules act while Python runs, and on one pass
             reader = self._compiled_reader(self._compiler, key, reader, ready)
         return None if reader is None else dict(zip(wanted, reader(ready)))
 

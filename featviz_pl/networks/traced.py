@@ -61,7 +61,12 @@ def traced(module: nn.Module, layers: Sequence[nn.Module], read: Read, like: Ten
     return reader if reader is not None and _agrees(reader, read, like) else None
 
 
-def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | None:
+def traced_in_order(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | None:
+    """Return what `traced` returned, with every rectifier where the network has it; of a network that has been compared already."""
+    return _reader(module, layers, late=False)
+
+
+def _reader(module: nn.Module, layers: Sequence[nn.Module], late: bool = True) -> fx.GraphModule | None:
     tracer = _Tracer()
     graph = tracer.trace(module)
     (output,) = [node for node in graph.nodes if node.op == "output"]
@@ -80,7 +85,8 @@ def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | 
     reader = fx.GraphModule(module, graph)
     reader.graph.eliminate_dead_code()
     _fold(reader)
-    _rectify_late(reader.graph, reader)
+    if late:
+        _rectify_late(reader.graph, reader)
     _rectify_in_place(reader)
     reader.recompile()
     return reader

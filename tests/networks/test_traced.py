@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from featviz_pl.ascent import Ascent
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork, Shadow, redirected_relu, relaxed_max_pool
+from featviz_pl.networks.gradient_rules import GradientRules
 from featviz_pl.objectives import Channel
 
 
@@ -229,7 +230,7 @@ def test_a_network_that_somebody_watches_runs_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("rule", [redirected_relu, relaxed_max_pool])
-def test_gradient_rules_reach_a_network_that_is_traced_otherwise(rule: Callable[[], Any]) -> None:
+def test_gradient_rules_reach_a_traced_network(rule: Callable[[], Any]) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 3)).double().eval()
     with torch.no_grad():
         network[0].bias.fill_(-5)  # type: ignore[operator] # all rectifiers are off
@@ -342,13 +343,18 @@ def test_weights_that_autocast_would_cast_in_every_step_are_cast_once(layers: li
     assert {part.weight.dtype for part in shadow.module.modules() if isinstance(part, nn.Conv2d)} == {torch.float32}
 
 
-def test_networks_run_as_they_are_while_a_rule_is_in_force() -> None:
-    shadow = FrozenNetwork(Residual()).shadow()
+def test_rectifiers_keep_their_place_while_a_rule_is_in_force() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
+    shadow = FrozenNetwork(network).shadow()
     pictures = torch.rand(1, 3, 16, 16, requires_grad=True)
     with redirected_relu(), relaxed_max_pool():
-        shadow.activations(pictures, ["output"])
-        assert not shadow._traced
+        shadow.activations(pictures, ["2"])
+        assert not shadow._traced  # a comparison would be one of the rule
+    shadow.activations(pictures, ["2"])
+    with redirected_relu():
+        shadow.activations(pictures, ["2"])
+    called = [[node.target for node in reader.graph.nodes if node.op.startswith("call")] for reader in shadow._traced.values()]
+    assert called == [["0", "2", torch.relu_], ["0", torch.relu_, "2"]]
     with pytest.raises(ValueError, match="no layer 'nowhere'"), redirected_relu():
         shadow.activations(pictures, ["nowhere"])
-    shadow.activations(pictures, ["output"])
-    assert shadow._traced
+    assert GradientRules.opened == 0
