@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 Rules = Mapping[Any, Callable[..., Any]]
+_open = threading.local()  # how many contexts, as torch counts its modes
 
 
 class GradientRules(TorchFunctionMode):
@@ -20,22 +22,25 @@ class GradientRules(TorchFunctionMode):
         rules: for each function of torch, what is called instead.
     """
 
-    opened = 0  #: contexts of all rules that are open: rectifiers and pools then keep the order that the network gives them
-
     def __init__(self, rules: Rules) -> None:
         super().__init__()
         self.rules = rules
 
+    @staticmethod
+    def are_open() -> bool:
+        """Say whether a context is open in this thread."""
+        return getattr(_open, "contexts", 0) > 0
+
     def __enter__(self) -> GradientRules:
         """Begin the context."""
-        GradientRules.opened += 1
         super().__enter__()  # type: ignore[no-untyped-call]
+        _open.contexts = getattr(_open, "contexts", 0) + 1
         return self
 
     def __exit__(self, *error: Any) -> None:
         """End the context."""
+        _open.contexts -= 1
         super().__exit__(*error)  # type: ignore[no-untyped-call]
-        GradientRules.opened -= 1
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rule for a function where there is one."""

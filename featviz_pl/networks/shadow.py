@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from featviz_pl.networks.compiled import Compiler
 from featviz_pl.networks.gradient_rules import GradientRules
 from featviz_pl.networks.strided import speed_up_strided
-from featviz_pl.networks.traced import Read, traced, traced_in_order, with_weights_in
+from featviz_pl.networks.traced import Read, in_less_precision, traced
 from featviz_pl.numerics._checks import near
 from featviz_pl.numerics.guest import guest_copy
 from featviz_pl.numerics.resampling import resize
 
 OUTPUT = "output"
-IN_ORDER = "in order"
 
 
 class Shadow:
@@ -54,6 +53,7 @@ class Shadow:
         self._calls: dict[tuple[str, ...], dict[str, int]] = {}  # how often each layer runs in one pass
         self._overwritten: set[str] = set()
         self._traced: dict[tuple[Any, ...], Any] = {}  # what leads to layers, by pictures' size; None where that is unknown
+        self._cast: dict[tuple[int, torch.dtype], nn.Module] = {}  # modules with weights in less precision, for all of these
         self._compiler = compiler
         self._compiled: dict[tuple[Any, ...], Read] = {}  # the same by precision, and the pictures' shape and layout
         self._watched = 0  # contexts of `hooked` that are open
@@ -76,6 +76,7 @@ class Shadow:
         """Move or cast the private copy; the guest keeps its own."""
         self.module._apply(fn)
         self._traced.clear()
+        self._cast.clear()
         self._compiled.clear()
 
     def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -178,33 +179,26 @@ class Shadow:
 
     def _read_traced(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor] | None:
         """Read layers without what does not lead to them, or return None where that cannot be done or does not pay."""
-        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer.
-        if self._watched or not ready.requires_grad or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer, and rules every rectifier
+        # in the network's own order.
+        usual = self._watched or GradientRules.are_open() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if usual or not ready.requires_grad or not torch.is_grad_enabled():
             return None
+
+        def read(pictures: Tensor) -> list[Tensor]:
+            found = self._read(pictures, wanted, self._calls[wanted])
+            return [found[layer] for layer in wanted]
+
         key = (*wanted, *ready.shape[1:])  # at another size the network may refuse, or take another path
-        layers = [self._modules[layer] for layer in wanted]
         if key not in self._traced:
-            if GradientRules.opened:  # it would be compared under the rule
-                return None
-
-            def read(pictures: Tensor) -> list[Tensor]:
-                found = self._read(pictures, wanted, self._calls[wanted])
-                return [found[layer] for layer in wanted]
-
-            self._traced[key] = traced(self.module, layers, read, ready)
+            self._traced[key] = traced(self.module, [self._modules[layer] for layer in wanted], read, ready)
         reader = self._traced[key]
-        if reader is not None and GradientRules.opened:  # which act on every rectifier and every pool, in the network's own order
-            key = (*key, IN_ORDER)
-            if key not in self._traced:
-                self._traced[key] = traced_in_order(self.module, layers)
-            reader = self._traced[key]
         if reader is not None and torch.is_autocast_enabled(ready.device.type):
-            dtype = torch.get_autocast_dtype(ready.device.type)
-            key = (*key, dtype)
+            key = (*key, torch.get_autocast_dtype(ready.device.type))
             if key not in self._traced:
-                self._traced[key] = with_weights_in(reader, dtype)
+                self._traced[key] = in_less_precision(reader, read, ready, self._cast)
             reader = self._traced[key]
-        if self._compiler is not None and not GradientRules.opened:  # rules act while Python runs, and on one pass
+        if self._compiler is not None:
             reader = self._compiled_reader(self._compiler, key, reader, ready)
         return None if reader is None else dict(zip(wanted, reader(ready)))
 
@@ -222,9 +216,6 @@ class Shadow:
         if reader is None:
             compiler.say_uncompiled("torch.fx cannot trace its forward, or somebody's hooks watch it")
             return None
-        if not torch.is_grad_enabled():
-            plain: Read = reader
-            return plain
         place = (*key, ready.shape, ready.stride())
         if place not in self._compiled:
             self._compiled[place] = compiler.reader(key, reader, ready)

@@ -38,20 +38,22 @@ class StridedConv2d(nn.Conv2d):
 
     def _blocks_of(self, weight: Tensor, like: Tensor) -> Tensor:
         """Return the weights that turn the gradient by the result into that by the blocks, made once for weights that stay."""
-        reduced = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else like.dtype
-        key = (weight.data_ptr(), weight._version, weight.dtype, reduced)
-        if self.__dict__.get("_blocks_key") != key:
+        reduced = torch.is_autocast_enabled("cpu") and like.dtype != torch.float64  # which autocast leaves alone
+        dtype = torch.get_autocast_dtype("cpu") if reduced else like.dtype
+        key = (weight.data_ptr(), weight._version, weight.dtype, dtype)
+        known: tuple[Any, Tensor] | None = self.__dict__.get("_blocks")
+        if known is None or known[0] != key:
             sides, steps = weight.shape[2:], self.stride
-            filled = functional.pad(weight, (0, -sides[1] % steps[1], 0, -sides[0] % steps[0]))  # with zeros to whole blocks
-            turned = _blocks_as_channels(filled, steps).transpose(0, 1).flip(2, 3)
-            self.__dict__["_blocks_key"] = key
-            self.__dict__["_blocks"] = turned.to(reduced).contiguous(memory_format=torch.channels_last)
-        blocks: Tensor = self.__dict__["_blocks"]
-        return blocks
+            with torch.inference_mode(False), torch.no_grad():
+                filled = functional.pad(weight, (0, -sides[1] % steps[1], 0, -sides[0] % steps[0]))  # with zeros to whole blocks
+                turned = _blocks_as_channels(filled, steps).transpose(0, 1).flip(2, 3)
+                known = key, turned.to(dtype).contiguous(memory_format=torch.channels_last)
+            self.__dict__["_blocks"] = known  # at once: another thread may ask
+        return known[1]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave behind what is made anew."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_blocks", "_blocks_key")}
+        return {name: value for name, value in self.__dict__.items() if name != "_blocks"}
 
 
 class _ThroughBlocks(torch.autograd.Function):

@@ -61,12 +61,7 @@ def traced(module: nn.Module, layers: Sequence[nn.Module], read: Read, like: Ten
     return reader if reader is not None and _agrees(reader, read, like) else None
 
 
-def traced_in_order(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | None:
-    """Return what `traced` returned, with every rectifier where the network has it; of a network that has been compared already."""
-    return _reader(module, layers, late=False)
-
-
-def _reader(module: nn.Module, layers: Sequence[nn.Module], late: bool = True) -> fx.GraphModule | None:
+def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | None:
     tracer = _Tracer()
     graph = tracer.trace(module)
     (output,) = [node for node in graph.nodes if node.op == "output"]
@@ -85,8 +80,7 @@ def _reader(module: nn.Module, layers: Sequence[nn.Module], late: bool = True) -
     reader = fx.GraphModule(module, graph)
     reader.graph.eliminate_dead_code()
     _fold(reader)
-    if late:
-        _rectify_late(reader.graph, reader)
+    _rectify_late(reader.graph, reader)
     _rectify_in_place(reader)
     reader.recompile()
     return reader
@@ -160,26 +154,45 @@ def _is_read_once(node: Any) -> bool:
     return isinstance(node, fx.Node) and len(node.users) == 1
 
 
-def with_weights_in(reader: fx.GraphModule, dtype: torch.dtype) -> fx.GraphModule:
-    """Return the same function with the weights that autocast would cast in every step cast once: the same values, bit for bit.
+def in_less_precision(
+    reader: fx.GraphModule, read: Read, like: Tensor, cast: dict[tuple[int, torch.dtype], nn.Module]
+) -> fx.GraphModule | None:
+    """Return the same function, under the caller's autocast, with weights that are cast once and not in every step.
+
+    The values are the same, bit for bit. None where the network's own have another precision: a trace does not see a forward that
+    switches autocast off.
 
     Args:
         reader: from `traced`, which stays as it is.
-        dtype: of the caller's autocast.
+        read: gives what the layers give, from a full forward.
+        like: pictures as the network takes them (N, C, H, W).
+        cast: keeps the modules that are made, by the one that each stands for and the precision, for other readers of the network.
     """
-    cast = fx.GraphModule(reader, copy.deepcopy(reader.graph))
-    for place, node in enumerate(cast.graph.nodes):
-        if _calls(node, cast, *_CAST):
-            held = copy.copy(cast.get_submodule(node.target))
-            held._parameters = {
-                name: None if own is None else nn.Parameter(own.detach().to(dtype), requires_grad=False)
-                for name, own in held._parameters.items()
-            }
-            node.target = f"reduced_{place}"
-            cast.add_submodule(node.target, held)
-    cast.delete_all_unused_submodules()
-    cast.recompile()
-    return cast
+    dtype = torch.get_autocast_dtype(like.device.type)
+    with torch.inference_mode(False), torch.no_grad():
+        if [value.dtype for value in read(like.detach()[:1])] != [value.dtype for value in reader(like.detach()[:1])]:
+            return None
+        made = fx.GraphModule(reader, copy.deepcopy(reader.graph))
+        for place, node in enumerate(made.graph.nodes):
+            if _calls(node, made, *_CAST):
+                own = made.get_submodule(node.target)
+                if (id(own), dtype) not in cast:
+                    cast[id(own), dtype] = _with_weights_in(own, dtype)
+                node.target = f"reduced_{place}"
+                made.add_submodule(node.target, cast[id(own), dtype])
+    made.delete_all_unused_submodules()
+    made.recompile()
+    return made
+
+
+def _with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Return a copy whose weights autocast need not cast; like autocast, it leaves float64 alone."""
+    made = copy.copy(module)
+    made._parameters = {
+        name: own if own is None or own.dtype == torch.float64 else nn.Parameter(own.detach().to(dtype), requires_grad=False)
+        for name, own in module._parameters.items()
+    }
+    return made
 
 
 def _can_be_folded(convolution: nn.Module, norm: nn.Module) -> bool:

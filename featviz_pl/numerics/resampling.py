@@ -13,7 +13,7 @@ from featviz_pl.numerics.tracing import tracing, untraced
 from featviz_pl.numerics.transfer import numbers_on, to_device
 
 Border = Literal["reflect", "constant"]
-_MOST_STRIPS = 8  # the gradient of each has the size of the picture
+_MOST_STRIPS = 4  # of all pictures together; the gradient of each has the size of a picture
 
 
 def affine_sample(
@@ -84,9 +84,11 @@ def _grid_sample(image: Tensor, grid: Tensor, border: str) -> Tensor:
 
 
 def _strips(count: int, height: int) -> int:
-    """Return into how many strips of equal height each picture is divided: as many as keep all cores busy, 8 at most."""
-    needed = min(_MOST_STRIPS, -(-torch.get_num_threads() // count))
-    return next((strips for strips in range(needed, 1, -1) if height % strips == 0), 1)
+    """Return into how many strips of equal height each picture is divided: enough for four cores, whatever there are.
+
+    The gradients of strips are added up, so their number must not depend on the machine, nor on who shares it.
+    """
+    return next((strips for strips in range(_MOST_STRIPS // count, 1, -1) if height % strips == 0), 1)
 
 
 def _pixel_centres(length: int, like: Tensor) -> Tensor:

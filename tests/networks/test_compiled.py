@@ -128,7 +128,7 @@ def test_rules_run_the_plain_network(backend: CountingBackend, rule: Callable[[]
     for _ in range(2):
         with rule():
             assert_equal(read(own), read(plain))
-        assert_equal(read(own), read(plain))  # once this is known, rules act on what is traced
+        assert_equal(read(own), read(plain))
     assert len(backend.graphs) == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -343,18 +344,100 @@ def test_weights_that_autocast_would_cast_in_every_step_are_cast_once(layers: li
     assert {part.weight.dtype for part in shadow.module.modules() if isinstance(part, nn.Conv2d)} == {torch.float32}
 
 
-def test_rectifiers_keep_their_place_while_a_rule_is_in_force() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2))
-    shadow = FrozenNetwork(network).shadow()
-    pictures = torch.rand(1, 3, 16, 16, requires_grad=True)
+RECTIFIERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "functional": functional.relu,
+    "functional, in place": lambda x: functional.relu(x, inplace=True),
+    "torch": torch.relu,
+    "torch, in place": torch.relu_,
+    "relu6": functional.relu6,
+    "hardtanh": functional.hardtanh,
+    "module": nn.ReLU(),
+}
+
+
+@pytest.mark.parametrize("name", RECTIFIERS)
+def test_a_rule_reaches_every_rectifier_of_a_network_that_has_been_traced(name: str) -> None:
+    network = Forward(lambda _, maps: RECTIFIERS[name](maps - 50))
+    pictures = torch.rand(1, 3, 16, 16, requires_grad=True, generator=torch.Generator().manual_seed(3))
+    gradients: list[Tensor] = []
+    for runs in (0, 2):
+        shadow = FrozenNetwork(network.eval()).shadow()
+        for _ in range(runs):
+            assert not torch.autograd.grad(shadow.activations(pictures, ["output"])["output"].sum(), pictures)[0].any()
+        with redirected_relu():
+            gradients += torch.autograd.grad(shadow.activations(pictures, ["output"])["output"].sum(), pictures)
+            assert len(shadow._traced) == (runs > 0)  # a trace would record the rule
+    assert gradients[0].any()
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+
+
+def test_rules_are_counted_for_each_thread() -> None:
+    seen: list[bool] = []
     with redirected_relu(), relaxed_max_pool():
-        shadow.activations(pictures, ["2"])
-        assert not shadow._traced  # a comparison would be one of the rule
-    shadow.activations(pictures, ["2"])
-    with redirected_relu():
-        shadow.activations(pictures, ["2"])
-    called = [[node.target for node in reader.graph.nodes if node.op.startswith("call")] for reader in shadow._traced.values()]
-    assert called == [["0", "2", torch.relu_], ["0", torch.relu_, "2"]]
+        other = threading.Thread(target=lambda: seen.append(GradientRules.are_open()))
+        other.start()
+        other.join()
+        assert GradientRules.are_open()
     with pytest.raises(ValueError, match="no layer 'nowhere'"), redirected_relu():
-        shadow.activations(pictures, ["nowhere"])
-    assert GradientRules.opened == 0
+        FrozenNetwork(Residual()).shadow().activations(torch.rand(1, 3, 16, 16), ["nowhere"])
+    assert not GradientRules.are_open()
+    assert seen == [False]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_networks_of_double_precision_alone(dtype: torch.dtype) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 7, 2), nn.ReLU(), nn.Conv2d(4, 2, 3)).double().eval()
+    pictures = torch.rand(1, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    shadow = FrozenNetwork(network).shadow()
+    for _ in range(2):
+        with torch.autocast("cpu", dtype):
+            own, theirs = shadow.activations(pictures, ["output"])["output"], network(pictures)
+        torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
+        one, other = (torch.autograd.grad(result.sum(), pictures)[0] for result in (own, theirs))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def without_autocast(network: Any, maps: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return maps.float() * 2
+
+
+def test_a_forward_that_switches_autocast_off_is_followed() -> None:
+    network = nn.Sequential(Forward(lambda _, maps: maps), Between()).eval()
+    pictures = torch.rand(1, 3, 16, 16, requires_grad=True)
+    shadow = FrozenNetwork(network).shadow()
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert shadow.activations(pictures, ["output"])["output"].dtype == network(pictures).dtype == torch.float32
+    assert shadow.activations(pictures, ["output"])["output"].dtype == torch.float32
+
+
+class Between(nn.Module):
+    """Multiply in full precision, whatever the caller says."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return without_autocast(self, maps)
+
+
+def test_a_pass_without_gradients_does_not_spoil_those_that_follow() -> None:
+    shadow = FrozenNetwork(Residual().eval()).shadow()
+    pictures = torch.rand(1, 3, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_(True)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context, torch.autocast("cpu", torch.bfloat16):
+            shadow.activations(pictures, ["output"])
+        assert not shadow._traced
+    with torch.autocast("cpu", torch.bfloat16):
+        read = shadow.activations(pictures, ["output"])["output"]
+    assert torch.autograd.grad(read.float().sum(), pictures)[0].any()
+    assert all(shadow._traced.values())
+
+
+def test_weights_are_cast_once_for_all_sizes() -> None:
+    shadow = FrozenNetwork(Residual().eval()).shadow()
+    for side in (16, 24):
+        with torch.autocast("cpu", torch.bfloat16):
+            shadow.activations(torch.rand(1, 3, side, side, requires_grad=True), ["right"])
+    readers = [reader for key, reader in shadow._traced.items() if torch.bfloat16 in key]
+    assert len(readers) == 2
+    rights = {part for reader in readers for part in reader.modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)}
+    assert len(rights) == 1
