@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from counting_backend import CountingBackend, backend
+from counting_backend import CountingBackend, backend, nothing_left
 from lightning.pytorch import Trainer
 from runs import build, fit
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from featviz_pl.sweep import FeatureSweep, FeatureTargets, Rendered
 from featviz_pl.transforms import Views, view_preset
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")
-__all__ = ["backend"]  # fixture
+__all__ = ["backend", "nothing_left"]  # fixtures
 
 STEPS = 20  # the first 16 look for pictures without a gradient
 SMALL: dict[str, Any] = {"accelerator": "cpu", "size": 16, "steps": 3}

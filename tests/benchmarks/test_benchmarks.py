@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counting_backend import nothing_left
 
 from benchmarks import _contestants, _field, imports, memory, peers, step, sweep
 from benchmarks._networks import MEAN, STD, build
 from benchmarks._worker import Desk, DistributionError, MissingError, Worker, WorkerError
 from featviz_pl.networks import compiled
+
+__all__ = ["nothing_left"]  # fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 STEADY = "fake_peers:Steady"
