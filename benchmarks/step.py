@@ -4,8 +4,10 @@
 
 One process, alternating rounds, medians. The limit runs eagerly on a ready channels_last tensor that needs a gradient: no image, no
 views, no optimizer, no Trainer; in bf16-mixed its weights and its tensor are bfloat16. ``as it is`` shows the picture without views,
-``one view`` through one view of the preset lucid. On a GPU (``--accelerator gpu``) every step is waited for; `benchmarks.gpu` measures
-stretches of steps that are not. Measure on a quiet machine: two jobs that share two cores can be ten times slower than one.
+``one view`` through one view of the preset lucid. ``--compile`` adds forward and backward of what the library leaves of the network,
+``traced``, and ``compiled`` by ``torch.compile``, `ascend` with the latter, and the seconds that compiling took. On a GPU
+(``--accelerator gpu``) every step is waited for; `benchmarks.gpu` measures stretches of steps that are not. Measure on a quiet machine:
+two jobs that share two cores can be ten times slower than one.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from benchmarks._clock import StepTimes
 from benchmarks._device import device_of, now
 from benchmarks._networks import MEAN, SMALL, STD, add_network_arguments, build, truncated
 from benchmarks._report import alternate, median_step, parser, quicken, quiet, ratio, report
+from featviz_pl._command_progress import announced
 from featviz_pl.ascent import Ascent, Step, ascend
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.objectives import Channel
@@ -47,6 +50,20 @@ def limit(bare: nn.Module, dtype: torch.dtype, size: int, steps: int, device: to
         picture = picture.detach().requires_grad_(True)
         (-bare(picture)[:, 0].mean()).backward()
         times.append(now(device))
+    return median_step(times)
+
+
+def read_step(network: fv.FrozenNetwork, layer: str, precision: str, options: argparse.Namespace) -> float:
+    """Return the milliseconds of one forward and backward of what the library leaves of a network."""
+    device, shadow = device_of(options.accelerator), network.shadow()
+    noise = torch.rand(1, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
+    picture = noise.to(device, memory_format=torch.channels_last)
+    times: list[float] = []
+    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        for _ in range(options.steps + 1):  # the first one finds out, and compiles
+            picture = picture.detach().requires_grad_(True)
+            (-shadow.activations(picture, [layer])[layer][:, 0].mean()).backward()
+            times.append(now(device))
     return median_step(times)
 
 
@@ -97,12 +114,25 @@ def compare(module: nn.Module, layer: str, precision: str, options: argparse.Nam
         "ascend, one view": lambda: ascend_step(network, layer, precision, options, 1),
         "fit, one view": lambda: fit_step(network, layer, precision, options, 1),
     }
+    if options.compile:
+        compiled = network.compiled()
+        runs |= {
+            "traced": lambda: read_step(network, layer, precision, options),
+            "compiled": lambda: read_step(compiled, layer, precision, options),
+            "ascend, as it is, compiled": lambda: ascend_step(compiled, layer, precision, options, 0),
+        }
+        began = now(device)
+        with announced("benchmarks.step", "featviz_pl.networks"):  # where it cannot be compiled, too
+            read_step(compiled, layer, precision, argparse.Namespace(**{**vars(options), "steps": 1}))
+        seconds = now(device) - began
     found = alternate(runs, options.rounds)
     rows = []
     for name, values in found.items():
         row: Row = {"layer": layer, "precision": precision, "step": name, "ms": statistics.median(values)}
         row["over the limit"] = ratio(values, found["limit"])
         row["over ascend"] = ratio(values, found[name.replace("fit", "ascend")]) if name.startswith("fit") else None
+        if options.compile:
+            row["compiling, s"] = seconds if name == "compiled" else None
         rows.append(row)
     return rows
 
@@ -112,6 +142,7 @@ def main() -> None:
     add_network_arguments(made)
     made.add_argument("--steps", type=int, default=60, help="of a turn (default: 60)")
     made.add_argument("--precisions", nargs="+", default=list(DTYPES), choices=list(DTYPES), help=f"(default: {' '.join(DTYPES)})")
+    made.add_argument("--compile", action="store_true", help="also with torch.compile, which takes a minute for each layer and precision")
     options = made.parse_args()
     quicken(options, **SMALL, steps=4)
     quiet()

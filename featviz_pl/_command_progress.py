@@ -32,9 +32,9 @@ def photo_progress(unit: str = "photos", leave: bool = True) -> Iterator[Callabl
 
 
 @contextmanager
-def announced(command: str) -> Iterator[None]:
-    """Print on stderr what the library has to say of its own choices, such as a precision that it measured."""
-    logger, handler = logging.getLogger("featviz_pl"), logging.StreamHandler(sys.stderr)
+def announced(command: str, name: str = "featviz_pl") -> Iterator[None]:
+    """Print on stderr what the library, or a part of it, has to say of its own choices, such as a precision that it measured."""
+    logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(f"{command}: %(message)s"))
     level = logger.level
     logger.addHandler(handler)

@@ -249,6 +249,10 @@ class Ascent:
         """Move or cast what the run made: shadows and fixed activations."""
         self._observer.apply_(fn)
 
+    def release(self) -> None:
+        """Let go of what `prepare` made; it can be made again."""
+        self._observer.release()
+
     def weights_hash(self) -> str:
         """Return the network's weights hash, computed once for all pictures of the run."""
         if self._weights_hash is None:

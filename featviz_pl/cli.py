@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     render.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
     render.add_argument("--num-nodes", type=int, default=1, help="of the Lightning Trainer (default: 1)")
     render.add_argument("--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)")
+    render.add_argument("--compile", action="store_true", help="use torch.compile on the network: a minute or more before the first step")
     render.add_argument("-o", "--output", default="feature.png", help="file to write (default: feature.png)")
     render.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
@@ -155,12 +156,12 @@ def _network(options: argparse.Namespace) -> Any:
 
     # torch announces a download, and a factory may say anything, on stdout, which is for results.
     with redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
-        loaded = load_network(options.network, options.weights)
+        loaded = load_network(options.network, options.weights, getattr(options, "compile", False))
     if options.mean is None and options.std is None:
         return loaded
     mean = options.mean if options.mean is not None else loaded.mean
     std = options.std if options.std is not None else loaded.std
-    return FrozenNetwork(loaded.module, mean, std, loaded.size, loaded.classes, loaded.name)
+    return FrozenNetwork(loaded.module, mean, std, loaded.size, loaded.classes, loaded.name, loaded.compile)
 
 
 def _configured(command: str, args: list[str]) -> int:

@@ -264,6 +264,11 @@ class Observer:
             shadow.apply_(fn)
         self._fixed = {key: fn(activation) for key, activation in self._fixed.items()}
 
+    def release(self) -> None:
+        """Let go of what `prepare` made."""
+        for held in (self._shadows, self._fixed, self._moved):
+            held.clear()  # type: ignore[attr-defined]
+
 
 def _on_backgrounds(views: Views | None) -> Views | None:
     """Put a random background before the first transform of colours: opacity is no colour, and must not be shifted as one."""

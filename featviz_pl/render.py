@@ -23,6 +23,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from featviz_pl._starting import read_start, start_digest
+from featviz_pl._allocator import return_freed_memory
 from featviz_pl.ascent import Ascent
 from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
 from featviz_pl.images import Image
@@ -111,6 +112,7 @@ def render(
     devices: int | str = 1,
     num_nodes: int = 1,
     precision: Any = "32-true",
+    compile: bool = False,  # noqa: A002 - torch's name
     progress: bool = False,
 ) -> RenderResult:
     """Render what a target of a network responds to, in one call.
@@ -137,7 +139,9 @@ def render(
         devices: of the Trainer.
         num_nodes: of the Trainer.
         precision: of the Trainer; only the network runs in less than float32. ``"auto"`` measures whether ``"bf16-mixed"`` is faster
-            here, and logs what it found.
+            here, without compiling, and logs what it found.
+        compile: let the run use ``torch.compile`` on the network; False leaves that to a `FrozenNetwork` of yours, which says what
+            it costs. Objectives may bring networks of their own, with flags of their own.
         progress: show a progress bar.
 
     Raises:
@@ -151,6 +155,7 @@ def render(
     """
     chosen = recipe(preset)
     frozen = load_network(network, weights) if isinstance(network, str) else as_network(network)
+    frozen = frozen.compiled() if compile else frozen
     if target is None:
         if frozen.name != "embedded":
             raise ValueError("target: say what to look for, for example 'features.9:33'; `featviz layers NETWORK` lists the layers")
@@ -185,6 +190,8 @@ def render(
     if precision == AUTO:
         precision = _measured_precision(model, augmentation, accelerator, devices, num_nodes, resume)
     model.origin = {"preset": chosen.name, "precision": str(precision)}
+    if frozen.compile:  # it rounds elsewhere
+        model.origin["compile"] = True
     if start is not None:
         model.origin["start"] = start_digest(model.images)
     if measured is not None:
@@ -209,7 +216,9 @@ def render(
     began = time.perf_counter()
     interrupted = _fit_until_interrupted(trainer, model, ckpt_path)
     seconds = time.perf_counter() - began
-    return _result(model, trainer, seconds, interrupted)
+    result = _result(model, trainer, seconds, interrupted)
+    return_freed_memory()
+    return result
 
 
 def _measured_precision(
@@ -220,7 +229,7 @@ def _measured_precision(
     if resume is not None and Path(resume).exists():
         raise ValueError(f"precision: 'auto' may choose otherwise than the run that goes on; give '{FULL}' or '{REDUCED}'")
     image = copy.deepcopy(model.image).to(device)
-    found = fastest_precision(Ascent(image, model.network, model.objective, model.seed, augmentation.views), model.steps)
+    found = fastest_precision(Ascent(image, model.network.compiled(False), model.objective, model.seed, augmentation.views), model.steps)
     logging.getLogger(__name__).info("%s", found)
     return found.name
 
@@ -281,4 +290,5 @@ def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, inter
     images = as_saved(model.images)
     scores = [float(score) for score in model.scores()]
     provenance = [model.provenance(index, score=score, steps=model.steps_taken) for index, score in enumerate(scores)]
+    model._problem.release()  # a Trainer and its module hold one another, until Python looks for cycles
     return RenderResult(images, scores, model.targets, provenance, seconds, interrupted, trainer.is_global_zero)

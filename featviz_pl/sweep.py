@@ -261,6 +261,7 @@ class FeatureSweep(LightningModule):
             values |= {"views_of_outputs": repr(self.views_of(OUTPUT)), "optimizer_of_outputs": self._described_optimizer(OUTPUT)}
         values |= {} if self._plan.begun is None else {"start": start_digest(self._plan.begun)}
         values |= {} if self._stats is None else {"stats": self._stats}
+        values |= {"compile": True} if self.network.compile else {}
         values |= {} if self.tolerance is None else {"tolerance": self.tolerance}
         with torch.no_grad():
             values["constants"] = {name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()}
@@ -303,8 +304,8 @@ class FeatureSweep(LightningModule):
         return image
 
     def problem(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
-        """Make what one batch solves, on a device."""
-        held = self.network if self._guest is None else self._guest
+        """Make what one batch solves, on a device; outside of a run, where it is for measuring, nothing is compiled."""
+        held = self.network.compiled(False) if self._guest is None else self._guest
         made = Ascent(self._begun_image(len(units)), held, self._objective(layer, list(units)), self.seed, self.views_of(layer))
         made.initialize()
         made.image.to(device=device, dtype=self._network_dtype)
@@ -329,7 +330,7 @@ class FeatureSweep(LightningModule):
         own = self.network
         with torch.inference_mode(False):
             module = own.shadow().module.to(device=self.device, dtype=self._network_dtype)
-        self._guest = FrozenNetwork(module, own.mean, own.std, own.size, own.classes, own.name)
+        self._guest = FrozenNetwork(module, own.mean, own.std, own.size, own.classes, own.name, own.compile)
         self._parent = os.getppid()
         self._settings = self.settings(str(self.trainer.precision))
         self._slots = None

@@ -56,6 +56,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
     parser.add_argument("--num-nodes", type=int, default=1, help="of the Lightning Trainer (default: 1)")
     parser.add_argument("--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)")
+    parser.add_argument("--compile", action="store_true", help="use torch.compile on the network: a minute or more before the first step")
     parser.add_argument("--overwrite", action="store_true", help="remove the pictures of an earlier sweep in DIR and begin anew")
     parser.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
@@ -76,6 +77,7 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
         options: of the command line.
         load: gives the network; called when everything else that is cheap to check has been checked.
     """
+    from featviz_pl._command_progress import announced
     from featviz_pl.io import read_picture
     from featviz_pl.presets import image_class, recipe
     from featviz_pl.statistics.arguments import as_statistics
@@ -102,7 +104,8 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
         targets.bind(sweep, trainer.world_size)
         source.check(targets.units, sweep.network.channels)
     began = time.perf_counter()
-    stopped = _predict(trainer, sweep, targets, writer)
+    with announced("featviz sweep", "featviz_pl.networks"):
+        stopped = _predict(trainer, sweep, targets, writer)
     if not trainer.is_global_zero:  # the first process reports; Lightning would kill it for another's exit code before it has
         return 0
     photos: PhotoSummary | None = None

@@ -357,6 +357,6 @@ def test_help_names_every_flag_of_the_design(command: str, capsys: pytest.Captur
     text = capsys.readouterr().out
     for flag in (
         *("--weights", "--mean", "--std", "--steps", "--size", "--views", "--seed", "--preset", "--lr", "--image", "--start", "--stats"),
-        *("--accelerator", "--devices", "--num-nodes", "--precision", "-o", "--json"),
+        *("--accelerator", "--devices", "--num-nodes", "--precision", "--compile", "-o", "--json"),
     ):
         assert re.search(rf"(^|[\s,]){flag}\b", text), flag

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featviz_pl.networks.compiled import Compiler
 from featviz_pl.networks.layers import LayerInfo, describe_layers
 from featviz_pl.networks.shadow import Shadow
 from featviz_pl.numerics._checks import finite_number, size_pair
@@ -30,6 +31,10 @@ class FrozenNetwork:
             Nothing is resized, except for networks that accept no other size.
         classes: names of the outputs.
         name: for provenance; the class name unless given.
+        compile: let runs use ``torch.compile`` on what they read of it: seconds to minutes for each set of layers, number and size of
+            pictures, and precision, then a step that may be faster on a GPU and was slower on a CPU. What is compiled stays with this
+            network, for the next run. Where compiling fails, where ``torch.fx`` cannot trace the forward, or where values or
+            gradients differ, the run goes on as without, and a line of the logger ``featviz_pl`` says so.
 
     Raises:
         TypeError: when `module` is no ``nn.Module``.
@@ -50,6 +55,7 @@ class FrozenNetwork:
         size: int | Sequence[int] | None = None,
         classes: Sequence[str] = (),
         name: str | None = None,
+        compile: bool = False,  # noqa: A002 - torch's name
     ) -> None:
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be an nn.Module, got {type(module).__name__}")
@@ -59,10 +65,24 @@ class FrozenNetwork:
         self.size = None if size is None else size_pair("size", size)
         self.classes = tuple(classes)
         self.name = name if name is not None else type(getattr(module, "_orig_mod", module)).__name__
+        self.compile = compile
+        self._compiler = Compiler()
 
     def shadow(self) -> Shadow:
         """Return a private copy of the structure that shares the weights: what a run works on."""
-        return Shadow(self.module, self.mean, self.std, self.size)
+        return Shadow(self.module, self.mean, self.std, self.size, self._compiler if self.compile else None)
+
+    def compiled(self, compile: bool = True) -> FrozenNetwork:  # noqa: A002 - torch's name
+        """Return the same guest with `compile` switched; this one stays as it is, and both share what is compiled.
+
+        Example:
+            >>> network = FrozenNetwork(nn.Conv2d(3, 4, 3))
+            >>> network.compiled().compile, network.compile
+            (True, False)
+        """
+        switched = copy.copy(self)
+        switched.compile = compile
+        return switched
 
     def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Read layers for pictures in [0, 1], stopping after the deepest one.
@@ -111,6 +131,12 @@ class FrozenNetwork:
                 digest.update(name.replace("_orig_mod.", "").encode())  # what torch.compile adds
                 digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
+
+    def __copy__(self) -> FrozenNetwork:
+        """Share what is compiled, which a pickle leaves behind."""
+        copied = type(self).__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenNetwork:
         """Share the guest: it never changes, and need not be held twice."""

@@ -86,7 +86,7 @@ def _hint(shadow: Shadow, failure: Exception) -> str:
 
 def _shapes(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
     reference = next(shadow.module.parameters(), torch.empty(0))
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), shadow.uncompiled():
         image = torch.full((1, *picture), 0.5, device=reference.device)
         read = shadow.activations(image.requires_grad_(True), layers)
     shapes = {layer: tuple(value.shape[1:]) for layer, value in read.items()}

@@ -82,7 +82,7 @@ def receptive_boxes(shadow: Shadow, layer: str, picture: tuple[int, int, int], d
         value = shadow.activations(pictures.requires_grad_(True), [layer])[layer]
         return at_positions(value.detach()[:, None])[:, 0].isnan().any(-1).cpu()
 
-    with torch.inference_mode(False), torch.enable_grad(), _pixel_by_pixel():
+    with torch.inference_mode(False), torch.enable_grad(), _pixel_by_pixel(), shadow.uncompiled():
         seen = reached(0, False, torch.tensor([size[0]]))[0]
         if not seen.any():
             raise ValueError(

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from featviz_pl.networks.compiled import Compiler
 from featviz_pl.networks.gradient_rules import GradientRules
 from featviz_pl.networks.strided import speed_up_strided
-from featviz_pl.networks.traced import in_less_precision, traced
+from featviz_pl.networks.traced import Read, in_less_precision, traced
 from featviz_pl.numerics._checks import near
 from featviz_pl.numerics.guest import guest_copy
 from featviz_pl.numerics.resampling import resize
@@ -29,10 +30,16 @@ class Shadow:
         mean: per channel, or None.
         std: per channel, or None.
         size: that the network was trained on, or None.
+        compiler: compiles what leads to layers; None leaves it as it is.
     """
 
     def __init__(
-        self, module: nn.Module, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, size: tuple[int, int] | None
+        self,
+        module: nn.Module,
+        mean: tuple[float, ...] | None,
+        std: tuple[float, ...] | None,
+        size: tuple[int, int] | None,
+        compiler: Compiler | None = None,
     ) -> None:
         with torch.inference_mode(False):  # a shadow made during a validation must also serve a training
             self.module = _shared_copy(module)
@@ -47,6 +54,8 @@ class Shadow:
         self._overwritten: set[str] = set()
         self._traced: dict[tuple[Any, ...], Any] = {}  # what leads to layers, by pictures' size; None where that is unknown
         self._cast: dict[tuple[int, torch.dtype], nn.Module] = {}  # modules with weights in less precision, for all of these
+        self._compiler = compiler
+        self._compiled: dict[tuple[Any, ...], Read] = {}  # the same by precision, and the pictures' shape and layout
         self._watched = 0  # contexts of `hooked` that are open
 
     @property
@@ -68,6 +77,7 @@ class Shadow:
         self.module._apply(fn)
         self._traced.clear()
         self._cast.clear()
+        self._compiled.clear()
 
     def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Read layers for pictures in [0, 1]; see `FrozenNetwork.activations`."""
@@ -188,7 +198,32 @@ class Shadow:
             if key not in self._traced:
                 self._traced[key] = in_less_precision(reader, read, ready, self._cast)
             reader = self._traced[key]
+        if self._compiler is not None:
+            reader = self._compiled_reader(self._compiler, key, reader, ready)
         return None if reader is None else dict(zip(wanted, reader(ready)))
+
+    @contextmanager
+    def uncompiled(self) -> Iterator[None]:
+        """Compile nothing in the context: single passes do not pay for it."""
+        compiler, self._compiler = self._compiler, None
+        try:
+            yield
+        finally:
+            self._compiler = compiler
+
+    def _compiled_reader(self, compiler: Compiler, key: tuple[Any, ...], reader: Any, ready: Tensor) -> Read | None:
+        """Return a compiled reader for pictures like these, or the plain one where that cannot be; with none, say so."""
+        if reader is None:
+            compiler.say_uncompiled("torch.fx cannot trace its forward, or somebody's hooks watch it")
+            return None
+        place = (*key, ready.shape, ready.stride())
+        if place not in self._compiled:
+            self._compiled[place] = compiler.reader(key, reader, ready)
+        return self._compiled[place]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what is made anew: compiled readers, and modules that are known by where they lie in memory."""
+        return {**vars(self), "_compiled": {}, "_cast": {}}
 
     def _read(self, ready: Tensor, wanted: tuple[str, ...], calls: dict[str, int]) -> dict[str, Tensor]:
         left = dict(calls)

@@ -19,7 +19,7 @@ class StridedConv2d(nn.Conv2d):
 
     Blocks as channels make the strided convolution one of stride 1, whose gradient is the same sums in another order. With few input
     channels the usual one leaves most of a vector unit idle: through the first layer of SqueezeNet or ResNet it takes longer than all
-    the layers after it. Used on CPUs only, for frozen weights, and never for a guest itself.
+    the layers after it. Used on CPUs only, for frozen weights, never in a compiled graph, and never for a guest itself.
     """
 
     def _get_name(self) -> str:
@@ -29,7 +29,8 @@ class StridedConv2d(nn.Conv2d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002 - torch's name
         frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
         watched = input.requires_grad and torch.is_grad_enabled() and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if input.device.type != "cpu" or input.ndim != 4 or not frozen or not watched:
+        # A compiler has forms of its own, and would pad and turn the weights, which are kept aside here, in every step.
+        if input.device.type != "cpu" or input.ndim != 4 or not frozen or not watched or torch.compiler.is_compiling():
             usual: Tensor = super()._conv_forward(input, weight, bias)
             return usual
         result: Tensor = _ThroughBlocks.apply(input, weight, bias, self.stride, self.padding, self._blocks_of(weight, input))

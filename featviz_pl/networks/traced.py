@@ -65,12 +65,11 @@ def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | 
     tracer = _Tracer()
     graph = tracer.trace(module)
     (output,) = [node for node in graph.nodes if node.op == "output"]
-    nodes = []
-    for layer in layers:
-        given = output.args[0] if layer is module else getattr(tracer.given.get(id(layer)), "node", None)
-        if not isinstance(given, fx.Node):
-            return None
-        nodes.append(given)
+    given = [output.args[0] if layer is module else getattr(tracer.given.get(id(layer)), "node", None) for layer in layers]
+    vars(tracer).clear()  # what it was given holds it, and it the network: they would stay until Python looks for cycles
+    nodes = [node for node in given if isinstance(node, fx.Node)]
+    if len(nodes) < len(layers):
+        return None
     with graph.inserting_before(output):
         graph.output(tuple(nodes))
     graph.erase_node(output)
@@ -82,7 +81,14 @@ def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | 
     _fold(reader)
     _rectify_late(reader.graph, reader)
     _rectify_in_place(reader)
+    return _finished(reader)
+
+
+def _finished(reader: fx.GraphModule) -> fx.GraphModule:
+    """Make the code of a graph, which then need not hold the module that holds it."""
+    reader.delete_all_unused_submodules()
     reader.recompile()
+    reader.graph.owning_module = None  # type: ignore[assignment]
     return reader
 
 
@@ -180,9 +186,7 @@ def in_less_precision(
                     cast[id(own), dtype] = _with_weights_in(own, dtype)
                 node.target = f"reduced_{place}"
                 made.add_submodule(node.target, cast[id(own), dtype])
-    made.delete_all_unused_submodules()
-    made.recompile()
-    return made
+    return _finished(made)
 
 
 def _with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -214,13 +218,14 @@ def _agrees(reader: Read, read: Read, like: Tensor) -> bool:
     tolerance = _TOLERANCES.get(like.dtype, _REDUCED_TOLERANCE)
     with torch.autocast(like.device.type, enabled=False):
         try:
-            own, its = _values_and_gradient(read, noise), _values_and_gradient(reader, noise)
+            own, its = values_and_gradient(read, noise), values_and_gradient(reader, noise)
         except Exception:
             return False
     return all(_close(one, other, tolerance) for one, other in zip(own, its))
 
 
-def _values_and_gradient(read: Read, noise: Tensor) -> list[Tensor]:
+def values_and_gradient(read: Read, noise: Tensor) -> list[Tensor]:
+    """Return what is read of a batch of noise, and a gradient by it."""
     noise = noise.contiguous(memory_format=torch.channels_last).clone().requires_grad_(True)
     values = list(read(noise))
     # Weights of both signs: the plain sum of a normalised layer does not change with its input.

@@ -63,7 +63,11 @@ def as_network(network: str | nn.Module | FrozenNetwork) -> FrozenNetwork:
     raise TypeError(f"network must be a name, an nn.Module or a FrozenNetwork, got {type(network).__name__}")
 
 
-def load_network(name: str = EMBEDDED, weights: str | os.PathLike[str] = "DEFAULT") -> FrozenNetwork:
+def load_network(
+    name: str = EMBEDDED,
+    weights: str | os.PathLike[str] = "DEFAULT",
+    compile: bool = False,  # noqa: A002 - torch's name
+) -> FrozenNetwork:
     """Load a network by name, frozen, with the normalisation, size and class names of its weights.
 
     Args:
@@ -72,6 +76,7 @@ def load_network(name: str = EMBEDDED, weights: str | os.PathLike[str] = "DEFAUL
         weights: a torchvision enum name such as ``"DEFAULT"`` or ``"IMAGENET1K_V1"`` (downloaded by torchvision on first use),
             ``"none"`` for random weights, or a file: a state dict, one under ``state_dict`` or ``model``, or a Lightning
             checkpoint. Files are read with ``weights_only=True``. A file takes the normalisation of the default weights.
+        compile: let runs use ``torch.compile``; see `FrozenNetwork`.
 
     Raises:
         ValueError: when the name or the weights are unknown, or a file is missing, broken or does not fit.
@@ -83,14 +88,12 @@ def load_network(name: str = EMBEDDED, weights: str | os.PathLike[str] = "DEFAUL
     if not isinstance(name, str):
         raise TypeError(f"name must be a text, got {type(name).__name__}")
     weights = os.fspath(weights)
-    if ":" in name:
-        return _from_factory(name, weights)
-    if name == EMBEDDED:
-        return _embedded(weights)
-    return _from_torchvision(name, weights)
+    make = _from_factory if ":" in name else _embedded if name == EMBEDDED else _from_torchvision
+    loaded = make(name, weights)
+    return loaded.compiled() if compile else loaded  # a factory may give what others hold too, or have chosen itself
 
 
-def _embedded(weights: str) -> FrozenNetwork:
+def _embedded(name: str, weights: str) -> FrozenNetwork:
     source = resources.files("featviz_pl.networks").joinpath("embedded.pt")
     with resources.as_file(source) as path:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -100,7 +103,7 @@ def _embedded(weights: str) -> FrozenNetwork:
         module.load_state_dict(saved["state_dict"])
     elif weights != "none":
         load_weights(module, weights)
-    return FrozenNetwork(module, saved["mean"], saved["std"], saved["size"], saved["classes"], EMBEDDED)
+    return FrozenNetwork(module, saved["mean"], saved["std"], saved["size"], saved["classes"], name)
 
 
 def _from_factory(name: str, weights: str) -> FrozenNetwork:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from featviz_pl.numerics.compiling import differentiable_again
 from featviz_pl.objectives._pictures import PictureArgument, given_pictures
 from featviz_pl.objectives._running import RunningTerm
 from featviz_pl.objectives.base import Objective
@@ -134,7 +135,8 @@ class StayNear(RunningTerm):
         for scores in (pull, distance):
             gradient: Tensor | None = None
             if scores.requires_grad:
-                (gradient,) = torch.autograd.grad(scores.sum(), shown, retain_graph=True, allow_unused=True)
+                with differentiable_again():
+                    (gradient,) = torch.autograd.grad(scores.sum(), shown, retain_graph=True, allow_unused=True)
             strengths.append(distance.new_zeros(len(shown)) if gradient is None else gradient.detach().to(distance).flatten(1).abs().sum(1))
         ratio = strengths[0] / strengths[1]
         return torch.where((strengths[1] > 0) & torch.isfinite(ratio), ratio, torch.zeros_like(ratio))

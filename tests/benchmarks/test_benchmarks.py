@@ -14,10 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from counting_backend import nothing_left
 
 from benchmarks import _contestants, _field, imports, memory, peers, step, sweep
 from benchmarks._networks import MEAN, STD, build
 from benchmarks._worker import Desk, DistributionError, MissingError, Worker, WorkerError
+from featviz_pl.networks import compiled
+
+__all__ = ["nothing_left"]  # fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 STEADY = "fake_peers:Steady"
@@ -72,6 +76,13 @@ def test_the_step_is_compared_with_its_limit(tmp_path: Path, monkeypatch: pytest
     # One round: each ratio is that of the values beside it.
     assert rows[2]["over ascend"] == pytest.approx(rows[2]["ms"] / rows[1]["ms"])
     assert rows[4]["over ascend"] == pytest.approx(rows[4]["ms"] / rows[3]["ms"])
+
+
+def test_the_step_is_compared_with_a_compiled_one_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    rows = run(step, tmp_path, monkeypatch, "--compile")["parts"]["step"]
+    assert [row["step"] for row in rows[5:]] == ["traced", "compiled", "ascend, as it is, compiled"]
+    assert [row["compiling, s"] is not None for row in rows] == [row["step"] == "compiled" for row in rows]
 
 
 def test_peers_are_compared_and_who_is_missing_or_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
