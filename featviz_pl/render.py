@@ -22,8 +22,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
-from featviz_pl._starting import read_start, start_digest
 from featviz_pl._allocator import return_freed_memory
+from featviz_pl._starting import read_start, start_digest
 from featviz_pl.ascent import Ascent
 from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
 from featviz_pl.images import Image
@@ -290,5 +290,8 @@ def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, inter
     images = as_saved(model.images)
     scores = [float(score) for score in model.scores()]
     provenance = [model.provenance(index, score=score, steps=model.steps_taken) for index, score in enumerate(scores)]
-    model._problem.release()  # a Trainer and its module hold one another, until Python looks for cycles
+    # A Trainer and its module hold one another, until Python looks for cycles: let go of what is large.
+    model._problem.release()
+    model.zero_grad()
+    trainer.strategy.optimizers = []
     return RenderResult(images, scores, model.targets, provenance, seconds, interrupted, trainer.is_global_zero)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import random
 import signal
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from featviz_pl.callbacks import Augmentation, ImageSnapshot
 from featviz_pl.images import FourierImage, PixelImage
 from featviz_pl.io import read_picture, read_provenance, save_png
 from featviz_pl.module import FeatureVisualization
-from featviz_pl.networks import FrozenNetwork
+from featviz_pl.networks import FrozenNetwork, Shadow
 from featviz_pl.objectives import L2, Channel
 from featviz_pl.presets import Recipe, image_class, lucid, recipe
 from featviz_pl.render import RenderResult, render
@@ -344,3 +345,25 @@ def test_a_render_that_is_told_to_end_says_so_to_whoever_started_it() -> None:
     with pytest.raises(SystemExit) as ended:
         render(toy(), "features.5:1", size=8, steps=4, callbacks=[At(2, told)], accelerator="cpu")
     assert ended.value.code == 143
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_nothing_large_waits_for_the_collector_of_cycles(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[object]] = []
+    for kind in (Shadow, torch.fx.GraphModule, torch.optim.AdamW):
+        make = kind.__init__
+
+        def noted(self: object, *arguments: Any, make: Any = make, **more: Any) -> None:
+            held.append(weakref.ref(self))
+            make(self, *arguments, **more)
+
+        monkeypatch.setattr(kind, "__init__", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        result = render(toy(), "features.5:1", size=16, steps=2, precision=precision, accelerator="cpu")
+        assert len(held) >= 3
+        assert not [one() for one in held if one() is not None]
+    finally:
+        gc.enable()
+    assert result.images.shape == (1, 3, 16, 16)
