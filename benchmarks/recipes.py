@@ -41,8 +41,9 @@ def of_lucid(lr: float, scheduler: Schedule | None = None, optimizer: type[torch
     return replace(lucid(), lr=lr, scheduler=scheduler, optimizer=optimizer, optimizer_arguments=arguments)
 
 
-SHORT, SHORTER = {"betas": (0.5, 0.99)}, {"betas": (0.5, 0.95)}
-HELD = {"optimizer": AdamW, "weight_decay": 0.03}
+SHORT: dict[str, Any] = {"betas": (0.5, 0.99)}
+SHORTER: dict[str, Any] = {"betas": (0.5, 0.95)}
+HELD: dict[str, Any] = {"optimizer": AdamW, "weight_decay": 0.03}
 PYRAMID = partial(LaplacianPyramidImage, levels=6)
 RECIPES: dict[str, Recipe] = {
     "lucid": lucid(),

@@ -267,7 +267,7 @@ class Observer:
     def release(self) -> None:
         """Let go of what `prepare` made."""
         for held in (self._shadows, self._fixed, self._moved):
-            held.clear()  # type: ignore[attr-defined]
+            held.clear()
 
 
 def _on_backgrounds(views: Views | None) -> Views | None:

@@ -293,5 +293,6 @@ def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, inter
     # A Trainer and its module hold one another, until Python looks for cycles: let go of what is large.
     model._problem.release()
     model.zero_grad()
-    trainer.strategy.optimizers = []
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
     return RenderResult(images, scores, model.targets, provenance, seconds, interrupted, trainer.is_global_zero)

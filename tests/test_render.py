@@ -350,7 +350,7 @@ def test_a_render_that_is_told_to_end_says_so_to_whoever_started_it() -> None:
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_nothing_large_waits_for_the_collector_of_cycles(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[object]] = []
-    for kind in (Shadow, torch.fx.GraphModule, torch.optim.AdamW):
+    for kind in (Shadow, torch.fx.GraphModule):
         make = kind.__init__
 
         def noted(self: object, *arguments: Any, make: Any = make, **more: Any) -> None:
@@ -362,7 +362,7 @@ def test_nothing_large_waits_for_the_collector_of_cycles(precision: str, monkeyp
     gc.disable()
     try:
         result = render(toy(), "features.5:1", size=16, steps=2, precision=precision, accelerator="cpu")
-        assert len(held) >= 3
+        assert len(held) >= 2
         assert not [one() for one in held if one() is not None]
     finally:
         gc.enable()

@@ -88,7 +88,7 @@ def _finished(reader: fx.GraphModule) -> fx.GraphModule:
     """Make the code of a graph, which then need not hold the module that holds it."""
     reader.delete_all_unused_submodules()
     reader.recompile()
-    reader.graph.owning_module = None  # type: ignore[assignment]
+    reader.graph.owning_module = None
     return reader
 
 
