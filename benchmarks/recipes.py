@@ -28,6 +28,7 @@ from featviz_pl._recipe_parts import held_then_falling
 from featviz_pl.images import FourierImage, LaplacianPyramidImage
 from featviz_pl.metrics import ClippedShare, HeldOutActivation
 from featviz_pl.presets import Recipe, featviz, lucid
+from featviz_pl.render import render
 from featviz_pl.transforms import view_preset
 
 TARGETS = ("features.5:40", "features.5:90", "features.9:10", "features.9:60", "features.12:20", "features.12:77")
@@ -66,7 +67,7 @@ RECIPES: dict[str, Recipe] = {
 
 def measured(network: fv.FrozenNetwork, target: str, recipe: Recipe, steps: int, options: argparse.Namespace) -> tuple[float, float]:
     """Return the held-out score of a picture, and its clipped share."""
-    made = fv.render(network, target, preset=recipe, steps=steps, size=options.size, precision=options.precision, accelerator="cpu")
+    made = render(network, target, preset=recipe, steps=steps, size=options.size, precision=options.precision, accelerator="cpu")
     score, clipped = HeldOutActivation(network, reduction="none"), ClippedShare()
     score.update(made.images, target)
     clipped.update(made.images)
