@@ -67,7 +67,8 @@ RECIPES: dict[str, Recipe] = {
 
 def measured(network: fv.FrozenNetwork, target: str, recipe: Recipe, steps: int, options: argparse.Namespace) -> tuple[float, float]:
     """Return the held-out score of a picture, and its clipped share."""
-    made = render(network, target, preset=recipe, steps=steps, size=options.size, precision=options.precision, accelerator="cpu")
+    how = {"size": options.size, "precision": options.precision, "accelerator": options.accelerator}
+    made = render(network, target, preset=recipe, steps=steps, **how)
     score, clipped = HeldOutActivation(network, reduction="none"), ClippedShare()
     score.update(made.images, target)
     clipped.update(made.images)
