@@ -132,8 +132,8 @@ def fast() -> Recipe:
     """Return a recipe for many pictures in little time: Lucid's image and views, and long steps with a short memory.
 
     AdamW at 0.4 with betas (0.5, 0.95), the rate held and then falling to zero, reaches in 160 steps the score through held-out views
-    that Lucid's recipe reaches in 512, with fewer burnt pixels: ``weight <- (1 - lr * 0.03) * weight`` holds the amplitude. How it
-    was found: ``benchmarks/SPEED.md``.
+    that Lucid's recipe reaches in 512; ``weight <- (1 - lr * 0.03) * weight`` holds the amplitude. How it was found:
+    ``benchmarks/SPEED.md``.
 
     Example:
         >>> fast().lr, fast().steps
