@@ -79,7 +79,7 @@ def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | 
     reader = fx.GraphModule(module, graph)
     reader.graph.eliminate_dead_code()
     _fold(reader)
-    _rectify_late(reader.graph, reader)
+    _rectify_late(reader)
     _rectify_in_place(reader)
     return _finished(reader)
 
@@ -109,17 +109,17 @@ def _fold(reader: fx.GraphModule) -> None:
             reader.graph.erase_node(norm)
 
 
-def _rectify_late(graph: fx.Graph, reader: nn.Module) -> None:
+def _rectify_late(reader: fx.GraphModule) -> None:
     """Join maps before they are rectified, and pool them too: the same values and gradients, with a fraction of the work.
 
     Rectifying does not change which value of a window is the largest, but where none is above 0, and no gradient passes there anyway.
     """
-    for node in list(graph.nodes):
+    for node in list(reader.graph.nodes):
         joined = list(node.args[0]) if node.target is torch.cat and node.args and isinstance(node.args[0], (list, tuple)) else []
         if joined and all(_is_read_once(one) and _is_rectifier(one, reader) for one in joined):
             node.args = ([one.args[0] for one in joined], *node.args[1:])
             _rectify_after(node, joined)
-    for node in list(graph.nodes):
+    for node in list(reader.graph.nodes):
         if _calls(node, reader, nn.MaxPool2d) and not reader.get_submodule(node.target).return_indices:
             before = node.args[0]
             if _is_read_once(before) and _is_rectifier(before, reader):

@@ -144,7 +144,7 @@ def test_memory_that_a_library_keeps_is_seen() -> None:
     desk.load()
     desk.memory()
     before = desk.alive()
-    kept = torch.ones(8 << 20)  # 32 MiB
+    kept = torch.ones(16 << 20)  # 64 MiB: of more than 32, glibc never keeps what is freed
     layer = torch.nn.ReLU()
     layer.register_forward_hook(print)
     after = desk.alive()
@@ -152,7 +152,7 @@ def test_memory_that_a_library_keeps_is_seen() -> None:
     held = desk.memory()
     assert held["peak"] >= held["now"]
     del kept
-    assert held["now"] - desk.memory()["now"] == pytest.approx(32, abs=2)
+    assert held["now"] - desk.memory()["now"] == pytest.approx(64, abs=4)
 
 
 def test_imports_are_compared_within_a_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

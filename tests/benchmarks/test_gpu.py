@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,12 +21,7 @@ from featviz_pl.ascent import Ascent
 OF_TINY = 2 * 15 * 15 * 8 * (3 * 3 * 3) + 2 * 7 * 7 * 64 * (8 * 3 * 3)  # both convolutions, for one picture of 32 x 32 pixels
 
 
-@pytest.fixture(autouse=True)
-def _loud_again() -> Iterator[None]:
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    yield
-    logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("_loud_again")
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:

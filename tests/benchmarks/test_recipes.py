@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,7 @@ import torch
 from benchmarks import recipes
 from featviz_pl.presets import Recipe, fast, lucid
 
-
-@pytest.fixture(autouse=True)
-def _loud_again() -> Iterator[None]:
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    yield
-    logger.setLevel(level)
+pytestmark = pytest.mark.usefixtures("_loud_again")
 
 
 def test_recipes_are_compared_in_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
