@@ -73,7 +73,13 @@ class Featviz(Contestant):
     packages = ("featviz_pl",)
 
     def load(self) -> None:
-        for module in ("lightning.pytorch", "featviz_pl.render", "featviz_pl.sweep", "featviz_pl.callbacks", "featviz_pl.metrics"):
+        for module in (
+            "lightning.pytorch",
+            "featviz_pl.rendering",
+            "featviz_pl.sweep.module",
+            "featviz_pl.callbacks",
+            "featviz_pl.metrics",
+        ):
             import_module(module)
 
     def prepare(self, network: nn.Module) -> None:

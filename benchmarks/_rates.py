@@ -9,7 +9,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._device import now
-from featviz_pl.ascent import REDIRECTED_STEPS, Ascent, trained_parameters
+from featviz_pl.engine import Ascent
+from featviz_pl.engine.ascent import REDIRECTED_STEPS, trained_parameters
 
 CONVOLUTIONS, PRODUCTS = "convolutions", "products"  # what torch counts; each may use TF32 or not
 SIDES = {"cpu": 1024}  # of the matrices whose product is timed; 8,192 on anything faster

@@ -22,7 +22,7 @@ from unittest.mock import patch
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from featviz_pl.ascent import Ascent
+from featviz_pl.engine import Ascent
 
 PARTS = ("draws", "decode", "views", "forward", "objective", "backward", "optimizer")
 REST = "rest"

@@ -33,7 +33,7 @@ from benchmarks._device import add_accelerator_argument, device_of, most_allocat
 from benchmarks._networks import MEAN, QUICK_LAYER, STD, TINY, build
 from benchmarks._rates import Counts, operations, peaks, share_of_peak
 from benchmarks._report import parser, quicken, quiet, report
-from featviz_pl.ascent import Ascent
+from featviz_pl.engine import Ascent
 from featviz_pl.presets import DEFAULT_PRESET, recipe
 from featviz_pl.sweep import FeatureTargets
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from featviz_pl.io import as_saved
+from featviz_pl.io.photos import photo_paths, read_photo
 from featviz_pl.metrics import ClippedShare, ColorDistance, HighFrequencyShare, PictureMetric, SpectrumSlope, VariationPerPixel
-from featviz_pl.statistics.measuring import photo_paths, read_photo
-from featviz_pl.statistics.spectrum import fitted
+from featviz_pl.numerics.resampling import fitted
 
 
 def metrics() -> list[PictureMetric]:

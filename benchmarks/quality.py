@@ -28,9 +28,10 @@ import torch
 from torch import Tensor
 
 import featviz_pl as fv
-from featviz_pl.ascent import Ascent, trained_parameters
-from featviz_pl.evaluation import evaluate
+from featviz_pl.engine import Ascent
+from featviz_pl.engine.ascent import trained_parameters
 from featviz_pl.io import contact_sheet, read_picture, to_pillow
+from featviz_pl.io.photos import photo_paths
 from featviz_pl.metrics import (
     Agreement,
     Embedding,
@@ -43,11 +44,11 @@ from featviz_pl.metrics import (
     load_embeddings,
     measure_activations,
 )
+from featviz_pl.metrics.evaluation import evaluate
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.objectives import Objective, parse_target
 from featviz_pl.presets import PRESETS, Recipe, recipe
-from featviz_pl.render import RenderResult, render
-from featviz_pl.statistics.measuring import photo_paths
+from featviz_pl.rendering import RenderResult, render
 from featviz_pl.transforms import Views
 
 REFERENCE = "lucid"

@@ -24,11 +24,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 import featviz_pl as fv
 from benchmarks._networks import MEAN, SMALL, STD, add_network_arguments, build
 from benchmarks._report import parser, quicken, quiet, report
-from featviz_pl._recipe_parts import held_then_falling
 from featviz_pl.images import FourierImage, LaplacianPyramidImage
 from featviz_pl.metrics import ClippedShare, HeldOutActivation
 from featviz_pl.presets import Recipe, featviz, lucid
-from featviz_pl.render import render
+from featviz_pl.presets.components import held_then_falling
+from featviz_pl.rendering import render
 from featviz_pl.transforms import view_preset
 
 TARGETS = ("features.5:40", "features.5:90", "features.9:10", "features.9:60", "features.12:20", "features.12:77")

@@ -31,9 +31,9 @@ from benchmarks._clock import StepTimes
 from benchmarks._device import device_of, now
 from benchmarks._networks import MEAN, SMALL, STD, add_network_arguments, build, truncated
 from benchmarks._report import alternate, median_step, parser, quicken, quiet, ratio, report
-from featviz_pl._command_progress import announced
-from featviz_pl.ascent import Ascent, Step, ascend
 from featviz_pl.callbacks import Augmentation
+from featviz_pl.cli.progress import announced
+from featviz_pl.engine import Ascent, Step, ascend
 from featviz_pl.objectives import Channel
 from featviz_pl.transforms import Views, view_preset
 

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.datasets import Imagenette
 from torchvision.transforms import v2
 
-from featviz_pl.networks.embedded import EmbeddedNetwork
+from featviz_pl.networks import EmbeddedNetwork
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FULL_SIZE = 96

@@ -5,30 +5,40 @@ The names below are imported when they are first used, so that ``import featviz_
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from featviz_pl import callbacks, images, io, metrics, networks, objectives, presets, statistics, transforms
-    from featviz_pl.graph import graph_module
-    from featviz_pl.module import FeatureVisualization
+    from featviz_pl import (
+        callbacks,
+        compat,
+        engine,
+        images,
+        io,
+        metrics,
+        networks,
+        objectives,
+        presets,
+        statistics,
+        sweep,
+        training,
+        transforms,
+    )
     from featviz_pl.networks import FrozenNetwork, load_network
-    from featviz_pl.render import render
+    from featviz_pl.rendering import render
     from featviz_pl.sweep import FeatureSweep, FeatureTargets
+    from featviz_pl.training import FeatureVisualization, graph_module
 
-_ROOMS = ("callbacks", "images", "io", "metrics", "networks", "objectives", "presets", "statistics", "transforms")
-_NAMES = {
-    "FeatureSweep": "featviz_pl.sweep",
-    "FeatureTargets": "featviz_pl.sweep",
-    "FeatureVisualization": "featviz_pl.module",
-    "FrozenNetwork": "featviz_pl.networks",
-    "graph_module": "featviz_pl.graph",
-    "load_network": "featviz_pl.networks",
-    "render": "featviz_pl.render",
+_DEFINED_IN = {
+    "FeatureSweep": "sweep",
+    "FeatureTargets": "sweep",
+    "FeatureVisualization": "training",
+    "FrozenNetwork": "networks",
+    "graph_module": "training",
+    "load_network": "networks",
+    "render": "rendering",
 }
 
 __all__ = [
@@ -37,6 +47,8 @@ __all__ = [
     "FeatureVisualization",
     "FrozenNetwork",
     "callbacks",
+    "compat",
+    "engine",
     "graph_module",
     "images",
     "io",
@@ -47,32 +59,21 @@ __all__ = [
     "presets",
     "render",
     "statistics",
+    "sweep",
+    "training",
     "transforms",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use."""
-    if name in _ROOMS:
+    if name in _DEFINED_IN:
+        return getattr(import_module(f"featviz_pl.{_DEFINED_IN[name]}"), name)
+    if name in __all__:
         return import_module(f"featviz_pl.{name}")
-    if name in _NAMES:
-        value = getattr(import_module(_NAMES[name]), name)
-        globals()[name] = value
-        return value
     raise AttributeError(f"module 'featviz_pl' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """List the public names."""
     return sorted([*__all__, "__version__"])
-
-
-class _Package(ModuleType):
-    """Keep `render` the function: importing the submodule of that name would bind the submodule over it."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _NAMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -2,6 +2,6 @@
 
 import sys
 
-from featviz_pl.cli import main
+from featviz_pl.cli.main import main
 
 sys.exit(main())

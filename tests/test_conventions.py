@@ -13,7 +13,7 @@ from torch import Tensor
 from toys import toy
 
 import featviz_pl as fv
-from featviz_pl.ascent import Ascent
+from featviz_pl.engine import Ascent
 from featviz_pl.images import FourierImage, PixelImage
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.objectives import L1, L2, Channel, DeepDream, Neuron, Observation, Source, TotalVariation, parse_target

@@ -21,11 +21,11 @@ from toys import QUIET, toy
 from featviz_pl.callbacks import Augmentation, ImageSnapshot
 from featviz_pl.images import FourierImage, PixelImage
 from featviz_pl.io import read_picture, read_provenance, save_png
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork, Shadow
 from featviz_pl.objectives import L2, Channel
 from featviz_pl.presets import Recipe, image_class, lucid, recipe
-from featviz_pl.render import RenderResult, render
+from featviz_pl.rendering import RenderResult, render
+from featviz_pl.training import FeatureVisualization
 
 CPU: dict[str, Any] = {"accelerator": "cpu", "steps": 3, "size": 12}
 

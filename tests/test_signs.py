@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from toys import SHARED, needs_shared
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import FourierImage
 from featviz_pl.networks import FrozenNetwork, load_network
 from featviz_pl.objectives import Alignment, Channel, Diversity, Interpolation, Objective, TotalVariation

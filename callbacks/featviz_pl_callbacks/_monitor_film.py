@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featviz_pl.io import contact_sheet, displayable, read_picture, save_animation, save_png
+from featviz_pl.io import contact_sheet, read_picture, save_animation, save_png
+from featviz_pl.io.pictures import displayable
 
 GAP = 2
 MOST_MOMENTS = 16  # in the still film; the animation has all

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lightning.pytorch import Callback, LightningModule
 
-from featviz_pl.module import FeatureVisualization
+from featviz_pl.training import FeatureVisualization
 
 
 def visualization(callback: Callback, module: LightningModule) -> FeatureVisualization:

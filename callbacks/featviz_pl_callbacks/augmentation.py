@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from featviz_pl.numerics._checks import size_pair, whole_number
+from featviz_pl.numerics.checks import size_pair, whole_number
 from featviz_pl.transforms import Compose, Schedule, Transform, Views, view_preset
 from featviz_pl_callbacks._support import visualization
 

@@ -12,8 +12,10 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
-from featviz_pl.io import displayable, save_png, sheet, to_pillow, to_uint8
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.io import save_png, to_pillow, to_uint8
+from featviz_pl.io.pictures import displayable
+from featviz_pl.io.sheets import sheet
+from featviz_pl.numerics.checks import whole_number
 
 __all__ = ["ImageSink", "log_images", "logged_step", "register_image_sink"]
 

@@ -9,10 +9,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from typing_extensions import override
 
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.checks import whole_number
 from featviz_pl.sweep import FeatureSweep
-from featviz_pl_callbacks import progress
-from featviz_pl_callbacks.writer import _sweep_and_targets
+from featviz_pl_callbacks import step_progress as progress
+from featviz_pl_callbacks.feature_writer import _sweep_and_targets
 
 
 class SweepProgressBar(ProgressBar):

@@ -17,19 +17,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import override
 
-from featviz_pl import __version__
 from featviz_pl.io import to_uint8
+from featviz_pl.io.provenance import versions
+from featviz_pl.metrics.top_photos.layer_reader import LayerReader, Reduction, Said
+from featviz_pl.metrics.top_photos.results import UnitActivations, write_results
+from featviz_pl.metrics.top_photos.top_k import Cut, KeptPhotos, ScoreStatistics
 from featviz_pl.networks import FrozenNetwork
-from featviz_pl.numerics._checks import unknown, whole_number
+from featviz_pl.numerics.checks import unknown, whole_number
 from featviz_pl.numerics.random import mix
-from featviz_pl_callbacks._monitor_guard import check_strategy, undisturbed
-from featviz_pl_callbacks._monitor_network import check_names, full_path, modules_by_name, pictures_in
-from featviz_pl_callbacks._monitor_render import listed_targets
-from featviz_pl_callbacks._top_joining import joined_results
-from featviz_pl_callbacks._top_kept import Cut, KeptPhotos, ScoreStatistics
-from featviz_pl_callbacks._top_photos import PhotoNumbers, listed_loaders
-from featviz_pl_callbacks._top_reading import LayerReader, PatchCutter, Reduction, Said, cut_out, is_compiled
-from featviz_pl_callbacks._top_results import UnitActivations, write_results
+from featviz_pl_callbacks._monitor_targets import listed_targets
+from featviz_pl_callbacks._photo_numbers import PhotoNumbers, listed_loaders
+from featviz_pl_callbacks._photo_patches import PatchCutter, cut_out, is_compiled
+from featviz_pl_callbacks._top_gathering import joined_results
+from featviz_pl_callbacks._training_guard import check_strategy, undisturbed
+from featviz_pl_callbacks._watched_network import check_names, full_path, modules_by_name, pictures_in
 
 __all__ = ["TopActivations"]
 
@@ -355,7 +356,7 @@ class TopActivations(Callback):
     def _settings(self, trainer: Trainer, known: bool) -> dict[str, Any]:
         """Return what the results depend on: plain values, equal for equal runs."""
         return {
-            "featviz_pl": __version__,
+            "featviz_pl": versions()["featviz_pl"],
             "reduction": self.reduction,
             "seed": self.seed,
             "stage": str(trainer.state.stage.value if trainer.state.stage is not None else ""),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from featviz_pl.images.fixed import as_pictures, shape_of
 from featviz_pl.images.latent import LatentImage
-from featviz_pl.numerics._checks import finite_number, size_pair, unknown, whole_number
+from featviz_pl.numerics.checks import finite_number, size_pair, unknown, whole_number
 
 _MARGIN = 1e-5  # weights outside the ball are brought this far inside, where rounding cannot put them outside again
 

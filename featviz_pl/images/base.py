@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.numerics._checks import size_pair, whole_number
+from featviz_pl.numerics.checks import size_pair, whole_number
 
 
 class Image(nn.Module, ABC):

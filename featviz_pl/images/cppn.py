@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.images.latent import LatentImage, unpack
-from featviz_pl.numerics._checks import size_pair, unknown, whole_number
+from featviz_pl.numerics.checks import size_pair, unknown, whole_number
 
 _REACH = math.sqrt(3)  # coordinates from -sqrt(3) to sqrt(3) have variance 1
 _PIECE = 1 << 18  # points that are computed at a time: memory for large renderings

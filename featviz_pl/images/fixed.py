@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featviz_pl.images.base import Image, check_pictures
 from featviz_pl.io import read_picture
-from featviz_pl.numerics._checks import size_pair, whole_number
+from featviz_pl.numerics.checks import size_pair, whole_number
 from featviz_pl.numerics.resampling import resize
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from featviz_pl.images.latent import LatentImage
-from featviz_pl.numerics._checks import finite_number
+from featviz_pl.numerics.checks import finite_number
 from featviz_pl.numerics.fourier import spectrum_scale
 
 _CONTRAST = 4.0  # Lucid divides the decoded picture by 4: with it, lr = 0.05 takes the published step

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.images.latent import LatentImage
-from featviz_pl.numerics._checks import finite_number, size_pair, whole_number
-from featviz_pl.numerics.guest import guest_copy
+from featviz_pl.numerics.checks import finite_number, size_pair, whole_number
+from featviz_pl.numerics.isolated_copy import guest_copy
 
 
 class GeneratorImage(LatentImage):

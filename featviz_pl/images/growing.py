@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from featviz_pl.images.base import Image
 from featviz_pl.images.composite import CompositeImage
 from featviz_pl.images.fourier import FourierImage
-from featviz_pl.numerics._checks import finite_number, size_pair, whole_number
+from featviz_pl.numerics.checks import finite_number, size_pair, whole_number
 from featviz_pl.numerics.resampling import resize
 
 

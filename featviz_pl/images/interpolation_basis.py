@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from featviz_pl.images.laplacian import enlarged_sum, halved_sizes, split_levels
 from featviz_pl.images.latent import ColorImage, unpack
 from featviz_pl.images.shared import spread_matrix
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.checks import whole_number
 
 _COARSE = (1, 2, 4, 8)  # what the size is divided by, for what all share and for the objectives
 _FINE = (1, 2)  # for what a pair of objectives has of its own

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from featviz_pl.images.latent import LatentImage, unpack
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.checks import whole_number
 
 Interpolation = Literal["bilinear", "bicubic"]
 

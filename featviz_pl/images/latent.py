@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.images.base import Image, check_pictures
-from featviz_pl.numerics._checks import finite_number, unknown, whole_number
-from featviz_pl.numerics.colour import COLOUR_SPACES, color_matrix, color_mean, mix_channels
+from featviz_pl.numerics.checks import finite_number, unknown, whole_number
+from featviz_pl.numerics.color import COLOUR_SPACES, color_matrix, color_mean, mix_channels
 
 _SQUASH_MARGIN = 1e-4  # pictures are moved this far from 0 and 1: the inverse sigmoid is infinite there, a clip's gradient may be 0
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from featviz_pl.images.latent import LatentImage
-from featviz_pl.numerics._checks import finite_number, whole_number
+from featviz_pl.numerics.checks import finite_number, whole_number
 
 _LEAST_DEVIATION = 1e-5  # Xplique's: added to the deviation of the phase before it divides
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from featviz_pl.images.base import Image, check_pictures
 from featviz_pl.images.composite import CompositeImage
 from featviz_pl.images.fixed import as_pictures, shape_of, with_alpha
-from featviz_pl.numerics._checks import unknown
+from featviz_pl.numerics.checks import unknown
 
 
 class MaskedImage(CompositeImage):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from featviz_pl.images.laplacian import Interpolation, enlarged_sum, split_levels
 from featviz_pl.images.latent import LatentImage, unpack
-from featviz_pl.numerics._checks import unknown, whole_number
+from featviz_pl.numerics.checks import unknown, whole_number
 
 
 class MultiResolutionImage(LatentImage):

@@ -14,7 +14,7 @@ from featviz_pl.images.generator import GeneratorImage
 from featviz_pl.images.laplacian import enlarged_sum, halved_sizes
 from featviz_pl.images.latent import LatentImage, unpack
 from featviz_pl.images.maco import MacoImage
-from featviz_pl.numerics._checks import finite_number, whole_number
+from featviz_pl.numerics.checks import finite_number, whole_number
 
 ALIGNED = ((1, 2), (1, 4), (1, 8), (2, 8), (1, 16), (2, 16))  # Lucid's notebook on aligned interpolation
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from featviz_pl.images.base import Image
 from featviz_pl.images.composite import CompositeImage
 from featviz_pl.images.fixed import FixedImage
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.checks import whole_number
 
 
 class StackImage(CompositeImage):

@@ -6,7 +6,7 @@ from featviz_pl.metrics.embedding import Embedding, PhotoEmbeddings, embed_photo
 from featviz_pl.metrics.forced_choice import ForcedChoice
 from featviz_pl.metrics.natural import ClippedShare, ColorDistance, VariationPerPixel
 from featviz_pl.metrics.path import PathSimilarity
-from featviz_pl.metrics.photos import PhotoActivations, load_activations, measure_activations, read_photos
+from featviz_pl.metrics.photo_activations import PhotoActivations, load_activations, measure_activations, read_photos
 from featviz_pl.metrics.plausibility import NearestPhotos
 from featviz_pl.metrics.sets import Agreement, PairwiseDistance, VendiScore
 from featviz_pl.metrics.spectrum import HighFrequencyShare, SpectrumSlope, natural_slope

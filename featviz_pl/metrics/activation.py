@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from featviz_pl.metrics._scores import Scorer
 from featviz_pl.metrics.base import PictureMetric, check_targets
-from featviz_pl.metrics.photos import PhotoActivations, load_activations
+from featviz_pl.metrics.photo_activations import PhotoActivations, load_activations
+from featviz_pl.metrics.targets import Scorer
 from featviz_pl.networks import FrozenNetwork, as_network
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.checks import whole_number
 from featviz_pl.numerics.random import mix
 from featviz_pl.transforms import Blur, Compose, Jitter, Noise, Pad, Rotate, Scale, Transform, Views
 from featviz_pl.transforms.ranges import uniform
@@ -212,7 +212,7 @@ class ActivationPercentile(_TargetMetric):
         >>> import tempfile
         >>> import torch
         >>> from PIL import Image
-        >>> from featviz_pl.metrics.photos import measure_activations
+        >>> from featviz_pl.metrics.photo_activations import measure_activations
         >>> network = nn.Conv2d(3, 1, 1, bias=False)
         >>> _ = nn.init.constant_(network.weight, 1.0)
         >>> with tempfile.TemporaryDirectory() as folder:

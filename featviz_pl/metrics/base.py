@@ -9,8 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import unknown
-from featviz_pl.statistics._metric import ExactMetric
+from featviz_pl.numerics.checks import unknown
+from featviz_pl.statistics.exact_metric import ExactMetric
 
 REDUCTIONS = ("mean", "none")
 

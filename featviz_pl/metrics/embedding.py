@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featviz_pl.metrics._reading import fitted, over_photos
-from featviz_pl.metrics._records import load_record, save_record
+from featviz_pl.io.photo_batches import fitted, over_photos
+from featviz_pl.io.photos import photo_paths, spread
+from featviz_pl.io.records import load_record, save_record
 from featviz_pl.metrics.base import check_pictures
 from featviz_pl.networks import FrozenNetwork, Shadow, as_network
-from featviz_pl.networks.zoo import EMBEDDED
-from featviz_pl.numerics._checks import near, size_pair, whole_number
-from featviz_pl.numerics.axes import at_positions
-from featviz_pl.statistics.measuring import photo_paths, spread
+from featviz_pl.networks.loading import EMBEDDED
+from featviz_pl.numerics.activation_axes import at_positions
+from featviz_pl.numerics.checks import near, size_pair, whole_number
 
 _KIND, _VERSION, _MAKER = "photo_embeddings", 1, "embed_photos"
 # Of layers, sizes and poolings tried, these told best whose picture a picture is: see `ForcedChoice`.

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from featviz_pl.io import read_picture
-from featviz_pl.metrics._vectors import RowMetric, check_embedding, target_keys, unit_vectors
 from featviz_pl.metrics.base import PictureMetric, check_pictures, check_targets
 from featviz_pl.metrics.embedding import Embedding, PhotoEmbeddings, load_embeddings
-from featviz_pl.metrics.photos import PhotoActivations, load_activations
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.metrics.photo_activations import PhotoActivations, load_activations
+from featviz_pl.metrics.row_metric import RowMetric, check_embedding, target_keys, unit_vectors
+from featviz_pl.numerics.checks import whole_number
 
 Paths = str | os.PathLike[str]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from featviz_pl.metrics.base import PictureMetric
-from featviz_pl.numerics._checks import finite_number
+from featviz_pl.numerics.checks import finite_number
 from featviz_pl.statistics import ColorStatistics, Statistics, load_statistics, natural_statistics
 
 _ROUNDING = 1e-6  # 254 / 255 in float32 is not quite 1 - 1 / 255

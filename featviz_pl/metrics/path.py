@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.metrics._reading import fitted
-from featviz_pl.metrics._vectors import RowMetric
+from featviz_pl.io.photo_batches import fitted
 from featviz_pl.metrics.base import check_pictures, check_targets
 from featviz_pl.metrics.embedding import check_layers, in_channels
-from featviz_pl.metrics.photos import PhotoActivations, load_activations, read_photos
+from featviz_pl.metrics.photo_activations import PhotoActivations, load_activations, read_photos
+from featviz_pl.metrics.row_metric import RowMetric
 from featviz_pl.networks import FrozenNetwork, Shadow, as_network
-from featviz_pl.numerics._checks import unknown, whole_number
+from featviz_pl.numerics.checks import unknown, whole_number
 
 MEASURES = ("spearman", "cosine")
 _AT_ONCE = 16

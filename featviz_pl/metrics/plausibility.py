@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featviz_pl.metrics._vectors import check_embedding, unit_vectors
 from featviz_pl.metrics.base import PictureMetric, check_pictures
 from featviz_pl.metrics.embedding import Embedding, PhotoEmbeddings, load_embeddings
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.metrics.row_metric import check_embedding, unit_vectors
+from featviz_pl.numerics.checks import whole_number
 
 _AT_ONCE = 512  # photos that are compared with all others together
 

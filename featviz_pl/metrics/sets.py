@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featviz_pl.metrics._vectors import RowMetric, check_embedding, target_keys, unit_vectors, width_of
 from featviz_pl.metrics.base import check_pictures, check_targets
 from featviz_pl.metrics.embedding import Embedding
+from featviz_pl.metrics.row_metric import RowMetric, check_embedding, target_keys, unit_vectors, width_of
 
 
 class _SetMetric(RowMetric):

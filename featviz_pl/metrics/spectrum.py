@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from featviz_pl.metrics.base import PictureMetric
-from featviz_pl.numerics._checks import finite_number
+from featviz_pl.numerics.checks import finite_number
 
 _LOWEST, _HIGHEST = 1 / 32, 0.35  # cycles per pixel between which the slope is taken
 _RINGS = 14  # about four in an octave

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.metrics._reading import fitted
+from featviz_pl.io.photo_batches import fitted
 from featviz_pl.metrics.base import PictureMetric
 from featviz_pl.metrics.embedding import in_channels
 from featviz_pl.networks import FrozenNetwork, Shadow, as_network
-from featviz_pl.networks.shadow import LayerError
-from featviz_pl.numerics._checks import unknown, whole_number
+from featviz_pl.networks.reader import LayerError
+from featviz_pl.numerics.checks import unknown, whole_number
 
 
 def judge_classes(names: Sequence[str | int], classes: Sequence[str]) -> list[int]:

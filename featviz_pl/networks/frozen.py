@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.networks.compiled import Compiler
-from featviz_pl.networks.layers import LayerInfo, describe_layers
-from featviz_pl.networks.shadow import Shadow
-from featviz_pl.numerics._checks import finite_number, size_pair
+from featviz_pl.networks.compiled_reader import Compiler
+from featviz_pl.networks.probing import LayerInfo, describe_layers
+from featviz_pl.networks.reader import Shadow
+from featviz_pl.numerics.checks import finite_number, size_pair
 
 
 class FrozenNetwork:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.networks.frozen import FrozenNetwork
-from featviz_pl.networks.layers import probe
-from featviz_pl.networks.shadow import Shadow
-from featviz_pl.networks.zoo import as_network
-from featviz_pl.numerics._checks import size_pair
-from featviz_pl.numerics.axes import at_positions, position_axes
+from featviz_pl.networks.loading import as_network
+from featviz_pl.networks.probing import probe
+from featviz_pl.networks.reader import Shadow
+from featviz_pl.numerics.activation_axes import at_positions, position_axes
+from featviz_pl.numerics.checks import size_pair
 
 TOGETHER = 16  # pictures in one pass
 SIDES = 4

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featviz_pl.numerics.tracing import tracing, untraced
-from featviz_pl.numerics.transfer import numbers_on, to_device
+from featviz_pl.numerics.device_transfer import numbers_on, to_device
+from featviz_pl.numerics.jit_tracing import tracing, untraced
 
 Border = Literal["reflect", "constant"]
 _MOST_STRIPS = 4  # of all pictures together; the gradient of each has the size of a picture
@@ -233,3 +233,43 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     return functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def fitted(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut the centre of pictures to the shape of `size` and shrink it to that.
+
+    Shape:
+        (N, C, H, W) -> (N, C, height, width)
+
+    Raises:
+        ValueError: when the pictures are smaller.
+
+    Example:
+        >>> fitted(torch.rand(1, 3, 12, 30), (6, 8)).shape
+        torch.Size([1, 3, 6, 8])
+    """
+    height, width = images.shape[-2:]
+    if height < size[0] or width < size[1]:
+        raise ValueError(
+            f"images: {height} x {width} pixels are too few for size {size}; enlarged pictures would have no high frequencies, "
+            f"so choose a size of at most {min(height, width)}"
+        )
+    return resampled(images, size)
+
+
+def resampled(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut pictures to the aspect of `size` about their centre, and resample them to it, blurred first where they shrink.
+
+    Shape:
+        (N, C, H, W) -> (N, C, height, width), enlarged where they are smaller
+
+    Example:
+        >>> resampled(torch.arange(4.0).expand(1, 1, 2, 4), (1, 1)).item()
+        1.5
+    """
+    height, width = images.shape[-2:]
+    scale = min(height / size[0], width / size[1])  # pixels of the picture that make one of the result
+    rows, columns = (max(1, round(own * scale)) for own in size)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    pictures = images[..., top : top + rows, left : left + columns]
+    return resize(pictures.to(torch.promote_types(images.dtype, torch.float32)), size)

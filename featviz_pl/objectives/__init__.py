@@ -9,14 +9,14 @@ from featviz_pl.objectives.direction import Direction, NeuronDirection, Similari
 from featviz_pl.objectives.facet import Facet
 from featviz_pl.objectives.latent import Latent
 from featviz_pl.objectives.logged import Logged
-from featviz_pl.objectives.needs import Observation, Reference, Setting, Source
 from featviz_pl.objectives.penalty import L1, L2, AlphaBlur, AlphaMean, Blur, BoundaryComplexity, HighFrequency, LInfinity, TotalVariation
+from featviz_pl.objectives.protocol import Observation, Reference, Setting, Source
 from featviz_pl.objectives.reference import Caricature, Content, Inversion
 from featviz_pl.objectives.sort_matching import SortMatching
 from featviz_pl.objectives.stay_near import StayNear
 from featviz_pl.objectives.style import Style
-from featviz_pl.objectives.target import parse_target
-from featviz_pl.objectives.weighted import WeightedChannels
+from featviz_pl.objectives.target_syntax import parse_target
+from featviz_pl.objectives.weighted_channels import WeightedChannels
 
 __all__ = [
     "L1",

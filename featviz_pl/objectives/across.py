@@ -5,17 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from featviz_pl.objectives.base import Objective
-from featviz_pl.objectives.needs import Observation, Setting, Source
-from featviz_pl.objectives.target import wanted
-
-if TYPE_CHECKING:
-    from featviz_pl.networks import FrozenNetwork
+from featviz_pl.objectives.protocol import Network, Observation, Setting, Source
+from featviz_pl.objectives.target_syntax import wanted
 
 
 class Across(Objective):
@@ -48,7 +45,7 @@ class Across(Objective):
     def __init__(
         self,
         objectives: Objective | str | Sequence[Objective | str],
-        networks: Sequence[FrozenNetwork | nn.Module | str | None],
+        networks: Sequence[Network | nn.Module | str | None],
     ) -> None:
         super().__init__()
         one = isinstance(objectives, (Objective, str))

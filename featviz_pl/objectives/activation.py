@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import whole_number
-from featviz_pl.numerics.axes import position_axes, unit_axis, units_last
-from featviz_pl.numerics.transfer import numbers_on
-from featviz_pl.objectives._positions import (
+from featviz_pl.numerics.activation_axes import position_axes, unit_axis, units_last
+from featviz_pl.numerics.checks import whole_number
+from featviz_pl.numerics.device_transfer import numbers_on
+from featviz_pl.objectives.base import Term
+from featviz_pl.objectives.positions import (
     Tokens,
     check_position,
     check_tokens,
@@ -20,8 +21,7 @@ from featviz_pl.objectives._positions import (
     located,
     place,
 )
-from featviz_pl.objectives.base import Term
-from featviz_pl.objectives.needs import Observation, Setting, Source
+from featviz_pl.objectives.protocol import Observation, Setting, Source
 
 
 class LayerTerm(Term):

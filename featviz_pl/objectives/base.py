@@ -11,8 +11,8 @@ from pathlib import PurePath
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.numerics._checks import finite_number
-from featviz_pl.objectives.needs import Observation, Setting, Source
+from featviz_pl.numerics.checks import finite_number
+from featviz_pl.objectives.protocol import Observation, Setting, Source
 
 
 class Objective(nn.Module, ABC):

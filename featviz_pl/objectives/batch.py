@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional
 
-from featviz_pl.numerics._checks import finite_number, whole_number
-from featviz_pl.numerics.axes import at_positions
-from featviz_pl.numerics.transfer import numbers_on
+from featviz_pl.numerics.activation_axes import at_positions
+from featviz_pl.numerics.checks import finite_number, whole_number
+from featviz_pl.numerics.device_transfer import numbers_on
 from featviz_pl.objectives.activation import LayerTerm
 from featviz_pl.objectives.base import Objective, Term, number_formula
-from featviz_pl.objectives.needs import Observation, Setting, Source
-from featviz_pl.objectives.target import wanted
+from featviz_pl.objectives.protocol import Observation, Setting, Source
+from featviz_pl.objectives.target_syntax import wanted
 
 
 class Interpolation(Objective):

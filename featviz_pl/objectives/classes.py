@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import unknown, whole_number
-from featviz_pl.numerics.transfer import numbers_on
+from featviz_pl.numerics.checks import unknown, whole_number
+from featviz_pl.numerics.device_transfer import numbers_on
 from featviz_pl.objectives.base import Term
-from featviz_pl.objectives.needs import Observation, Setting, Source
+from featviz_pl.objectives.protocol import Observation, Setting, Source
 
 
 class ClassLogit(Term):

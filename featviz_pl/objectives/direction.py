@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featviz_pl.numerics._checks import finite_number, unknown
-from featviz_pl.numerics.axes import at_positions, position_axes, units_last
-from featviz_pl.objectives._positions import Tokens, check_position, fit_position, located
-from featviz_pl.objectives._vectors import Vectors, content, load_vectors, require_width, rows_of, spelled
+from featviz_pl.numerics.activation_axes import at_positions, position_axes, units_last
+from featviz_pl.numerics.checks import finite_number, unknown
 from featviz_pl.objectives.activation import LayerTerm, position_formula
 from featviz_pl.objectives.base import number_formula
-from featviz_pl.objectives.needs import Observation, Setting
+from featviz_pl.objectives.positions import Tokens, check_position, fit_position, located
+from featviz_pl.objectives.protocol import Observation, Setting
+from featviz_pl.objectives.vector_arguments import Vectors, content, load_vectors, require_width, rows_of, spelled
 
 SMALL = 1e-4  # Lucid's, beside the lengths of vectors
 FLOOR = 0.1  # Lucid's least cosine

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import finite_number
-from featviz_pl.numerics.axes import unit_axis
-from featviz_pl.numerics.transfer import numbers_on
-from featviz_pl.objectives._vectors import Vectors, load_vectors, spelled
+from featviz_pl.numerics.activation_axes import unit_axis
+from featviz_pl.numerics.checks import finite_number
+from featviz_pl.numerics.device_transfer import numbers_on
 from featviz_pl.objectives.base import Objective, Term, number_formula
-from featviz_pl.objectives.needs import Observation, Setting, Source
+from featviz_pl.objectives.protocol import Observation, Setting, Source
 from featviz_pl.objectives.reference import checked_objective
+from featviz_pl.objectives.vector_arguments import Vectors, load_vectors, spelled
 
 
 class Facet(Term):

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.numerics.axes import at_positions
-from featviz_pl.numerics.guest import guest_copy
-from featviz_pl.numerics.transfer import numbers_on
-from featviz_pl.objectives._positions import Tokens
-from featviz_pl.objectives._vectors import content, load_vectors, read_file, spelled
+from featviz_pl.numerics.activation_axes import at_positions
+from featviz_pl.numerics.device_transfer import numbers_on
+from featviz_pl.numerics.isolated_copy import guest_copy
 from featviz_pl.objectives.activation import LayerTerm, listed_units, units_formula
-from featviz_pl.objectives.needs import Observation, Setting
+from featviz_pl.objectives.positions import Tokens
+from featviz_pl.objectives.protocol import Observation, Setting
+from featviz_pl.objectives.vector_arguments import content, load_vectors, read_file, spelled
 
 Dictionary = nn.Module | Tensor | Mapping[str, Tensor] | Sequence[Sequence[float]] | str
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from featviz_pl.objectives.base import Objective
-from featviz_pl.objectives.needs import Observation
-from featviz_pl.objectives.target import wanted
+from featviz_pl.objectives.protocol import Observation
+from featviz_pl.objectives.target_syntax import wanted
 
 
 class Logged(Objective):

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featviz_pl.numerics._checks import finite_number, whole_number
-from featviz_pl.numerics.transfer import to_device
+from featviz_pl.numerics.checks import finite_number, whole_number
+from featviz_pl.numerics.device_transfer import to_device
 from featviz_pl.objectives.base import Term, number_formula
-from featviz_pl.objectives.needs import Observation, Setting
+from featviz_pl.objectives.protocol import Observation, Setting
 
 
 class TotalVariation(Term):

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import finite_number
-from featviz_pl.numerics.axes import unit_axis
-from featviz_pl.objectives._pictures import PictureArgument, given_pictures
+from featviz_pl.numerics.activation_axes import unit_axis
+from featviz_pl.numerics.checks import finite_number
 from featviz_pl.objectives.activation import LayerTerm
 from featviz_pl.objectives.base import Objective, number_formula
-from featviz_pl.objectives.needs import Observation, Reference, Setting, Source
+from featviz_pl.objectives.picture_arguments import PictureArgument, given_pictures
+from featviz_pl.objectives.protocol import Observation, Reference, Setting, Source
 
 NORMS = (1, 2)
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from featviz_pl.objectives._pictures import PictureArgument
-from featviz_pl.objectives.needs import Observation, Setting, Source
+from featviz_pl.objectives.picture_arguments import PictureArgument
+from featviz_pl.objectives.protocol import Observation, Setting, Source
 from featviz_pl.objectives.reference import units_and_positions
 from featviz_pl.objectives.style import StatisticTerm
 

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics.compiling import differentiable_again
-from featviz_pl.objectives._pictures import PictureArgument, given_pictures
-from featviz_pl.objectives._running import RunningTerm
+from featviz_pl.numerics.compile_config import differentiable_again
 from featviz_pl.objectives.base import Objective
-from featviz_pl.objectives.needs import Observation, Reference, Setting, Source
+from featviz_pl.objectives.picture_arguments import PictureArgument, given_pictures
+from featviz_pl.objectives.protocol import Observation, Reference, Setting, Source
 from featviz_pl.objectives.reference import call_formula, check_same_positions, checked_norm, checked_objective
+from featviz_pl.objectives.running_term import RunningTerm
 
 ROUNDING = 1e-4  # of |h(x0)|: a smaller distance is rounding, and says nothing of the directions in which pictures move
 

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import finite_number
+from featviz_pl.numerics.checks import finite_number
 from featviz_pl.numerics.random import mix
-from featviz_pl.objectives._pictures import PictureArgument, given_pictures
-from featviz_pl.objectives._running import RunningTerm
 from featviz_pl.objectives.base import number_formula
-from featviz_pl.objectives.needs import Observation, Reference, Setting, Source
+from featviz_pl.objectives.picture_arguments import PictureArgument, given_pictures
+from featviz_pl.objectives.protocol import Observation, Reference, Setting, Source
 from featviz_pl.objectives.reference import call_formula, units_and_positions
+from featviz_pl.objectives.running_term import RunningTerm
 
 
 class StatisticTerm(RunningTerm):

@@ -1,10 +1,11 @@
 """What natural images look like: the covariance of their colours and the magnitude of their spectrum."""
 
-from featviz_pl.statistics.colour import ColorCovariance, ColorStatistics
+from featviz_pl.statistics.amplitude_spectrum import AmplitudeSpectrum
+from featviz_pl.statistics.color_covariance import ColorCovariance, ColorStatistics
 from featviz_pl.statistics.datasets import dataset_statistics
 from featviz_pl.statistics.measuring import folder_statistics, measure
 from featviz_pl.statistics.record import Statistics, load_statistics, natural_statistics
-from featviz_pl.statistics.spectrum import AmplitudeSpectrum, SpectrumStatistics
+from featviz_pl.statistics.spectrum_statistics import SpectrumStatistics
 
 __all__ = [
     "AmplitudeSpectrum",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from featviz_pl.numerics.colour import COLOUR_SPACES
+from featviz_pl.numerics.color import COLOUR_SPACES
 from featviz_pl.statistics.record import Statistics, load_statistics
 
 

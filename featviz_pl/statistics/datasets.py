@@ -12,8 +12,9 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from featviz_pl.numerics._checks import unknown
-from featviz_pl.statistics.measuring import UnreadableError, check_photo_channels, decoded, measured, spread
+from featviz_pl.io.photos import UnreadableError, check_photo_channels, decoded, spread
+from featviz_pl.numerics.checks import unknown
+from featviz_pl.statistics.measuring import measured
 from featviz_pl.statistics.record import Statistics
 
 _EVALUATION_SPLITS = ("test", "val", "valid", "validation")  # of data sets that know training or not

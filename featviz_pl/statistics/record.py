@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import whole_number
-from featviz_pl.statistics.colour import ColorStatistics
-from featviz_pl.statistics.spectrum import SpectrumStatistics
+from featviz_pl.numerics.checks import whole_number
+from featviz_pl.statistics.color_covariance import ColorStatistics
+from featviz_pl.statistics.spectrum_statistics import SpectrumStatistics
 
 _FORMAT, _VERSION = "featviz_pl.statistics", 1
 
@@ -197,7 +197,7 @@ def natural_statistics() -> Statistics:
     `NATURAL_CARD.md` beside this file says how they were made. Each call returns an object of its own.
 
     Example:
-        >>> from featviz_pl.numerics.colour import color_matrix
+        >>> from featviz_pl.numerics.color import color_matrix
         >>> published, measured = color_matrix("imagenet", 3), natural_statistics().matrix
         >>> published is not None and round(float((measured - published).norm()), 2)
         0.02

@@ -4,11 +4,13 @@ from featviz_pl.transforms.background import Background
 from featviz_pl.transforms.base import GeometricTransform, Transform
 from featviz_pl.transforms.compose import Compose
 from featviz_pl.transforms.crop import Crop, CropOrPad
-from featviz_pl.transforms.geometry import Flip, Jitter, Pad, Rotate, Scale
+from featviz_pl.transforms.geometric import Flip, Jitter, Pad, Rotate, Scale
 from featviz_pl.transforms.mesh import MeshView
 from featviz_pl.transforms.noise import ColorShift, Noise
 from featviz_pl.transforms.pixels import Blur, NormalizeGradient, Roll
-from featviz_pl.transforms.presets import (
+from featviz_pl.transforms.schedule import Cosine, Linear, Schedule, WarmUp
+from featviz_pl.transforms.torchvision import Torchvision
+from featviz_pl.transforms.view_presets import (
     PRESETS,
     accentuation,
     article,
@@ -28,9 +30,7 @@ from featviz_pl.transforms.presets import (
     whole_objects,
     xplique,
 )
-from featviz_pl.transforms.schedule import Cosine, Linear, Schedule, WarmUp
 from featviz_pl.transforms.views import Views
-from featviz_pl.transforms.wrapped import Torchvision
 
 __all__ = [
     "PRESETS",

@@ -8,14 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import finite_number, unknown
-from featviz_pl.numerics.colour import color_matrix, mix_channels
+from featviz_pl.numerics.checks import finite_number, unknown
+from featviz_pl.numerics.color import color_matrix, mix_channels
+from featviz_pl.numerics.device_transfer import to_device
 from featviz_pl.numerics.fourier import spectrum_scale
-from featviz_pl.numerics.tracing import untraced
-from featviz_pl.numerics.transfer import to_device
-from featviz_pl.transforms.base import Transform, at_least_float32, sizes
+from featviz_pl.numerics.jit_tracing import untraced
+from featviz_pl.transforms.base import Transform
 from featviz_pl.transforms.noise import Seeded, from_seeds
 from featviz_pl.transforms.ranges import draw_seeds
+from featviz_pl.transforms.warp import at_least_float32, sizes
 
 KINDS = ("noise", "random", "constant")
 

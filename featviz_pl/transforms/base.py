@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.numerics.tracing import untraced
+from featviz_pl.transforms.warp import Border, draw_count, sizes, warp
 
 # What one draw holds: a tensor whose first axis counts the views, or a tuple of such for a composition.
 Parameters = Any
@@ -60,9 +60,11 @@ class GeometricTransform(Transform):
 
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:  # type: ignore[override]
         """Sample each picture at the mapped points, once."""
-        from featviz_pl.transforms.compose import Compose
+        return warp(image, [(self, parameters)], sizes(image)[1:], draw_count(parameters) or sizes(image)[0])
 
-        return Compose([self]).apply(image, (parameters,))
+    def border(self, parameters: Parameters) -> Border | None:
+        """Return what lies outside the picture, where the transform sets it; see `Pad`."""
+        return None
 
     @property
     def largest_shrink(self) -> float:
@@ -72,19 +74,3 @@ class GeometricTransform(Transform):
     def shrink(self, parameters: Parameters) -> float:
         """Return the largest shrink at this point of the run; the same for all draws, so that a blur does not tell them apart."""
         return self.largest_shrink
-
-
-def sizes(image: Tensor) -> tuple[int, int, int]:
-    """Return number, height and width of pictures, as plain numbers also while a graph is traced."""
-    with untraced():
-        return int(image.shape[0]), int(image.shape[-2]), int(image.shape[-1])
-
-
-def at_least_float32(image: Tensor) -> Tensor:
-    """Return a picture in float32, or as it is where it is more precise."""
-    return image.to(torch.promote_types(image.dtype, torch.float32))
-
-
-def identity(n: int, like: Tensor) -> Tensor:
-    """Return n identity maps (n, 3, 3) with the precision and device of a tensor."""
-    return torch.eye(3, dtype=like.dtype, device=like.device).expand(n, 3, 3).clone()  # `repeat` takes five times as long

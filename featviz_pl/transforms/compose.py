@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.numerics._checks import size_pair
-from featviz_pl.numerics.resampling import affine_sample, antialias
-from featviz_pl.numerics.tracing import untraced
-from featviz_pl.transforms.base import GeometricTransform, Transform, at_least_float32, identity, sizes
-from featviz_pl.transforms.geometry import Pad
+from featviz_pl.numerics.checks import size_pair
+from featviz_pl.transforms.base import GeometricTransform, Transform
+from featviz_pl.transforms.warp import draw_count, repeated, sizes, warp
 
 
 class Compose(Transform):
@@ -30,7 +28,7 @@ class Compose(Transform):
         size: of the result, one number or (height, width); None keeps the picture's own.
 
     Example:
-        >>> from featviz_pl.transforms import Jitter, Rotate
+        >>> from featviz_pl.transforms import Jitter, Pad, Rotate
         >>> views = Compose([Pad(4), Jitter(2), Rotate([-5.0, 0.0, 5.0])], size=8)
         >>> views(torch.rand(2, 3, 16, 16), torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3, 8, 8])
@@ -70,19 +68,20 @@ class Compose(Transform):
         Where there are several draws for each picture, they follow one another, and the picture is repeated as late as can be.
         """
         steps = list(self._flat(parameters))
-        draws = next((count for _, own in steps if (count := _length(own))), sizes(image)[0])
+        draws = next((count for _, own in steps if (count := draw_count(own))), sizes(image)[0])
         groups = [(geometric, list(group)) for geometric, group in groupby(steps, key=lambda step: isinstance(step[0], GeometricTransform))]
         last = max((place for place, (geometric, _) in enumerate(groups) if geometric), default=-1)
         for place, (geometric, group) in enumerate(groups):
             if geometric:
                 following = [transform for _, later in groups[place + 1 :] for transform, _ in later]
-                image = self._warp(image, group, self._sampled_size(image, place == last, following), draws)
+                maps = [(transform, own) for transform, own in group if isinstance(transform, GeometricTransform)]
+                image = warp(image, maps, self._sampled_size(image, place == last, following), draws)
             else:
-                image = _repeated(image, draws)
+                image = repeated(image, draws)
                 for transform, own in group:
                     image = transform.apply(image, own)
         size = self.size or sizes(image)[1:]
-        return image if sizes(image)[1:] == size else self._warp(image, [], size, draws)
+        return image if sizes(image)[1:] == size else warp(image, [], size, draws)
 
     def _sampled_size(self, image: Tensor, last: bool, following: list[Transform]) -> tuple[int, int]:
         """Return the size that a sampling gives: that of the picture, but for the last one where nothing after it sets a size."""
@@ -107,40 +106,3 @@ class Compose(Transform):
         """Return the constructor, in one line."""
         size = "" if self.size is None else f", size={self.size}"
         return f"Compose([{', '.join(map(repr, self.transforms))}]{size})"
-
-    @staticmethod
-    def _warp(image: Tensor, steps: list[tuple[Transform, Any]], size: tuple[int, int], draws: int) -> Tensor:
-        # Coordinates need float32, and `affine_sample` takes the picture's precision: views are seen in float32 at least.
-        image = at_least_float32(image)
-        with untraced(), torch.autocast("cpu", enabled=False):
-            _, height, width = sizes(image)
-            zoom_y, zoom_x = height / size[0], width / size[1]
-            total = identity(draws, torch.empty((), dtype=image.dtype, device="cpu"))
-            shrink, pad, fill = max(zoom_x, zoom_y), None, None
-            for transform, own in steps:
-                assert isinstance(transform, GeometricTransform)
-                if isinstance(transform, Pad):
-                    pad, fill = transform, own
-                    continue
-                total = total @ transform.matrix(own.to("cpu", image.dtype), (height, width))
-                shrink *= transform.shrink(own)
-            total = total * total.new_tensor([zoom_x, zoom_y, 1.0])  # `affine_sample` brings it to the picture
-        image = _repeated(antialias(image, max(1.0, shrink)), draws)
-        if pad is None:
-            return affine_sample(image, total, size)
-        if pad.mode == "reflect":
-            return affine_sample(image, total, size, reach=pad.pixels)
-        return affine_sample(image, total, size, "constant", fill)
-
-
-def _repeated(image: Tensor, draws: int) -> Tensor:
-    count = sizes(image)[0]
-    return image if count == draws else image.repeat_interleave(draws // count, dim=0)
-
-
-def _length(parameters: Any) -> int:
-    """Return for how many views there are parameters; 0 where there are none at all."""
-    if isinstance(parameters, tuple):
-        return max(map(_length, parameters), default=0)
-    with untraced():
-        return len(parameters)

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featviz_pl.numerics._checks import finite_number, size_pair, unknown
-from featviz_pl.numerics.tracing import untraced
-from featviz_pl.numerics.transfer import to_device
-from featviz_pl.transforms.base import GeometricTransform, Transform, at_least_float32, identity, sizes
+from featviz_pl.numerics.checks import finite_number, size_pair, unknown
+from featviz_pl.numerics.device_transfer import to_device
+from featviz_pl.numerics.jit_tracing import untraced
+from featviz_pl.transforms.base import GeometricTransform, Transform
 from featviz_pl.transforms.ranges import Checked, Range, checked_range, draw, draw_seeds, extent, normal, shown, uniform
+from featviz_pl.transforms.warp import at_least_float32, identity, sizes
 
 SMALLEST_SIDE = 0.05
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from featviz_pl.numerics._checks import finite_number, size_pair, unknown
+from featviz_pl.numerics.checks import finite_number, size_pair, unknown
+from featviz_pl.numerics.device_transfer import to_device
+from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.rasterize import rasterize
-from featviz_pl.numerics.tracing import untraced
-from featviz_pl.numerics.transfer import to_device
-from featviz_pl.transforms.base import Transform, at_least_float32
+from featviz_pl.transforms.base import Transform
 from featviz_pl.transforms.ranges import Range, checked_range, described, draw
+from featviz_pl.transforms.warp import at_least_float32
 
 Array = NDArray[np.float64]
 SHAPES = ("sphere", "cube")

@@ -8,11 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import finite_number, unknown
-from featviz_pl.numerics.tracing import untraced
-from featviz_pl.numerics.transfer import to_device
-from featviz_pl.transforms.base import Transform, at_least_float32
+from featviz_pl.numerics.checks import finite_number, unknown
+from featviz_pl.numerics.device_transfer import to_device
+from featviz_pl.numerics.jit_tracing import untraced
+from featviz_pl.transforms.base import Transform
 from featviz_pl.transforms.ranges import draw_seeds
+from featviz_pl.transforms.warp import at_least_float32
 
 Seeded = tuple[Tensor, Tensor]
 

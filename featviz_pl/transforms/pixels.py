@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.checks import whole_number
+from featviz_pl.numerics.device_transfer import to_device
+from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.resampling import gaussian_blur
-from featviz_pl.numerics.tracing import untraced
-from featviz_pl.numerics.transfer import to_device
-from featviz_pl.transforms.base import Transform, at_least_float32
+from featviz_pl.transforms.base import Transform
 from featviz_pl.transforms.ranges import Range, checked_range, draw, shown
+from featviz_pl.transforms.warp import at_least_float32
 
 
 class Roll(Transform):

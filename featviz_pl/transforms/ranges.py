@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, distributions
 from torch.distributions import Distribution, constraints
 
-from featviz_pl.numerics._checks import finite_number
+from featviz_pl.numerics.checks import finite_number
 
 # What a user gives …
 Range = float | Sequence[float] | Distribution

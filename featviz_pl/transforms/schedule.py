@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 
-from featviz_pl.numerics._checks import finite_number, unknown
+from featviz_pl.numerics.checks import finite_number, unknown
 
 
 class Schedule(ABC):

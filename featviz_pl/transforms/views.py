@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.numerics._checks import whole_number
+from featviz_pl.numerics.checks import whole_number
+from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.random import generator_for
-from featviz_pl.numerics.tracing import untraced
-from featviz_pl.transforms.base import Transform, sizes
+from featviz_pl.transforms.base import Transform
 from featviz_pl.transforms.compose import Compose
 from featviz_pl.transforms.schedule import Schedule, schedule_named
+from featviz_pl.transforms.warp import sizes
 
 
 class Views(nn.Module):

@@ -19,7 +19,7 @@ from counting_backend import nothing_left
 from benchmarks import _contestants, _field, imports, memory, peers, step, sweep
 from benchmarks._networks import MEAN, STD, build
 from benchmarks._worker import Desk, DistributionError, MissingError, Worker, WorkerError
-from featviz_pl.networks import compiled
+from featviz_pl.networks import compiled_reader as compiled
 
 __all__ = ["nothing_left"]  # fixture
 

@@ -16,7 +16,7 @@ import torch
 import featviz_pl as fv
 from benchmarks import _rates, _where, gpu
 from benchmarks._networks import QUICK_LAYER, TINY, build
-from featviz_pl.ascent import Ascent
+from featviz_pl.engine import Ascent
 
 OF_TINY = 2 * 15 * 15 * 8 * (3 * 3 * 3) + 2 * 7 * 7 * 64 * (8 * 3 * 3)  # both convolutions, for one picture of 32 x 32 pixels
 

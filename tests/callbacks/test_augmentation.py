@@ -14,7 +14,7 @@ from toys import QUIET, toy
 
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
+from featviz_pl.training import FeatureVisualization
 from featviz_pl.transforms import Compose, Jitter, Linear, Rotate, Transform, Views, article, lucid
 
 

@@ -18,7 +18,7 @@ from toys import QUIET, toy
 
 import featviz_pl_callbacks
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
+from featviz_pl.training import FeatureVisualization
 
 # Class name: arguments of one instance and of another.
 TABLE: dict[str, tuple[Callable[[Path], dict[str, Any]], Callable[[Path], dict[str, Any]]]] = {

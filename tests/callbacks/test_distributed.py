@@ -12,11 +12,11 @@ from lightning.pytorch.loggers import CSVLogger
 from runs import build, fit
 from torch import nn
 
-import featviz_pl_callbacks.distributed
+import featviz_pl_callbacks.distributed_views
 from featviz_pl.callbacks import Augmentation, DistributedViews
 from featviz_pl.images import PixelImage
-from featviz_pl.module import FeatureVisualization
-from featviz_pl_callbacks.distributed import _digest
+from featviz_pl.training import FeatureVisualization
+from featviz_pl_callbacks.distributed_views import _digest
 
 
 class Clock:
@@ -52,7 +52,7 @@ def speeds(folder: Path, callback: DistributedViews, max_steps: int, views: int 
 def test_the_speed_is_that_of_all_views_since_the_last_check(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, steps: int, accumulated: int, expected: dict[int, float]
 ) -> None:
-    monkeypatch.setattr(featviz_pl_callbacks.distributed, "time", Clock())
+    monkeypatch.setattr(featviz_pl_callbacks.distributed_views, "time", Clock())
     found = speeds(tmp_path, DistributedViews(every), steps, accumulate_grad_batches=accumulated)
     assert min(found) == min(expected)  # Lightning repeats a value until there is another
     assert {step: found[step] for step in expected} == expected

@@ -22,13 +22,13 @@ from torch import Tensor
 from toys import QUIET, toy
 
 from featviz_pl.callbacks import PictureEvaluation
-from featviz_pl.evaluation import evaluate
 from featviz_pl.images import AlphaImage, FourierImage, Image
 from featviz_pl.io import as_saved, save_png
 from featviz_pl.metrics import load_activations, measure_activations
-from featviz_pl.module import FeatureVisualization
+from featviz_pl.metrics.evaluation import evaluate
 from featviz_pl.networks import FrozenNetwork, load_network
 from featviz_pl.objectives import Channel, Direction, Objective
+from featviz_pl.training import FeatureVisualization
 
 
 def build(objective: Objective | str = "output:0-1", image: Image | None = None) -> FeatureVisualization:
@@ -148,7 +148,7 @@ def test_a_judge_by_name_is_loaded_once(monkeypatch: pytest.MonkeyPatch) -> None
         loaded.append(name)
         return load_network(name, weights)
 
-    monkeypatch.setattr("featviz_pl_callbacks.evaluation.load_network", load)
+    monkeypatch.setattr("featviz_pl_callbacks.picture_evaluation.load_network", load)
     callback = PictureEvaluation(judge="embedded", views=1)
     for runs in (1, 2):
         fit(build("features.5:1"), callback)
@@ -165,7 +165,7 @@ def test_a_failure_at_the_end_is_a_warning_and_the_run_is_as_good_as_without(
     def fail(*arguments: Any, **named: Any) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("featviz_pl_callbacks.evaluation.evaluate", fail)
+    monkeypatch.setattr("featviz_pl_callbacks.picture_evaluation.evaluate", fail)
     with pytest.warns(UserWarning, match=r"the pictures could not be measured \(ZeroDivisionError: division by zero\)"):
         fit(module, callback)
     assert callback.result is None

@@ -18,10 +18,10 @@ from PIL import Image as Pillow
 from torch import Tensor, nn
 from toys import QUIET
 
-import featviz_pl_callbacks.monitor
+import featviz_pl_callbacks.feature_monitor
 from featviz_pl.io import read_picture, read_provenance
 from featviz_pl_callbacks._monitor_film import save_film, save_moment
-from featviz_pl_callbacks.monitor import FeatureMonitor
+from featviz_pl_callbacks.feature_monitor import FeatureMonitor
 
 TARGETS = ["net.4:0", "net.4:1", "net.4:2", "net.1:3", "net.9:1"]
 
@@ -320,7 +320,7 @@ def test_it_is_built_from_a_configuration() -> None:
     path = f"{FeatureMonitor.__module__}.FeatureMonitor"
     given = {"targets": ["net.4:0-1"], "size": [8, 8], "mean": [0.5, 0.5, 0.5], "std": 0.2, "max_seconds": 3.0}
     made = parser.instantiate(parser.parse_object({"callback": {"class_path": path, "init_args": given}})).callback
-    assert isinstance(made, featviz_pl_callbacks.monitor.FeatureMonitor)
+    assert isinstance(made, featviz_pl_callbacks.feature_monitor.FeatureMonitor)
     assert made.targets == ["net.4:0", "net.4:1"]
     assert (made.size, made.mean, made.std) == ((8, 8), (0.5, 0.5, 0.5), (0.2,))
 

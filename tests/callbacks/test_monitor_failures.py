@@ -20,10 +20,10 @@ from monitored import Classifier, Seen, differences, loaders
 from torch import Tensor, nn
 from toys import QUIET
 
-import featviz_pl.ascent
+import featviz_pl.engine.loop
 import featviz_pl_callbacks._monitor_render
-from featviz_pl_callbacks._monitor_guard import check_strategy, undisturbed
-from featviz_pl_callbacks.monitor import FeatureMonitor
+from featviz_pl_callbacks._training_guard import check_strategy, undisturbed
+from featviz_pl_callbacks.feature_monitor import FeatureMonitor
 
 
 def fit(watch: FeatureMonitor, module: LightningModule | None = None, folder: Path | None = None, **arguments: Any) -> Trainer:
@@ -271,7 +271,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at_call: int, error: BaseExceptio
                 random.random()
                 raise error
 
-        return featviz_pl.ascent.ascend(problem, steps, optimizer, on_step=stop, failures=failures)
+        return featviz_pl.engine.loop.ascend(problem, steps, optimizer, on_step=stop, failures=failures)
 
     monkeypatch.setattr(featviz_pl_callbacks._monitor_render, "ascend", ascend)
 

@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 from toys import toy
 
-from featviz_pl_callbacks._monitor_network import check_names, find_forward, full_path, guest, pictures_in
+from featviz_pl_callbacks._watched_network import check_names, find_forward, full_path, guest, pictures_in
 
 CPU = torch.device("cpu")
 

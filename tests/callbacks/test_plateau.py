@@ -11,10 +11,10 @@ from guests import At
 from lightning.pytorch import Callback, LightningModule, Trainer
 from toys import QUIET, toy
 
-from featviz_pl.ascent import Step
 from featviz_pl.callbacks import StopOnPlateau
+from featviz_pl.engine import Step
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
+from featviz_pl.training import FeatureVisualization
 
 
 class Scores(Callback):

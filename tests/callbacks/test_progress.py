@@ -13,8 +13,8 @@ from toys import QUIET, toy
 
 from featviz_pl.callbacks import StepProgressBar
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
-from featviz_pl_callbacks import progress
+from featviz_pl.training import FeatureVisualization
+from featviz_pl_callbacks import step_progress as progress
 
 
 def fit(*callbacks: Any, ckpt_path: Any = None, **arguments: Any) -> Trainer:

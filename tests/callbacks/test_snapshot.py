@@ -20,7 +20,7 @@ from toys import QUIET, toy
 from featviz_pl.callbacks import Augmentation, ImageSnapshot
 from featviz_pl.images import FourierImage
 from featviz_pl.io import read_picture, read_provenance
-from featviz_pl.module import FeatureVisualization
+from featviz_pl.training import FeatureVisualization
 
 
 def model(target: str = "features.5:1", **arguments: Any) -> FeatureVisualization:

@@ -28,13 +28,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSam
 from torch.utils.data.distributed import DistributedSampler
 from toys import QUIET, needs_shared, toy
 
-import featviz_pl_callbacks._top_kept as kept_module
-import featviz_pl_callbacks._top_results as results_module
+import featviz_pl.metrics.top_photos.results as results_module
+import featviz_pl.metrics.top_photos.top_k as kept_module
 from featviz_pl.io import read_picture, read_provenance
+from featviz_pl.metrics.top_photos.results import UnitActivations
 from featviz_pl.networks import receptive_fields
 from featviz_pl.numerics.random import mix
-from featviz_pl_callbacks._top_photos import PhotoNumbers
-from featviz_pl_callbacks._top_results import UnitActivations
+from featviz_pl_callbacks._photo_numbers import PhotoNumbers
 from featviz_pl_callbacks.top_activations import TopActivations
 
 pytestmark = [pytest.mark.filterwarnings("ignore:.*does not have many workers"), pytest.mark.filterwarnings("ignore:.*shuffling enabled")]

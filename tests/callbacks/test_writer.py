@@ -19,11 +19,11 @@ from toys import QUIET, toy
 from featviz_pl.callbacks import FeatureWriter, SweepProgressBar
 from featviz_pl.images import FourierImage
 from featviz_pl.io import as_saved, read_picture, read_provenance, save_png
-from featviz_pl.manifest import FolderInUseError, SweepFolder, read_manifest
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
-from featviz_pl_callbacks import progress
-from featviz_pl_callbacks import writer as room
+from featviz_pl.sweep.folder import FolderInUseError, SweepFolder, read_manifest
+from featviz_pl.training import FeatureVisualization
+from featviz_pl_callbacks import feature_writer as room
+from featviz_pl_callbacks import step_progress as progress
 
 
 class Asked(Callback):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import AlphaImage, FourierImage, PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Layer

@@ -18,7 +18,7 @@ from torch import Tensor
 from toys import toy
 
 from featviz_pl import images
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import (
     CPPNImage,
     FourierImage,

@@ -9,7 +9,7 @@ from guests import condition, require_same
 from torch import Tensor, nn
 from toys import toy
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import GeneratorImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 from toys import toy
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import AlphaImage, FourierImage, GrowingImage, PixelImage
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel
+from featviz_pl.training import FeatureVisualization
 
 
 def generator(seed: int = 0) -> torch.Generator:

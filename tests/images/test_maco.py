@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from toys import toy
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import MacoImage
 from featviz_pl.networks import FrozenNetwork
-from featviz_pl.numerics.colour import color_matrix
+from featviz_pl.numerics.color import color_matrix
 from featviz_pl.objectives import Channel
 from featviz_pl.statistics import ColorStatistics, SpectrumStatistics, Statistics, natural_statistics
 

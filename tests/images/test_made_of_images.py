@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toys import toy
 
 from featviz_pl import images
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import (
     AlphaImage,
     BallImage,

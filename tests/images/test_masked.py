@@ -12,7 +12,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 from toys import toy
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import AlphaImage, CPPNImage, FourierImage, MaskedImage, PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel

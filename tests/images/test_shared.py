@@ -13,7 +13,7 @@ from enlarging import Array, enlarged
 from torch import Tensor
 from toys import toy
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import CPPNImage, FourierImage, LaplacianPyramidImage, PixelImage, SharedImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from toys import toy
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import FixedImage, FourierImage, Image, PixelImage, StackImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Layer

@@ -12,14 +12,13 @@ from torch import Tensor, nn
 from toys import SHARED, needs_shared, toy
 
 import featviz_pl as fv
-from featviz_pl.ascent import Ascent
+from featviz_pl.engine import Ascent
 from featviz_pl.images import AlphaImage, PixelImage
 from featviz_pl.metrics import Activation, ActivationPercentile, HeldOutActivation, measure_activations, read_photos
 from featviz_pl.metrics.activation import held_out_transforms
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import parse_target
-from featviz_pl.transforms import Compose, Crop, Flip, Noise, Rotate, view_preset
-from featviz_pl.transforms.geometry import Pad
+from featviz_pl.transforms import Compose, Crop, Flip, Noise, Pad, Rotate, view_preset
 
 Pixels = np.ndarray[Any, Any]
 

@@ -13,7 +13,7 @@ from metric_cases_transfer import COLORS, ColorJudge, color_judge, pictures
 from torch import nn
 from toys import SHARED, needs_shared
 
-from featviz_pl.metrics.transfer import TransferProbability, TransferRank, judge_classes
+from featviz_pl.metrics import TransferProbability, TransferRank, judge_classes
 from featviz_pl.networks import FrozenNetwork, load_network
 
 # Finding classes.
@@ -250,7 +250,7 @@ def test_the_judge_is_a_guest_and_the_metric_travels(kind: type[TransferProbabil
 
 @needs_shared
 def test_photos_are_recognised_by_a_judge_with_real_weights() -> None:
-    from featviz_pl.metrics.photos import read_photos
+    from featviz_pl.metrics import read_photos
 
     judge = load_network("squeezenet1_0", SHARED / "weights" / "squeezenet1_0.pth")
     folder = SHARED / "data" / "imagenette2-160" / "val" / "n03028079"

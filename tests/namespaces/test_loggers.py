@@ -13,8 +13,8 @@ from both_packages import classifier as classifier_of
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from featviz_pl.callbacks import log_images
 from featviz_pl.io import read_picture
+from featviz_pl_callbacks.image_logging import log_images
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 PICTURE = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(0))

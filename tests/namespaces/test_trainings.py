@@ -22,7 +22,7 @@ from toys import toy
 
 from featviz_pl import callbacks, compat
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
+from featviz_pl.training import FeatureVisualization
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -59,7 +59,7 @@ def test_a_class_belongs_to_both_packages_and_looks_things_up_in_the_trainers_fi
     assert all(issubclass(made, base) for base in (both_packages.OURS[name], theirs, usual))
     assert made.__mro__[:2] == (made, both_packages.OURS[name])
     assert made.__mro__.index(theirs) < made.__mro__.index(usual)
-    assert (made.__name__, made.__module__) == (name, "featviz_pl._compat")
+    assert (made.__name__, made.__module__) == (f"_{name}", "featviz_pl.compat._classes")
     assert pickle.loads(pickle.dumps(made)) is made
 
 
@@ -87,7 +87,7 @@ def test_the_usual_module_is_refused_by_the_other_trainer_as_the_docstring_says(
 
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
-    monkeypatch.delitem(sys.modules, "featviz_pl._compat")
+    monkeypatch.delitem(sys.modules, "featviz_pl.compat._classes")
     with pytest.raises(ImportError, match=r"^featviz_pl\.compat: .*pip install pytorch-lightning, or use lightning\.pytorch"):
         runpy.run_path(str(compat.__file__))
 

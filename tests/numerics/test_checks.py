@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from featviz_pl.numerics._checks import finite_number, near, size_pair, unknown, whole_number
-from featviz_pl.numerics.axes import unit_axis
+from featviz_pl.numerics.activation_axes import unit_axis
+from featviz_pl.numerics.checks import finite_number, near, size_pair, unknown, whole_number
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), torch.tensor(3)])

@@ -10,8 +10,8 @@ from PIL import Image as PillowImage
 from sampling import seen
 
 from featviz_pl.numerics import resampling
+from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.resampling import affine_sample, antialias, gaussian_blur, resize
-from featviz_pl.numerics.tracing import untraced
 
 
 def picture(height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from toys import toy
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import (

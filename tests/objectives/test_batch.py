@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from toys import toy
 
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Alignment, Channel, Diversity, Interpolation, Layer, Objective, Observation, Setting, Source

@@ -15,7 +15,7 @@ from torch import Tensor
 from toys import toy
 
 from featviz_pl import objectives
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import (

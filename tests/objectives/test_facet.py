@@ -15,7 +15,7 @@ from references import bound, from_yaml, moving, numbers, observed, pictures, ru
 from torch import Tensor, nn
 
 from featviz_pl import objectives
-from featviz_pl.ascent import ascend
+from featviz_pl.engine import ascend
 from featviz_pl.objectives import Channel, Constant, Facet, Neuron, Observation, Setting, Source
 
 SHAPES: dict[str, tuple[int, ...]] = {"map": (4, 3, 5), "tokens": (6, 4), "vector": (4,)}

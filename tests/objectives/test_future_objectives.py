@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from toys import toy
 
-from featviz_pl.ascent import Ascent
+from featviz_pl.engine import Ascent
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Layer, Observation, Reference, Setting, Source, Term

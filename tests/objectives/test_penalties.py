@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from references import bound, from_yaml, numbers, pictures, weight_gradient
 
 from featviz_pl import objectives
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import (
     AlphaBlur,

@@ -18,7 +18,7 @@ from references import bound, from_yaml, moving, numbers, observed, pictures, ru
 from torch import Tensor
 
 from featviz_pl import objectives
-from featviz_pl.ascent import ascend
+from featviz_pl.engine import ascend
 from featviz_pl.io import save_png
 from featviz_pl.objectives import Caricature, Channel, ClassLogit, Content, Inversion, Objective, Observation, Setting, Source
 

@@ -15,7 +15,7 @@ from references import bound, from_yaml, moving, observed, pictures, run_parts, 
 from torch import Tensor
 
 from featviz_pl import objectives
-from featviz_pl.ascent import ascend
+from featviz_pl.engine import ascend
 from featviz_pl.io import save_png
 from featviz_pl.objectives import Observation, Setting, SortMatching
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from toys import toy
 
 from featviz_pl import objectives
-from featviz_pl.ascent import ascend
+from featviz_pl.engine import ascend
 from featviz_pl.images import PixelImage
 from featviz_pl.io import save_png
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.objectives import Channel, Layer, Objective, Observation, Setting, Source, StayNear
+from featviz_pl.training import FeatureVisualization
 
 PICTURE = torch.full((3, 12, 12), 0.25)
 SHAPES: dict[str, tuple[int, ...]] = {"map": (4, 3, 5), "tokens": (6, 4), "vector": (4,), "number": ()}

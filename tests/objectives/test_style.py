@@ -19,11 +19,11 @@ from torch import Tensor
 from toys import toy
 
 from featviz_pl import objectives
-from featviz_pl.ascent import ascend
+from featviz_pl.engine import ascend
 from featviz_pl.images import PixelImage
 from featviz_pl.io import save_png
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.objectives import Channel, Objective, Observation, Setting, Source, Style
+from featviz_pl.training import FeatureVisualization
 
 Array = NDArray[np.float64]
 PICTURE = torch.full((3, 8, 8), 0.25)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models import VisionTransformer, vit_b_16
 
 from featviz_pl import render
-from featviz_pl.ascent import Ascent, ascend
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import (

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from PIL import Image
 
 from featviz_pl import objectives
-from featviz_pl.cli import main
+from featviz_pl.cli.main import main
 from featviz_pl.io import read_provenance
 from featviz_pl.objectives import Objective
 

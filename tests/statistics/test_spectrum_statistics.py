@@ -11,9 +11,9 @@ from PIL import Image as Pillow
 from torch import Tensor
 from toys import SHARED, needs_shared
 
+from featviz_pl.io.photos import photo_paths, read_photo
 from featviz_pl.numerics.fourier import spectrum_scale
 from featviz_pl.statistics import AmplitudeSpectrum, SpectrumStatistics, natural_statistics
-from featviz_pl.statistics.measuring import photo_paths, read_photo
 
 XPLIQUE = [[0.56282854, 0.58447580, 0.58447580], [0.19482528, 0.0, -0.19482528], [0.04329450, -0.10823626, 0.06494176]]
 SIZES = [(8, 8), (7, 9), (6, 5), (4, 12)]

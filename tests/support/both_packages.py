@@ -19,8 +19,8 @@ from toys import QUIET, toy
 
 from featviz_pl import callbacks, compat
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
+from featviz_pl.training import FeatureVisualization
 
 LIGHTNING, PYTORCH_LIGHTNING = "lightning.pytorch", "pytorch_lightning"
 OURS: dict[str, Any] = {

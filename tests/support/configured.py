@@ -8,8 +8,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
+from featviz_pl.training import FeatureVisualization
 
 
 class Labelled(FeatureVisualization):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch import fx
 
-from featviz_pl.networks import compiled
+from featviz_pl.networks import compiled_reader as compiled
 
 
 class CountingBackend:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from toys import toy
 
-from featviz_pl import _captured_step
-from featviz_pl.ascent import REDIRECTED_STEPS, Ascent, Step, ascend
+from featviz_pl.engine import Ascent, Step, ascend
+from featviz_pl.engine import graphed_steps as _captured_step
+from featviz_pl.engine.ascent import REDIRECTED_STEPS
 from featviz_pl.images import FourierImage, Image
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel, Objective
@@ -131,6 +132,6 @@ def plain_and_captured(make: Callable[[], Ascent], made: list[EagerGraphs], **ar
 
 
 def reason(caplog: pytest.LogCaptureFixture) -> str:
-    (record,) = [record for record in caplog.records if record.name == "featviz_pl._captured_step"]
+    (record,) = [record for record in caplog.records if record.name == "featviz_pl.engine.graphed_steps"]
     assert record.levelno == logging.INFO
     return record.getMessage().removeprefix("steps are taken one by one, not replayed from a graph: ")

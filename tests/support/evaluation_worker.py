@@ -18,8 +18,8 @@ from toys import QUIET, toy
 
 from featviz_pl.callbacks import Augmentation, PictureEvaluation
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork
+from featviz_pl.training import FeatureVisualization
 
 
 class Seen(Callback):

@@ -24,7 +24,7 @@ from toys import QUIET, toy
 
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
+from featviz_pl.training import FeatureVisualization
 
 STEPS = 40
 SLURM = {

@@ -8,7 +8,7 @@ import torch
 from metric_case import MetricCase
 from torch import Tensor, nn
 
-from featviz_pl.metrics.transfer import TransferProbability, TransferRank
+from featviz_pl.metrics import TransferProbability, TransferRank
 from featviz_pl.networks import FrozenNetwork
 
 COLORS = ("red", "green", "blue", "bright yellow, sun")

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 from toys import QUIET
 
-from featviz_pl_callbacks.monitor import FeatureMonitor
+from featviz_pl_callbacks.feature_monitor import FeatureMonitor
 
 HOOKS = ("train_epoch_end", "validation_end", "steps")
 ACCUMULATED = (1, 3)

@@ -23,10 +23,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from toys import QUIET, toy
 
 from featviz_pl.callbacks import Augmentation, DistributedViews, FeatureWriter
-from featviz_pl.cli import main as command_line
+from featviz_pl.cli.main import main as command_line
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
+from featviz_pl.training import FeatureVisualization
 
 UNITS = ["features.0", "features.1:0-1", "features.[235]", "head"]  # 6 + 2 + 3 x 8 + 5 = 37 units in 14 batches of 3
 MESSAGE = "the device of the second process is lost"

@@ -26,10 +26,10 @@ from toys import QUIET, toy
 
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.images import FourierImage, PixelImage
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.objectives import Channel, Neuron, TotalVariation
+from featviz_pl.training import FeatureVisualization
 from featviz_pl.transforms import Jitter
-from featviz_pl_callbacks.distributed import DistributedViews
+from featviz_pl_callbacks.distributed_views import DistributedViews
 
 Cosine = functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=20)
 

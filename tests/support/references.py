@@ -9,7 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
-from featviz_pl.ascent import Ascent
+from featviz_pl.engine import Ascent
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Objective, Observation, Source

@@ -18,12 +18,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from toys import QUIET, toy
 
-import featviz_pl.module
+import featviz_pl.training.module
 from featviz_pl.callbacks import Augmentation, ImageSnapshot, StopOnPlateau
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.objectives import Channel, Objective, Style, TotalVariation
-from featviz_pl_callbacks.distributed import DistributedViews
+from featviz_pl.training import FeatureVisualization
+from featviz_pl_callbacks.distributed_views import DistributedViews
 
 STEPS = 12
 DIRECTORY = "The dirpath has changed"  # what ModelCheckpoint says of it
@@ -149,7 +149,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
     warnings.filterwarnings("ignore", message=DIRECTORY)
     torch.set_num_threads(1)
-    featviz_pl.module.LOG_EVERY = 2
+    featviz_pl.training.module.LOG_EVERY = 2
     folder, *numbers = sys.argv[1:]
     for number in numbers:
         case, whole, again = EVERY[int(number)], Path(folder, number, "whole"), Path(folder, number, "again")

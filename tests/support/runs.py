@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from toys import QUIET, toy
 
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel
+from featviz_pl.training import FeatureVisualization
 
 
 def build(

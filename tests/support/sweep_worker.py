@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 import featviz_pl.callbacks
-import featviz_pl.cli
-import featviz_pl.sweep
+import featviz_pl.cli.main
+import featviz_pl.sweep.module
 
 
 def stamps(folder: Path) -> dict[str, tuple[int, int]]:
@@ -36,7 +36,7 @@ def attempt(command: list[str]) -> int:
         code = 1
         try:
             torch.set_num_threads(1)
-            code = featviz_pl.cli.main(command)
+            code = featviz_pl.cli.main.main(command)
         finally:
             os._exit(code)
     return child

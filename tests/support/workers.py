@@ -14,8 +14,8 @@ from toys import QUIET, toy
 
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.images import FourierImage
-from featviz_pl.module import FeatureVisualization
 from featviz_pl.objectives import Channel, TotalVariation
+from featviz_pl.training import FeatureVisualization
 
 
 def run(views: int | None, devices: int) -> torch.Tensor:

@@ -298,7 +298,7 @@ def test_a_picture_is_blurred_once_for_all_its_views(monkeypatch: pytest.MonkeyP
         blurred.append(len(image))
         return image
 
-    monkeypatch.setattr("featviz_pl.transforms.compose.antialias", counted)
+    monkeypatch.setattr("featviz_pl.transforms.warp.antialias", counted)
     composed = Compose([Scale(0.5)])
     composed.apply(torch.rand(2, 3, 8, 8), composed.sample(generator(), 10))
     assert blurred == [2]

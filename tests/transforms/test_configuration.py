@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
 from featviz_pl import transforms
-from featviz_pl.cli import main
+from featviz_pl.cli.main import main
 from featviz_pl.io import read_provenance
 from featviz_pl.transforms import Transform
 

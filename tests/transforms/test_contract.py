@@ -16,7 +16,7 @@ from torch.distributions import Normal, Uniform
 from torchvision.transforms import v2
 
 from featviz_pl import transforms
-from featviz_pl.numerics.transfer import TransferError, Transfers
+from featviz_pl.numerics.device_transfer import TransferError, Transfers
 from featviz_pl.transforms import (
     Background,
     Blur,

@@ -1,0 +1,250 @@
+"""``featviz fit`` and ``featviz predict``: everything, as a Lightning configuration."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pydoc import locate
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from featviz_pl.callbacks import FeatureWriter, StepProgressBar, SweepProgressBar
+from featviz_pl.cli.config_parser import ConfigError, ConfigFile, ConfigParser, as_line
+from featviz_pl.cli.config_saving import SavedConfig, picture_folders
+from featviz_pl.cli.exit_codes import INTERRUPTED, SOME_FAILED, TERMINATED
+from featviz_pl.sweep import FeatureSweep, FeatureTargets
+from featviz_pl.training import FeatureVisualization
+
+_STOPPED = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
+_SHOWN = 5  # failures that are named
+# What Lightning's methods take that is the configuration's own, or no matter of pictures.
+_NOT_OFFERED = {
+    "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+    "predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"},
+}
+_HELP = re.compile(r"-h$|--help$|--(model|data)\.[\w.]+\.help\b")  # of the whole, or of a class that is an argument of the module
+_BAR = {"fit": StepProgressBar, "predict": SweepProgressBar}
+_DESCRIPTION = {
+    "fit": "Optimise pictures of a network's units: a FeatureVisualization, run by Lightning's Trainer.",
+    "predict": "Render many units of a network: a FeatureSweep over FeatureTargets, run by Lightning's Trainer.",
+}
+_EPILOG = (
+    "Classes are given by their names, or as package.module.Class: your own subclasses work everywhere, also as model.class_path. "
+    "--KEY.help CLASS shows the arguments of one, such as --trainer.callbacks.help Augmentation; --print_config the whole configuration."
+)
+
+
+class FeatvizCLI(LightningCLI):
+    """Build a module, its data and a Trainer from YAML and flags, and run one method of the Trainer.
+
+    Args:
+        method: ``"fit"`` or ``"predict"``.
+        model: the module's class; a configuration may name a subclass.
+        data: the class of its data, likewise, where it needs any.
+        args: the command line, or a configuration as a dictionary; the command line of the process unless given.
+    """
+
+    def __init__(
+        self, method: str, model: type[LightningModule], data: type[LightningDataModule] | None = None, args: ArgsType = None
+    ) -> None:
+        self.method, self._takes_data = method, data is not None
+        given = sys.argv[1:] if args is None else args
+        # Help lists the arguments of the library's own class; a run takes those of any subclass, which is another kind of argument.
+        self._helps = isinstance(given, list) and any(map(_HELP.match, given))
+        super().__init__(
+            model,
+            data,
+            args=args,
+            run=False,
+            seed_everything_default=False,  # every draw has its own seed; the global generators stay as they are
+            save_config_callback=SavedConfig,
+            trainer_defaults={"logger": False, "enable_checkpointing": False, "enable_model_summary": False},
+            parser_kwargs={
+                "prog": f"featviz {method}",
+                "description": _DESCRIPTION[method],
+                "epilog": _EPILOG,
+                "dump_header": [f"featviz {method} --config config.yaml", f"featviz_pl=={version('featviz_pl')}"],
+            },
+            subclass_mode_model=not self._helps,
+            subclass_mode_data=not self._helps,
+            auto_configure_optimizers=False,  # the module has its own, as model.optimizer
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser that reads files of configuration."""
+        parser = ConfigParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ConfigFile, help="file of a configuration, of several the later ones win")
+        return parser
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add module, data and Trainer, the module first; data only where they are not the module's own."""
+        classes = {"model": self._model_class, **({"data": self._datamodule_class} if self._takes_data else {})}
+        for key, chosen in classes.items():
+            parser.add_lightning_class_args(chosen, key, subclass_mode=not self._helps)
+            if not self._helps:  # so that a configuration names a class only where it wants another
+                parser.set_defaults({key: {"class_path": f"{chosen.__module__}.{chosen.__qualname__}"}})
+        parser.add_lightning_class_args(self.trainer_class, "trainer")
+        parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Let one number of steps decide how long the Trainer runs and how long a cosine is."""
+        self._offered = parser.add_method_arguments(self.trainer_class, self.method, skip=set(_NOT_OFFERED[self.method]))
+        if self.method == "fit":
+            steps = "model.steps" if self._helps else "model.init_args.steps"
+            parser.link_arguments(steps, "trainer.max_steps")
+            if not self._helps:
+                parser.link_arguments(steps, "model.init_args.scheduler.init_args.T_max")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse what was given; Lightning's own warns where `featviz` hands on the command line of the process."""
+        try:
+            self.config = parser.parse_object(args) if isinstance(args, (dict, Namespace)) else parser.parse_args(args)
+            if isinstance(parser, ConfigParser) and not isinstance(args, (dict, Namespace)):
+                parser.refuse_what_follows(sys.argv[1:] if args is None else args)
+        except ConfigError as error:
+            raise ConfigError(as_line(error)) from error.__cause__
+        self._refuse_idle_rate()
+
+    def _refuse_idle_rate(self) -> None:
+        """Refuse a learning rate beside an optimizer, which is made with its own."""
+        model = self.config.get("model") or {}
+        given = model.get("init_args") or {}
+        if given.get("optimizer") is not None and "lr" in given and given["lr"] != _usual_rate(locate(model["class_path"])):
+            raise ConfigError(
+                f"model.lr: {given['lr']} would count for nothing beside model.optimizer, which has a rate of its own; give "
+                "model.optimizer.lr, and leave model.lr out"
+            )
+
+    def instantiate_classes(self) -> None:
+        """Make module, data, callbacks and Trainer; where an argument is refused, say why in one line."""
+        try:
+            super().instantiate_classes()
+        except TypeError as error:
+            raise TypeError(as_line(error)) from error
+        except ValueError as error:
+            raise ValueError(as_line(error)) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add a progress bar of this library on a terminal, and none elsewhere, unless the configuration says otherwise."""
+        config = self._get(self.config_init, "trainer")
+        listed = config.get("callbacks") or []
+        own = list(listed) if isinstance(listed, list) else [listed]
+        if config.get("enable_progress_bar") is None and not any(isinstance(callback, ProgressBar) for callback in own):
+            shown = sys.stderr.isatty() and not config.get("barebones")
+            kwargs = {"enable_progress_bar": shown, "callbacks": [*own, *([_BAR[self.method]()] if shown else [])], **kwargs}
+        return super().instantiate_trainer(**kwargs)
+
+    def run(self, **more: Any) -> int:
+        """Run the Trainer's method, and return 0, or the exit code of the signal that ended it once its callbacks had finished."""
+        named = {name: self._get(self.config_init, name) for name in self._offered}
+        if self.datamodule is not None:
+            named["datamodule"] = self.datamodule
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            getattr(self.trainer, self.method)(self.model, **named, **more)
+        except SystemExit as stopped:
+            self._end_other_processes()
+            if isinstance(stopped, SIGTERMException) or stopped.code == TERMINATED:
+                return TERMINATED  # Lightning's own exception would end the process with 0
+            if not isinstance(stopped.__context__, KeyboardInterrupt):
+                raise
+            if in_main_thread:
+                signal.signal(signal.SIGINT, handler)  # which Lightning leaves ignored
+            return INTERRUPTED
+        except BaseException:
+            self._end_other_processes()
+            raise
+        return 0
+
+    def _end_other_processes(self) -> None:
+        """End the processes that this one has started: alone they would wait for it, or go on."""
+        kill = getattr(self.trainer.strategy.launcher, "kill", None)
+        if kill is not None:
+            kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+
+
+def _usual_rate(module: Any) -> Any:
+    """Return the default of a module's learning rate."""
+    makers = [vars(one)["__init__"] for one in inspect.getmro(module) if "__init__" in vars(one)]  # one may hand on to the next
+    taken = [inspect.signature(maker).parameters for maker in makers]
+    return next((parameters["lr"].default for parameters in taken if "lr" in parameters), None)
+
+
+def fit(args: Sequence[str] | ArgsType = None) -> int:
+    """Run ``featviz fit …`` with LightningCLI and return its exit code: 0, 130 for Ctrl-C, or 143 for a termination.
+
+    Args:
+        args: the command line after the command; that of the process unless given.
+    """
+    cli = FeatvizCLI("fit", FeatureVisualization, args=list(args) if isinstance(args, Sequence) else args)
+    began = time.perf_counter()
+    stopped = cli.run()
+    if stopped == INTERRUPTED and cli.trainer.global_step == 0:
+        raise KeyboardInterrupt
+    if cli.trainer.is_global_zero:
+        folders = ", ".join(map(str, picture_folders(cli.trainer)))
+        seconds = time.perf_counter() - began
+        targets = cli.model.targets
+        what = targets[0] if len(targets) == 1 else f"{len(targets)} pictures"
+        done = f"{what}, {cli.model.steps_taken} steps in {seconds:.1f} s"
+        if stopped:
+            saved = folders and cli.trainer.global_step > 0
+            kept = f"the pictures so far are in {folders}" if saved else "no callback has saved the pictures so far"
+            print(f"featviz fit: {_STOPPED[stopped]} after {cli.model.steps_taken} steps; {kept}", file=sys.stderr)
+        else:
+            print(f"{folders}: {done}" if folders else f"{done}; no picture was saved: trainer.callbacks has no ImageSnapshot")
+    return stopped
+
+
+def predict(args: Sequence[str] | ArgsType = None) -> int:
+    """Run ``featviz predict …`` with LightningCLI and return its exit code: 0, 3 when units failed, 130 for Ctrl-C, or 143.
+
+    Args:
+        args: the command line after the command; that of the process unless given.
+
+    Raises:
+        ValueError: when no callback would keep the pictures, or units are missing at the end.
+    """
+    cli = FeatvizCLI("predict", FeatureSweep, FeatureTargets, list(args) if isinstance(args, Sequence) else args)
+    writers = [callback for callback in cli.trainer.callbacks if isinstance(callback, BasePredictionWriter)]  # type: ignore[attr-defined]
+    if not writers:
+        raise ValueError("trainer.callbacks: none of them keeps the pictures; add FeatureWriter with a folder")
+    own = next((writer for writer in writers if isinstance(writer, FeatureWriter)), None)
+    if own is not None and cli.trainer.is_global_zero:  # before other processes start: what is refused is refused once
+        own.claim(cli.trainer, cli.model, cli.datamodule)
+    began = time.perf_counter()
+    stopped = cli.run(return_predictions=False)
+    if stopped and cli.trainer.is_global_zero:
+        print(f"featviz predict: {_STOPPED[stopped]}; what is done is whole, and the same command goes on from there", file=sys.stderr)
+    if stopped or not cli.trainer.is_global_zero:
+        return stopped
+    return 0 if own is None else _report(own, time.perf_counter() - began)
+
+
+def _report(writer: FeatureWriter, seconds: float) -> int:
+    summary = writer.summary
+    assert summary is not None
+    if summary.missing:
+        raise ValueError(
+            f"{len(summary.missing)} of the units are missing ({', '.join(summary.missing[:_SHOWN])}): a process of the sweep has ended "
+            "early; the same command goes on from there"
+        )
+    print(f"{writer.folder}: {summary.rendered + summary.skipped} pictures, {summary.rendered} of them new, in {seconds:.1f} s")
+    if summary.failed:
+        named = "; ".join(f"{target}: {reason}" for target, reason in list(summary.failed.items())[:_SHOWN])
+        more = f"; and {len(summary.failed) - _SHOWN} more, all in the manifest" if len(summary.failed) > _SHOWN else ""
+        print(f"featviz predict: {len(summary.failed)} units failed: {named}{more}", file=sys.stderr)
+        return SOME_FAILED
+    return 0

@@ -1,0 +1,7 @@
+"""The optimisation problem that every run solves, without Lightning."""
+
+from featviz_pl.engine.ascent import Ascent
+from featviz_pl.engine.loop import ascend
+from featviz_pl.engine.step import NonFiniteError, Step
+
+__all__ = ["Ascent", "NonFiniteError", "Step", "ascend"]

@@ -1,0 +1,79 @@
+"""Optimise the image of a problem in a bare loop, without a Trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from featviz_pl.engine.ascent import Ascent, trained_parameters
+from featviz_pl.engine.graphed_steps import StepGradients
+from featviz_pl.engine.picture_health import STRETCH
+from featviz_pl.engine.step import Step, require_finite
+from featviz_pl.numerics.checks import whole_number
+
+
+def ascend(
+    problem: Ascent,
+    steps: int = 512,
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
+    lr: float = 0.05,
+    on_step: Callable[[int, Step], None] | None = None,
+    failures: dict[int, str] | None = None,
+) -> Tensor:
+    """Optimise the image of a problem in a bare loop, without a Trainer, and return the final scores (N,).
+
+    The same steps as `Trainer.fit` takes on one device. Weights of networks get no gradient, and the gradients of other
+    parameters are left alone, so the loop can run inside somebody's training.
+
+    Args:
+        problem: initialised and prepared here if it is not yet.
+        steps: number of optimizer steps, 1 or more.
+        optimizer: makes an optimizer of the image's parameters; Adam with `lr` unless given.
+        lr: learning rate of the default optimizer.
+        on_step: called after every step with its index and result.
+        failures: where given, a picture that fails does not end the run and does no harm to the others: its index and the reason
+            are put in here; when all have failed the run ends. A picture fails when its score or gradient is not finite, or when no
+            gradient but a redirected one reaches it in its first 64 steps.
+
+    Raises:
+        NonFiniteError: when a step gives NaN or infinity, and no `failures` take it.
+        ValueError: when `failures` are asked for of pictures that share weights.
+
+    Example:
+        >>> from featviz_pl.images import PixelImage
+        >>> from featviz_pl.networks import FrozenNetwork
+        >>> from featviz_pl.objectives import Channel
+        >>> net = FrozenNetwork(nn.Conv2d(3, 4, 3))
+        >>> problem = Ascent(PixelImage(8), net, Channel("output", 1))
+        >>> problem.initialize(); problem.prepare(); before = problem.scores()
+        >>> bool((ascend(problem, steps=8) > before).all())
+        True
+    """
+    steps = whole_number("steps", steps)
+    with torch.inference_mode(False), torch.enable_grad():
+        problem.initialize()
+        if not problem.prepared:
+            problem.prepare(problem.image.initialized.device)
+        parameters = trained_parameters(problem.image)
+        chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
+        watch = None if failures is None else problem.watch(steps)
+        gradients_of = StepGradients(problem, parameters)
+        for index in range(steps):
+            result, gradients = gradients_of(index, steps)
+            if watch is None:
+                require_finite(index, result.loss, gradients)
+            else:
+                gradients = watch.kept(result.scores, gradients)
+            for parameter, gradient in zip(parameters, gradients):
+                parameter.grad = gradient
+            chosen.step()
+            if on_step is not None:
+                on_step(index, result)
+            if watch is not None and failures is not None and ((index + 1) % STRETCH == 0 or index == steps - 1):
+                failures.update(watch.failures())
+                if len(failures) == len(problem.keys):
+                    break
+        chosen.zero_grad()
+        return problem.scores()

@@ -1,0 +1,49 @@
+"""A contact sheet of a whole layer, from files, one picture in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Pillow
+from PIL.PngImagePlugin import PngInfo
+
+from featviz_pl.io.files import write_whole
+from featviz_pl.io.provenance import PROVENANCE_KEY
+
+WIDEST = 8192  # pixels: what programs still show; the pictures of larger layers are reduced
+GAP = 2
+
+
+def save_sheet(pictures: Sequence[Path | None], path: Path, provenance: Mapping[str, Any]) -> Path | None:
+    """Lay pictures out in rows on white, smaller where there are many; a place without a picture stays white.
+
+    Args:
+        pictures: files of one size, or None where a unit has none.
+        path: of the sheet.
+        provenance: of the sheet.
+
+    Returns:
+        The sheet, or None where there is no picture at all.
+    """
+    first = next((file for file in pictures if file is not None), None)
+    if first is None:
+        return None
+    with Pillow.open(first) as picture:
+        (width, height), mode = picture.size, picture.mode
+    across = math.ceil(math.sqrt(len(pictures) * height / width))
+    down = math.ceil(len(pictures) / across)
+    scale = min(1.0, (WIDEST / across - GAP) / width, (WIDEST / down - GAP) / height)
+    cell = max(1, int(width * scale)), max(1, int(height * scale))
+    sheet = Pillow.new(mode, (across * (cell[0] + GAP) - GAP, down * (cell[1] + GAP) - GAP), "white")
+    for index, file in enumerate(pictures):
+        if file is not None:
+            with Pillow.open(file) as picture:
+                shown = picture if picture.size == cell else picture.resize(cell, Pillow.Resampling.BOX)
+                sheet.paste(shown, (index % across * (cell[0] + GAP), index // across * (cell[1] + GAP)))
+    info = PngInfo()
+    info.add_text(PROVENANCE_KEY, json.dumps(dict(provenance), sort_keys=True, ensure_ascii=True))
+    return write_whole(path, lambda temporary: sheet.save(temporary, format="PNG", pnginfo=info))

@@ -1,0 +1,1 @@
+"""The photos that activate units most."""

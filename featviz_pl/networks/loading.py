@@ -1,0 +1,208 @@
+"""Networks by name: the embedded one, every torchvision classifier, and any function that makes one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from http.client import HTTPException
+from importlib import resources
+from typing import Any
+
+import torch
+from torch import nn
+
+from featviz_pl.networks.embedded import EmbeddedNetwork
+from featviz_pl.networks.frozen import FrozenNetwork
+from featviz_pl.networks.weights import load_weights, read_tensors
+from featviz_pl.numerics.checks import unknown
+
+EMBEDDED = "embedded"
+# Builders that otherwise warn about, or spend a minute on, an initialisation that random weights do not need.
+_QUIET_BUILDS: dict[str, dict[str, Any]] = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
+# Names of older releases that torchvision's published files still hold, and today's.
+_OLD_NAMES = (
+    (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\."), r"\1\2."),
+    (re.compile(r"\.mlp\.linear_1\."), ".mlp.0."),
+    (re.compile(r"\.mlp\.linear_2\."), ".mlp.3."),
+)
+
+
+def network_names() -> list[str]:
+    """Return every name that `load_network` knows.
+
+    Example:
+        >>> "squeezenet1_0" in network_names()
+        True
+    """
+    import torchvision
+
+    return [EMBEDDED, *torchvision.models.list_models(module=torchvision.models)]
+
+
+def as_network(network: str | nn.Module | FrozenNetwork) -> FrozenNetwork:
+    """Return a `FrozenNetwork` for whatever stands for a network: a name, a module, ``"package.module:factory"``, or itself.
+
+    A bare module is taken to accept pictures in [0, 1] as they are.
+
+    Example:
+        >>> as_network(nn.Conv2d(3, 4, 3)).mean is None
+        True
+    """
+    if isinstance(network, FrozenNetwork):
+        return network
+    if isinstance(network, nn.Module):
+        return FrozenNetwork(network)
+    if isinstance(network, str):
+        return load_network(network)
+    raise TypeError(f"network must be a name, an nn.Module or a FrozenNetwork, got {type(network).__name__}")
+
+
+def load_network(
+    name: str = EMBEDDED,
+    weights: str | os.PathLike[str] = "DEFAULT",
+    compile: bool = False,  # noqa: A002 - torch's name
+) -> FrozenNetwork:
+    """Load a network by name, frozen, with the normalisation, size and class names of its weights.
+
+    Args:
+        name: ``"embedded"``, a torchvision classification model such as ``"squeezenet1_0"``, or ``"package.module:factory"``, a
+            function without arguments that returns an ``nn.Module`` or a `FrozenNetwork`.
+        weights: a torchvision enum name such as ``"DEFAULT"`` or ``"IMAGENET1K_V1"`` (downloaded by torchvision on first use),
+            ``"none"`` for random weights, or a file: a state dict, one under ``state_dict`` or ``model``, or a Lightning
+            checkpoint. Files are read with ``weights_only=True``. A file takes the normalisation of the default weights.
+        compile: let runs use ``torch.compile``; see `FrozenNetwork`.
+
+    Raises:
+        ValueError: when the name or the weights are unknown, or a file is missing, broken or does not fit.
+
+    Example:
+        >>> load_network("squeezenet1_0", weights="none").size
+        (224, 224)
+    """
+    if not isinstance(name, str):
+        raise TypeError(f"name must be a text, got {type(name).__name__}")
+    weights = os.fspath(weights)
+    make = _from_factory if ":" in name else _embedded if name == EMBEDDED else _from_torchvision
+    loaded = make(name, weights)
+    return loaded.compiled() if compile else loaded  # a factory may give what others hold too, or have chosen itself
+
+
+def _embedded(name: str, weights: str) -> FrozenNetwork:
+    source = resources.files("featviz_pl.networks").joinpath("embedded.pt")
+    with resources.as_file(source) as path:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+    with _own_random_numbers():
+        module = EmbeddedNetwork(len(saved["classes"]), saved["width"])
+    if weights == "DEFAULT":
+        module.load_state_dict(saved["state_dict"])
+    elif weights != "none":
+        load_weights(module, weights)
+    return FrozenNetwork(module, saved["mean"], saved["std"], saved["size"], saved["classes"], name)
+
+
+def _from_factory(name: str, weights: str) -> FrozenNetwork:
+    where, _, attribute = name.partition(":")
+    with _current_folder_importable():
+        try:
+            factory: Any = importlib.import_module(where)
+            for part in attribute.split("."):
+                factory = getattr(factory, part)
+        except Exception as error:  # whatever the module does when it is imported
+            raise ValueError(f"network: cannot import {name!r} ({type(error).__name__}: {error}); use package.module:factory") from error
+        if callable(factory) and not isinstance(factory, nn.Module):
+            _require_no_arguments(name, factory)
+        with _own_random_numbers():
+            made = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
+    if not isinstance(made, (nn.Module, FrozenNetwork)):
+        raise ValueError(f"network: {name!r} gave {type(made).__name__}, not an nn.Module or FrozenNetwork")
+    frozen = made if isinstance(made, FrozenNetwork) else FrozenNetwork(made, name=name)
+    if weights not in ("DEFAULT", "none"):
+        load_weights(frozen.module, weights)
+    return frozen
+
+
+def _require_no_arguments(name: str, factory: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # written in C, without one
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise ValueError(f"network: {name!r} cannot be called without arguments ({error})") from error
+
+
+def _from_torchvision(name: str, weights: str) -> FrozenNetwork:
+    import torchvision
+
+    if name not in network_names():
+        raise unknown("network", "network", name, network_names())
+    enum = torchvision.models.get_model_weights(name)
+    described = enum["DEFAULT"]
+    tensors: dict[str, torch.Tensor] | None = None
+    if weights in enum.__members__:
+        described = enum[weights]
+        tensors = _download(name, described)
+    elif weights != "none":
+        if not os.path.exists(weights) and not os.path.dirname(weights) and "." not in weights:
+            raise unknown("weights", f"weights of {name}", weights, [*enum.__members__, "none", "or a file"])
+        tensors = read_tensors(weights)
+    if tensors is not None:
+        tensors = {_todays_name(key): value for key, value in tensors.items()}
+    builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(name)
+    extra = dict(_QUIET_BUILDS.get(name, {}))
+    if extra and tensors is not None:
+        extra |= {"transform_input": True, "aux_logits": any("aux" in key.lower() for key in tensors)}
+    if name.startswith("vit_"):  # built for the one size that its weights accept
+        extra["image_size"] = described.meta["min_size"][0]
+    with _own_random_numbers():
+        module = builder(weights=None, **extra)
+    if tensors is not None:
+        load_weights(module, tensors, source=weights)
+    preprocessing = described.transforms()
+    return FrozenNetwork(module, preprocessing.mean, preprocessing.std, preprocessing.crop_size[0], described.meta["categories"], name)
+
+
+def _todays_name(key: str) -> str:
+    for pattern, replacement in _OLD_NAMES:
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def _download(name: str, weights: Any) -> dict[str, torch.Tensor]:
+    # torch announces a download on stdout or stderr, by its version: on a terminal it may, elsewhere these are for results and errors.
+    announced = sys.stderr if sys.stderr.isatty() else io.StringIO()
+    try:
+        with redirect_stdout(announced), redirect_stderr(announced):
+            state: dict[str, torch.Tensor] = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+    except (OSError, HTTPException, RuntimeError) as error:  # URLError is an OSError
+        raise ValueError(
+            f"weights: {name} needs a download that failed ({error}); fetch {weights.url} elsewhere and give the file "
+            f"with --weights FILE (weights=… in Python), or put it into {os.path.join(torch.hub.get_dir(), 'checkpoints')}"
+        ) from error
+    return state
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Build a network from seed 0 and leave the global generators as they were."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        yield
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    """Let ``package.module:factory`` find a module in the current folder, as ``python -m`` does."""
+    before = list(sys.path)
+    sys.path.insert(0, os.getcwd())
+    try:
+        yield
+    finally:
+        sys.path[:] = before

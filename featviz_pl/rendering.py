@@ -1,0 +1,301 @@
+"""The one-call door: a network, a target, a picture."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import html
+import io
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
+
+from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
+from featviz_pl.engine import Ascent
+from featviz_pl.engine.precision import AUTO, FULL, REDUCED, fastest_precision
+from featviz_pl.engine.start import read_start, start_digest
+from featviz_pl.images import Image
+from featviz_pl.io import as_saved, save_png, to_pillow
+from featviz_pl.io.files import check_output
+from featviz_pl.io.sheets import picture_names, sheet
+from featviz_pl.networks import FrozenNetwork, as_network, load_network
+from featviz_pl.numerics.checks import size_pair, whole_number
+from featviz_pl.numerics.host_memory import return_freed_memory
+from featviz_pl.numerics.resampling import resize
+from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.presets import DEFAULT_PRESET, Recipe, image_class, recipe
+from featviz_pl.statistics import Statistics
+from featviz_pl.statistics.arguments import as_statistics, image_arguments
+from featviz_pl.training import FeatureVisualization
+from featviz_pl.training.device import device_to_measure
+from featviz_pl.training.stopping import TERMINATED
+from featviz_pl_callbacks.render_checkpoint import RenderCheckpoint, checkpoint_to_resume
+
+# What a render shows that is asked for nothing: chosen by eye.
+FIRST_TARGET, FIRST_SIZE, FIRST_STEPS = "output:church", 128, 128
+
+
+@dataclass
+class RenderResult:
+    """Hold rendered pictures; shows itself in a notebook.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], in the 256 levels of a file.
+        scores: the objective on each picture, without views.
+        targets: what each picture looks for.
+        provenance: of each picture.
+        seconds: that the run took.
+        interrupted: whether it was stopped before its last step.
+        is_writer: whether this process is the one that writes files, of a run on several.
+    """
+
+    images: Tensor
+    scores: list[float]
+    targets: list[str]
+    provenance: list[dict[str, Any]] = field(repr=False)
+    seconds: float
+    interrupted: bool = False
+    is_writer: bool = True
+
+    def save(self, path: str | os.PathLike[str]) -> list[Path]:
+        """Save the picture as PNG with its origin; of several, a sheet under this name and each beside it. Return the pictures' paths."""
+        chosen = check_output(path)
+        if len(self.images) == 1:
+            return [save_png(self.images[0], chosen, self.provenance[0])]
+        paths = [
+            save_png(image, chosen.with_name(f"{chosen.stem}-{name}.png"), origin)
+            for image, name, origin in zip(self.images, picture_names(self.targets), self.provenance)
+        ]
+        save_png(sheet(self.images), chosen, {**self.provenance[0], "target": self.targets, "score": self.scores})
+        return paths
+
+    def _repr_html_(self) -> str:
+        """Show the pictures with their targets and scores."""
+        figures = []
+        for image, target, score in zip(self.images, self.targets, self.scores):
+            buffer = io.BytesIO()
+            to_pillow(image).save(buffer, format="PNG")
+            data = base64.b64encode(buffer.getvalue()).decode()
+            figures.append(
+                f'<figure style="display:inline-block"><img src="data:image/png;base64,{data}">'
+                f"<figcaption>{html.escape(target)}: {score:.4g}</figcaption></figure>"
+            )
+        return "".join(figures)
+
+
+def render(
+    network: str | nn.Module | FrozenNetwork = "embedded",
+    target: str | Objective | None = None,
+    *,
+    weights: str = "DEFAULT",
+    steps: int | None = None,
+    size: int | Sequence[int] | None = None,
+    views: int | None = None,
+    seed: int = 0,
+    preset: str | Recipe = DEFAULT_PRESET,
+    lr: float | None = None,
+    image: str | Image | None = None,
+    start: str | os.PathLike[str] | Tensor | None = None,
+    stats: str | os.PathLike[str] | Statistics | None = None,
+    callbacks: Sequence[Callback] = (),
+    resume: str | os.PathLike[str] | None = None,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    num_nodes: int = 1,
+    precision: Any = "32-true",
+    compile: bool = False,  # noqa: A002 - torch's name
+    progress: bool = False,
+) -> RenderResult:
+    """Render what a target of a network responds to, in one call.
+
+    The same as building a `FeatureVisualization` and an `Augmentation` by hand and fitting them with a `Trainer`.
+
+    Args:
+        network: a name, ``"package.module:factory"``, an ``nn.Module`` or a `FrozenNetwork`.
+        target: the shorthand of a target, or any objective. Without one, the embedded network shows a class of its own choice, at
+            128 px and in 128 steps unless these are given.
+        weights: for a network by name; see `load_network`.
+        steps: of the optimisation; the preset's unless given.
+        size: of the picture, one number or (height, width); the network's own unless given, or that of `start`.
+        views: per step; the preset's number unless given.
+        seed: of every draw.
+        preset: a recipe by name.
+        lr: learning rate; the preset's unless given.
+        image: name of a parameterization (``"fourier"``, ``"pixel"``), or one that is built; the preset's unless given.
+        start: a picture, or its file, from which to start.
+        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the recipe.
+        callbacks: further Lightning callbacks.
+        resume: file of a checkpoint that is kept during the run; where it exists, the run goes on from there.
+        accelerator: of the Trainer.
+        devices: of the Trainer.
+        num_nodes: of the Trainer.
+        precision: of the Trainer; only the network runs in less than float32. ``"auto"`` measures whether ``"bf16-mixed"`` is faster
+            here, without compiling, and logs what it found.
+        compile: let the run use ``torch.compile`` on the network; False leaves that to a `FrozenNetwork` of yours, which says what
+            it costs. Objectives may bring networks of their own, with flags of their own.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: when anything is asked for that cannot work, before the first step.
+        SystemExit: with code 143, when the process is told to end (SIGTERM).
+
+    Example:
+        >>> result = render(nn.Conv2d(3, 4, 3), "output:2", steps=3, size=16, accelerator="cpu")
+        >>> result.images.shape, result.targets
+        (torch.Size([1, 3, 16, 16]), ['output:2'])
+    """
+    chosen = recipe(preset)
+    frozen = load_network(network, weights) if isinstance(network, str) else as_network(network)
+    frozen = frozen.compiled() if compile else frozen
+    if target is None:
+        if frozen.name != "embedded":
+            raise ValueError("target: say what to look for, for example 'features.9:33'; `featviz layers NETWORK` lists the layers")
+        target = FIRST_TARGET
+        size = FIRST_SIZE if size is None and image is None and start is None else size
+        steps = FIRST_STEPS if steps is None else steps
+    objective = parse_target(target) if isinstance(target, str) else target
+    chosen = chosen.suited(source.layer for source in objective.sources())
+    steps = chosen.steps if steps is None else whole_number("steps", steps)
+    measured = None if stats is None else as_statistics(stats, frozen.channels)
+    built = _image(image, chosen, frozen, size, start, objective.count(), measured)
+    if chosen.wrap is not None:
+        with torch.no_grad():
+            begun = None if start is None else built()[:, : built.channels - built.alpha]
+            seen_at = (frozen.size or built.size) if chosen.size_of_views == "network" else built.size
+            objective = chosen.wrap(objective, frozen, seen_at, begun)
+    augmentation = Augmentation(
+        chosen.transforms,
+        chosen.views if views is None else whole_number("views", views),
+        size=frozen.size if chosen.size_of_views == "network" else None,
+    )
+    model = FeatureVisualization(
+        frozen,
+        objective,
+        built,
+        steps=steps,
+        seed=seed,
+        optimizer=partial(chosen.make_optimizer, lr=lr),
+        lr=chosen.lr if lr is None else lr,
+        scheduler=None if chosen.scheduler is None else partial(_scheduled, chosen.scheduler, steps),
+    )
+    if precision == AUTO:
+        precision = _measured_precision(model, augmentation, accelerator, devices, num_nodes, resume)
+    model.origin = {"preset": chosen.name, "precision": str(precision)}
+    if frozen.compile:  # it rounds elsewhere
+        model.origin["compile"] = True
+    if start is not None:
+        model.origin["start"] = start_digest(model.images)
+    if measured is not None:
+        model.origin["stats"] = measured.digest
+    ckpt_path = None if resume is None else checkpoint_to_resume(resume)
+    own: list[Callback] = [StepProgressBar()] if progress else []
+    own += [] if resume is None else [RenderCheckpoint(resume)]
+    own += [DistributedViews()] if str(devices) != "1" or num_nodes > 1 else []
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=precision,
+        callbacks=[augmentation, *own, *callbacks],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        log_every_n_steps=min(50, steps),
+    )
+    began = time.perf_counter()
+    interrupted = _fit_until_interrupted(trainer, model, ckpt_path)
+    seconds = time.perf_counter() - began
+    result = _result(model, trainer, seconds, interrupted)
+    return_freed_memory()
+    return result
+
+
+def _measured_precision(
+    model: FeatureVisualization, augmentation: Augmentation, accelerator: str, devices: int | str, num_nodes: int, resume: Any
+) -> str:
+    """Measure in which precision the run is fastest, on a copy of its image."""
+    device = device_to_measure(accelerator, devices, num_nodes)
+    if resume is not None and Path(resume).exists():
+        raise ValueError(f"precision: 'auto' may choose otherwise than the run that goes on; give '{FULL}' or '{REDUCED}'")
+    image = copy.deepcopy(model.image).to(device)
+    found = fastest_precision(Ascent(image, model.network.compiled(False), model.objective, model.seed, augmentation.views), model.steps)
+    logging.getLogger(__name__).info("%s", found)
+    return found.name
+
+
+def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization, ckpt_path: str | None) -> bool:
+    """Fit, and say whether Ctrl-C ended it: what was done by then is still in the module.
+
+    Lightning lets its callbacks finish, then turns Ctrl-C into an exit, sometimes with the signal still ignored.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(model, ckpt_path=ckpt_path, weights_only=True)
+    except SIGTERMException:
+        raise SystemExit(TERMINATED) from None  # Lightning's own exception would end the process with 0
+    except SystemExit as stopped:
+        if not isinstance(stopped.__context__, KeyboardInterrupt):
+            raise
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+        if trainer.global_step == 0:
+            raise KeyboardInterrupt from None
+        return True
+    return False
+
+
+def _image(
+    image: str | Image | None, chosen: Recipe, network: FrozenNetwork, size: Any, start: Any, count: int | None, stats: Statistics | None
+) -> Image:
+    channels = image.channels if isinstance(image, Image) else network.channels
+    if start is not None:
+        start = read_start(start, channels)
+    if isinstance(image, Image):
+        if size is not None and size_pair("size", size) != image.size:
+            raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
+        if stats is not None:
+            raise ValueError("stats: the image is built already; give it color=… and, where it takes one, spectrum=…")
+        built = copy.deepcopy(image)  # what the caller holds is a description, and may serve the next render too
+    else:
+        own = tuple(start.shape[-2:]) if start is not None else chosen.size or network.size or 224
+        make = chosen.image if image is None else image_class(image)
+        measured = {} if stats is None else image_arguments(make, stats)
+        built = make(size=own if size is None else size_pair("size", size), channels=channels, **measured)
+    if start is not None:
+        built.allocate(count or built.count or len(start))
+        built.start_from(resize(start, built.size).clamp(0, 1))
+    return built
+
+
+def _scheduled(make: Any, steps: int, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    """Make a recipe's scheduler; a function of the module, so that the run can be pickled."""
+    made: torch.optim.lr_scheduler.LRScheduler = make(optimizer, steps)
+    return made
+
+
+def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, interrupted: bool) -> RenderResult:
+    model.cpu()
+    images = as_saved(model.images)
+    scores = [float(score) for score in model.scores()]
+    provenance = [model.provenance(index, score=score, steps=model.steps_taken) for index, score in enumerate(scores)]
+    # A Trainer and its module hold one another, until Python looks for cycles: let go of what is large.
+    model._problem.release()
+    model.zero_grad()
+    for optimizer in trainer.optimizers:
+        optimizer.state.clear()
+    return RenderResult(images, scores, model.targets, provenance, seconds, interrupted, trainer.is_global_zero)

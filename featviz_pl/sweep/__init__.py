@@ -1,0 +1,6 @@
+"""Pictures of many units: the LightningModule of a sweep, its targets and its folder."""
+
+from featviz_pl.sweep.datamodule import FeatureTargets
+from featviz_pl.sweep.module import FeatureSweep
+
+__all__ = ["FeatureSweep", "FeatureTargets"]

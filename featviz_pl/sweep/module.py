@@ -1,0 +1,308 @@
+"""Many features, many devices: a sweep renders every unit of whole layers, as a prediction of Lightning's."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from featviz_pl.engine import Ascent
+from featviz_pl.engine.start import start_digest
+from featviz_pl.engine.threads import available_cores, fair_threads, fewer_threads, processes_here
+from featviz_pl.images import Image
+from featviz_pl.io.provenance import versions
+from featviz_pl.networks import FrozenNetwork, as_network
+from featviz_pl.networks.reader import OUTPUT
+from featviz_pl.numerics.checks import finite_number, whole_number
+from featviz_pl.objectives import Channel, Objective
+from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
+from featviz_pl.statistics import Statistics
+from featviz_pl.statistics.arguments import as_statistics
+from featviz_pl.sweep.arguments import checked_tolerance, described_image
+from featviz_pl.sweep.batch_size import BatchSize, fitting
+from featviz_pl.sweep.datamodule import FeatureTargets
+from featviz_pl.sweep.plan import planned
+from featviz_pl.sweep.slots import Finished, Optimisation, Rendered, Slots, rendered
+from featviz_pl.sweep.targets import ListedNetwork, TargetBatch
+from featviz_pl.training.checkpoint import optimizer_description, sums, unsaved
+from featviz_pl.training.stopping import TERMINATED
+from featviz_pl.transforms import Compose, Views
+
+OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+class FeatureSweep(LightningModule):
+    """Render units of a network in batches: ``Trainer.predict`` with a `FeatureTargets`, and a `FeatureWriter` that saves them.
+
+    Each batch is a bare loop of optimisation on the Trainer's device and in its precision. Every draw is keyed by the seed and the
+    target, and every batch has one shape, so a picture is the same whatever stands beside it, on any number of processes and after
+    any number of restarts (with one number of threads: another adds up in another order). A unit that fails is reported with its
+    reason and does its companions no harm. Where several processes share the cores of a machine, each computes with its share of them.
+
+    With a `tolerance`, a picture is finished before all its steps as soon as it has converged, and another takes its place in the
+    batch: ``mean - mean before <= tolerance * (mean - first)`` for the mean scores of its last two stretches of 32 steps, each compared
+    with the one before, and the score of its first step. It is the same picture, at the same step, whatever stands beside it.
+
+    Args:
+        network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
+        preset: a recipe, or its name, that fixes what is not given below.
+        image: a parameterization, or its name, of which every batch gets a copy.
+        size: of the pictures, one number or (height, width); the preset's, or the network's own.
+        views: per step.
+        steps: of each picture, 1 or more.
+        lr: learning rate.
+        optimizer: a class (gets `lr`), or a function that makes an optimizer of the parameters.
+        seed: of every draw, 0 or more.
+        start: a picture, or its file, from which every picture starts.
+        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the recipe.
+        tolerance: share of its gain up to which a picture has converged, 0 or more, such as 0.02; None takes all steps. Only for
+            recipes that are the same in every step, such as lucid: a picture of one that calms down is not finished before its end.
+            It is for runs longer than usual: pictures still gain in the last of Lucid's 512 steps.
+
+    Raises:
+        ValueError: when a name is unknown, a number impossible, the statistics or the start do not fit, or a tolerance is given for a
+            recipe that follows the progress of the run.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU())
+        >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        >>> sweep = FeatureSweep(net, steps=2, size=16)
+        >>> rendered = Trainer(accelerator="cpu", **quiet).predict(sweep, FeatureTargets("1:0-4", batch_size=3))
+        >>> [(batch.targets, tuple(batch.images.shape)) for batch in rendered]
+        [(['1:0', '1:1', '1:2'], (3, 3, 16, 16)), (['1:3', '1:4'], (2, 3, 16, 16))]
+
+    Reference:
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
+    """
+
+    def __init__(
+        self,
+        network: FrozenNetwork | nn.Module | str = "embedded",
+        preset: str | Recipe = DEFAULT_PRESET,
+        image: Image | str | None = None,
+        size: int | Sequence[int] | None = None,
+        views: int | None = None,
+        steps: int | None = None,
+        lr: float | None = None,
+        optimizer: OptimizerMaker | None = None,
+        seed: int = 0,
+        start: str | os.PathLike[str] | Tensor | None = None,
+        stats: str | os.PathLike[str] | Statistics | None = None,
+        tolerance: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.network = as_network(network)  # no nn.Module: it stays out of checkpoints and DDP
+        self.recipe = recipe(preset)
+        self.steps = self.recipe.steps if steps is None else whole_number("steps", steps)
+        self.seed = whole_number("seed", seed, least=0)
+        self.lr = self.recipe.lr if lr is None else finite_number("lr", lr, above=0.0)
+        self.optimizer = optimizer
+        seen = self._seen(self.recipe.transforms, self.recipe.views if views is None else whole_number("views", views))
+        measured = None if stats is None else as_statistics(stats, self.network.channels)
+        self._plan = planned(described_image(self.recipe, self.network, image, size, start, measured), seen, start)
+        self._stats = None if measured is None else measured.digest
+        self.tolerance = checked_tolerance(tolerance, self.recipe, self.image, [self.views_of(layer) for layer in ("", OUTPUT)])
+        self.batch_choice: BatchSize | None = None  # why the batches have their size, where this process has chosen it
+        self.on_render_step: Callable[[int], None] | None = None  # told of every step; set by a progress bar
+        self._network_dtype: torch.dtype | None = None
+        self._guest: FrozenNetwork | None = None
+        self._listed: ListedNetwork | None = None
+        self._weights_hash: str | None = None
+        self._settings: dict[str, Any] = {}
+        self._parent = 0
+        self._slots: Slots | None = None  # of the present layer, where pictures outlive a step
+
+    def _seen(self, transforms: Compose, count: int) -> Views:
+        if self.recipe.size_of_views == "network" and self.network.size is not None:
+            transforms = Compose(transforms.listed(), self.network.size)
+        return Views(transforms, count)
+
+    @property
+    def image(self) -> Image:
+        """The parameterization of which every batch gets a copy."""
+        return self._plan.image
+
+    @property
+    def views(self) -> Views:
+        """How the pictures are seen; those of outputs may be seen otherwise, see `views_of`."""
+        return self._plan.views
+
+    def views_of(self, layer: str) -> Views:
+        """Return how the pictures of a layer's units are seen."""
+        suited = self.recipe.suited([layer])
+        return self.views if suited is self.recipe else self._seen(suited.transforms, self.views.count)
+
+    @property
+    def views_size(self) -> tuple[int, int]:
+        """Size in which the network sees the pictures."""
+        return self.views.transforms.output_size(self.image.size)
+
+    def settings(self, precision: str = "32-true") -> dict[str, Any]:
+        """Return everything that decides what the pictures look like, but the targets: plain values, equal for equal sweeps."""
+        if self._weights_hash is None:
+            self._weights_hash = self.network.weights_hash()
+        values = {
+            **versions(),
+            "network": self.network.name,
+            "weights": self._weights_hash,
+            "mean": self.network.mean,
+            "std": self.network.std,
+            "preset": self.recipe.name,
+            "size": self.image.size,
+            "image": repr(self.image),
+            "views": repr(self.views),
+            "seed": self.seed,
+            "steps": self.steps,
+            **self._described_optimizer(""),
+            "precision": precision,
+        }
+        if self.recipe.of_outputs:
+            values |= {"views_of_outputs": repr(self.views_of(OUTPUT)), "optimizer_of_outputs": self._described_optimizer(OUTPUT)}
+        values |= {} if self._plan.begun is None else {"start": start_digest(self._plan.begun)}
+        values |= {} if self._stats is None else {"stats": self._stats}
+        values |= {"compile": True} if self.network.compile else {}
+        values |= {} if self.tolerance is None else {"tolerance": self.tolerance}
+        with torch.no_grad():
+            values["constants"] = {name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()}
+        return dict(json.loads(json.dumps(values)))
+
+    def _described_optimizer(self, layer: str) -> dict[str, Any]:
+        """Return what decides how the pictures of a layer's units are optimised."""
+        with torch.inference_mode(False):
+            made = self._make_optimizer([nn.Parameter(torch.zeros(1))], layer)
+            schedule = None if self.recipe.scheduler is None else type(self.recipe.scheduler(made, self.steps)).__name__
+        return {**optimizer_description(made), "lr": float(made.defaults.get("lr", self.lr)), "scheduler": schedule}
+
+    def origin(self, target: str) -> dict[str, Any]:
+        """Return what the provenance of a target's picture says besides the settings, all but its score."""
+        layer, _, unit = target.rpartition(":")
+        return {"target": target, "objective": self._objective(layer, int(unit)).origin()}
+
+    def _objective(self, layer: str, units: int | Sequence[int]) -> Objective:
+        objective: Objective = Channel(layer, units)
+        if self.recipe.wrap is None:
+            return objective
+        if self._listed is None:
+            self._listed = ListedNetwork(self.network)
+        return self.recipe.wrap(objective, self._listed, self.views_size, self._plan.begun)
+
+    def _make_optimizer(self, parameters: Iterable[nn.Parameter], layer: str) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            return self.recipe.suited([layer]).make_optimizer(parameters, self.lr)
+        return self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
+
+    def _optimisation(self, parameters: Iterable[nn.Parameter], layer: str) -> Optimisation:
+        made = self._make_optimizer(parameters, layer)
+        return made, None if self.recipe.scheduler is None else self.recipe.scheduler(made, self.steps)
+
+    def _begun_image(self, count: int) -> Image:
+        image = copy.deepcopy(self.image)
+        if self._plan.start is not None:
+            image.allocate(count)
+            image.start_from(self._plan.start)
+        return image
+
+    def problem(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
+        """Make what one batch solves, on a device; outside of a run, where it is for measuring, nothing is compiled."""
+        held = self.network.compiled(False) if self._guest is None else self._guest
+        made = Ascent(self._begun_image(len(units)), held, self._objective(layer, list(units)), self.seed, self.views_of(layer))
+        made.initialize()
+        made.image.to(device=device, dtype=self._network_dtype)
+        made.prepare(device, self._network_dtype)
+        return made
+
+    def fitting_batch(self, targets: FeatureTargets, trainer: Trainer) -> int:
+        """Return how many pictures a batch should hold on this device, and say why: see `FeatureTargets`."""
+        precision, device = trainer.strategy.precision_plugin, trainer.strategy.root_device
+        precision.convert_module(self)  # as Lightning does a little later
+        here = processes_here(trainer)
+        with torch.inference_mode(False), torch.enable_grad(), fewer_threads(here), precision.predict_step_context():
+            make = partial(self.problem, device=device)
+            self.batch_choice = fitting(make, targets.units, self.steps, device, trainer.world_size, here)
+        rank_zero_info(str(self.batch_choice))
+        return self.batch_choice.size
+
+    # What Lightning calls, in its order.
+
+    def on_predict_start(self) -> None:
+        """Bring the network to the device, once for all batches."""
+        own = self.network
+        with torch.inference_mode(False):
+            module = own.shadow().module.to(device=self.device, dtype=self._network_dtype)
+        self._guest = FrozenNetwork(module, own.mean, own.std, own.size, own.classes, own.name, own.compile)
+        self._parent = os.getppid()
+        self._settings = self.settings(str(self.trainer.precision))
+        self._slots = None
+        processes = processes_here(self.trainer)
+        if fair_threads(processes) < torch.get_num_threads():
+            rank_zero_info(f"{processes} processes share {available_cores()} cores: {fair_threads(processes)} threads in each")
+
+    def on_predict_end(self) -> None:
+        """Let the copy of the network go."""
+        self._guest = self._slots = None
+
+    def predict_step(self, batch: TargetBatch, batch_idx: int = 0) -> Rendered:
+        """Render one batch; with a tolerance, return what is finished when all its units have a place, and of a layer's last one all."""
+        if not batch.wanted:
+            return rendered([], (self.image.channels, *self.image.size))
+        with torch.inference_mode(False), torch.enable_grad(), fewer_threads(processes_here(self._trainer)):
+            slots = self._filled(batch)
+            finished = slots.run(to_the_end=self.tolerance is None or batch.is_last, on_step=self._after_step)
+            self._slots = None if self.tolerance is None or batch.is_last else slots
+            if self.tolerance is None:  # one that has failed was out first
+                finished.sort(key=lambda one: batch.units.index(one.unit))
+            settings = {**self._settings, "batch_size": len(batch.units)}
+            return rendered([self._with_origin(one, batch.layer, settings) for one in finished], (self.image.channels, *self.image.size))
+
+    def _filled(self, batch: TargetBatch) -> Slots:
+        """Return slots that hold the units of a batch, or let them wait for one."""
+        slots, self._slots = self._slots, None  # not kept when something fails
+        if slots is not None:
+            slots.add(batch.units[place] for place in batch.wanted)
+            return slots
+        places = [unit if place in batch.wanted else None for place, unit in enumerate(batch.units)]
+        return Slots(
+            self.problem(batch.layer, batch.units, self.device),
+            places,
+            partial(self._optimisation, layer=batch.layer),
+            self.steps,
+            self.tolerance,
+            partial(self._objective, batch.layer),
+            self._begun_image,
+        )
+
+    def _with_origin(self, one: Finished, layer: str, settings: Mapping[str, Any]) -> tuple[Finished, dict[str, Any]]:
+        target = f"{layer}:{one.unit}"
+        taken = {} if self.tolerance is None else {"steps_taken": one.steps}
+        return one, {**settings, **self.origin(target), "score": one.score, **taken}
+
+    def _after_step(self, index: int) -> None:
+        """Tell the progress bar, and stop when this process has been asked to, or stands alone."""
+        if self.on_render_step is not None:
+            self.on_render_step(index)
+        if (trainer := self._trainer) is not None:
+            if trainer.received_sigterm:  # Lightning only notes it
+                raise SystemExit(TERMINATED)
+            if trainer.local_rank > 0 and os.getppid() != self._parent:  # what started this process was killed
+                raise SystemExit(TERMINATED)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureSweep:
+        """Remember the precision asked for: it is meant for the network, the pictures keep float32 at least."""
+        single, double = fn(torch.empty(0)).dtype, fn(torch.empty(0, dtype=torch.float64)).dtype
+        if single == double:  # a cast, not a move
+            self._network_dtype = single
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the copy of the network behind: it is made anew where the module arrives."""
+        return {**super().__getstate__(), "_guest": None, "_slots": None, "on_render_step": None}

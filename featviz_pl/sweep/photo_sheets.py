@@ -1,0 +1,274 @@
+"""A sheet for each unit of a sweep: its picture, and the photos that excite it most beside it; and all of a layer in one.
+
+``photos.json`` in the folder of the sweep says which photos those are, so that a sweep that goes on does not look at all photos
+again. A sheet is finished when it can be read whole and its origin is what it would be now.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as Pillow
+from PIL import ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
+
+from featviz_pl.io.file_sheets import save_sheet
+from featviz_pl.io.files import layer_folder, write_whole
+from featviz_pl.io.provenance import PROVENANCE_KEY
+from featviz_pl.sweep.datamodule import FeatureTargets
+from featviz_pl.sweep.folder import PHOTO_RECORD, PHOTO_SHEET, Entry, SweepFolder, picture_path, read_manifest, read_origin
+from featviz_pl.sweep.module import FeatureSweep
+from featviz_pl.sweep.photos import Found, PhotoSource, Progress, Shown
+from featviz_pl.sweep.targets import target_order
+
+LEAST, MOST = 160, 256  # pixels: heights between which a picture is shown in its own size
+GAP, MARGIN, CAPTION, LETTERS = 2, 10, 18, 12  # pixels
+INK = (90, 90, 90)
+
+
+@dataclass
+class PhotoSummary:
+    """Say what became of the sheets.
+
+    Args:
+        sheets: that are there, of the units that were asked for.
+        new: of these, made by this run.
+        without: units that have no photo.
+        photos: files that were looked at; None for an index.
+        unreadable: files that could not be read.
+        reason: why the first of these could not, where this run has tried.
+    """
+
+    sheets: int = 0
+    new: int = 0
+    without: list[str] = field(default_factory=list)
+    photos: int | None = None
+    unreadable: list[str] = field(default_factory=list)
+    reason: str = ""
+
+
+def sheet_path(folder: Path, target: str, units: int) -> Path:
+    """Return where the sheet of a target lies: beside its picture.
+
+    Example:
+        >>> sheet_path(Path("atlas"), "features.9:33", 512).as_posix(), sheet_path(Path("atlas"), "fc:1234", 4096).as_posix()
+        ('atlas/features.9/33-photos.png', 'atlas/fc/1/1234-photos.png')
+    """
+    path = picture_path(folder, target, units)
+    return path.with_name(f"{path.stem}{PHOTO_SHEET}")
+
+
+def layer_sheet_path(folder: Path, layer: str) -> Path:
+    """Return where the sheet of all units of a layer lies.
+
+    Example:
+        >>> layer_sheet_path(Path("atlas"), "features.9").as_posix()
+        'atlas/features.9-photos.png'
+    """
+    place = layer_folder(folder, layer)
+    return place.with_name(f"{place.name}{PHOTO_SHEET}")
+
+
+def save_photo_sheets(
+    folder: Path,
+    source: PhotoSource,
+    sweep: FeatureSweep,
+    targets: FeatureTargets,
+    device: torch.device,
+    progress: Progress,
+) -> PhotoSummary:
+    """Find the photos, and make the sheets that are missing; the sweep has ended, and this is its first process.
+
+    Args:
+        folder: of the sweep.
+        source: of the photos.
+        sweep: that rendered the pictures.
+        targets: that were asked for.
+        device: on which the photos are looked at.
+        progress: called with the photos read so far and those to be read.
+
+    Raises:
+        ValueError: when no photo can be read, or another sweep works in the folder.
+    """
+    files = SweepFolder(folder)
+    swept = files.claim() or {}
+    try:
+        _, entries = read_manifest(folder)
+        settings = _settings(source, sweep)
+        found, unreadable = _found(folder, settings, source, sweep, targets, device, progress)
+        origins = {target: _origin(swept, settings, entries.get(target, {}), target, shown) for target, shown in found.items()}
+        new: set[str] = set()
+        for target in targets.targets():
+            path = sheet_path(folder, target, targets.layer_units[target.rpartition(":")[0]])
+            if read_origin(path) != origins[target]:
+                _save_unit(path, folder, entries.get(target, {}), source, found[target], origins[target], sweep, settings)
+                new.add(target)
+        for layer, count in targets.layer_units.items():
+            own = {target: origin for target, origin in origins.items() if target.rpartition(":")[0] == layer}
+            _save_layer(folder, layer, count, own, {**swept, "photos": settings})
+    finally:
+        files.close()
+    return PhotoSummary(
+        sheets=targets.count,
+        new=len(new),
+        without=[target for target in targets.targets() if not found[target]],
+        photos=settings["source"].get("photos"),
+        unreadable=list(dict.fromkeys([*unreadable, *source.unreadable])),
+        reason=source.reason,
+    )
+
+
+def _settings(source: PhotoSource, sweep: FeatureSweep) -> dict[str, Any]:
+    """Return what decides which photos are shown: plain values, equal for equal runs."""
+    network = sweep.network
+    values = {
+        "source": source.settings(),
+        "weights": network.weights_hash(),
+        "mean": network.mean,
+        "std": network.std,
+        "size": network.size or sweep.views_size,
+    }
+    return dict(json.loads(json.dumps(values)))
+
+
+def _found(
+    folder: Path,
+    settings: dict[str, Any],
+    source: PhotoSource,
+    sweep: FeatureSweep,
+    targets: FeatureTargets,
+    device: torch.device,
+    progress: Progress,
+) -> tuple[Found, list[str]]:
+    """Return the photos of each unit, and files that could not be read; only units of no earlier run are looked for."""
+    found, unreadable = _read_record(folder, settings)
+    missing = {layer: [unit for unit in own if f"{layer}:{unit}" not in found] for layer, own in targets.units.items()}
+    missing = {layer: own for layer, own in missing.items() if own}
+    if missing:
+        found |= source.find(sweep.network, tuple(settings["size"]), missing, device, progress)
+        unreadable = list(source.unreadable)
+        text = json.dumps({"settings": settings, "unreadable": unreadable, "units": found})
+
+        def write(temporary: Path) -> None:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+        write_whole(folder / PHOTO_RECORD, write)
+    return found, unreadable
+
+
+def _read_record(folder: Path, settings: Mapping[str, Any]) -> tuple[Found, list[str]]:
+    """Return what an earlier run has found, nothing where it had other settings."""
+    try:
+        held = json.loads((folder / PHOTO_RECORD).read_text(encoding="utf-8"))
+        if held["settings"] == settings:
+            units = {target: [Shown(*one) for one in shown] for target, shown in held["units"].items()}
+            return units, list(held["unreadable"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    return {}, []
+
+
+def _origin(swept: Mapping[str, Any], settings: Mapping[str, Any], entry: Entry, target: str, shown: Sequence[Shown]) -> dict[str, Any]:
+    """Return where a sheet comes from. It names no objective, as sheets of several pictures do not."""
+    own = {"target": target, "score": entry.get("score"), "failed": entry.get("failed"), "photos": settings}
+    values = {**swept, **own, "shown": [[one.photo, one.score, one.box] for one in shown]}
+    return dict(json.loads(json.dumps(values)))
+
+
+def _save_unit(
+    path: Path,
+    folder: Path,
+    entry: Entry,
+    source: PhotoSource,
+    shown: Sequence[Shown],
+    origin: Mapping[str, Any],
+    sweep: FeatureSweep,
+    settings: Mapping[str, Any],
+) -> None:
+    height, width = sweep.image.size
+    channels, size = sweep.network.channels, tuple(settings["size"])
+    patches = [source.patch(one, channels, (size[0], size[1])) for one in shown]
+    picture: Pillow.Image | None = None
+    if "path" in entry:
+        with Pillow.open(folder / entry["path"]) as opened:
+            picture = opened.copy()
+    sheet = unit_sheet(picture, (height, width), patches, source.count, _captions(entry, origin["target"], shown))
+    info = PngInfo()
+    info.add_text(PROVENANCE_KEY, json.dumps(dict(origin), sort_keys=True, ensure_ascii=True))
+    write_whole(path, lambda temporary: sheet.save(temporary, format="PNG", pnginfo=info))
+
+
+def _captions(entry: Entry, target: str, shown: Sequence[Shown]) -> tuple[str, str]:
+    """Return what stands above the picture and above the photos."""
+    score = f"   {entry['score']:.4g}" if isinstance(entry.get("score"), float) else "   failed" if "failed" in entry else ""
+    scores = [one.score for one in shown if math.isfinite(one.score)]
+    photos = f"photos   {scores[0]:.3g} to {scores[-1]:.3g}" if scores else "no photos"
+    return target + score, photos
+
+
+def unit_sheet(
+    picture: Pillow.Image | None, size: tuple[int, int], patches: Sequence[Pillow.Image | None], count: int, captions: tuple[str, str]
+) -> Pillow.Image:
+    """Draw one sheet: the picture at the left, the photos in a block of its height at the right; what is missing stays white.
+
+    Args:
+        picture: of the unit, or None where it failed.
+        size: of the pictures, (height, width).
+        patches: of photos; all are enlarged alike, so that what was cut at the border of a photo is smaller here too.
+        count: places for photos.
+        captions: above the picture, and above the photos.
+    """
+    height = min(max(size[0], LEAST), MOST)
+    width = max(1, round(size[1] * height / size[0]))
+    rows = max(1, math.isqrt(count))
+    across = -(-count // rows)
+    cell = (height - (rows - 1) * GAP) // rows
+    left = width + MARGIN
+    sheet = Pillow.new("RGB", (left + across * (cell + GAP) - GAP + 2 * MARGIN, CAPTION + height + MARGIN), "white")
+    if picture is not None:
+        sheet.paste(_opaque(picture).resize((width, height), Pillow.Resampling.BICUBIC), (0, CAPTION))
+    longest = max((side for patch in patches if patch is not None for side in patch.size), default=1)
+    for index, patch in enumerate(patches[:count]):
+        if patch is not None:
+            wide, high = (max(1, round(side * cell / longest)) for side in patch.size)
+            place = left + index % across * (cell + GAP) + (cell - wide) // 2, CAPTION + index // across * (cell + GAP) + (cell - high) // 2
+            sheet.paste(_opaque(patch).resize((wide, high), Pillow.Resampling.BICUBIC), place)
+    _write_captions(sheet, left, captions)
+    return sheet
+
+
+def _opaque(picture: Pillow.Image) -> Pillow.Image:
+    """Return a picture in colours, a transparent one on white."""
+    if picture.mode != "RGBA":
+        return picture.convert("RGB")
+    ground = Pillow.new("RGBA", picture.size, "white")
+    return Pillow.alpha_composite(ground, picture).convert("RGB")
+
+
+def _write_captions(sheet: Pillow.Image, left: int, captions: tuple[str, str]) -> None:
+    font = ImageFont.load_default(LETTERS)
+    draw = ImageDraw.Draw(sheet)
+    texts = [text.encode("ascii", "replace").decode() for text in captions]
+    room = left - MARGIN
+    while len(texts[0]) > 1 and draw.textlength(texts[0], font=font) > room:  # keep the end: the unit and its score
+        texts[0] = "..." + texts[0].lstrip(".")[1:] if len(texts[0]) > 4 else texts[0][1:]
+    for x, text in zip((0, left), texts):
+        draw.text((x, 2), text, fill=INK, font=font)
+
+
+def _save_layer(folder: Path, layer: str, units: int, origins: Mapping[str, dict[str, Any]], origin: Mapping[str, Any]) -> None:
+    """Lay out the sheets of a layer, without those of an earlier sweep, unless that has been done."""
+    paths = {target: sheet_path(folder, target, units) for target in sorted(origins, key=target_order)}
+    own = [target for target, path in paths.items() if read_origin(path) == origins[target]]
+    digest = hashlib.sha256(json.dumps([origins[target] for target in own], sort_keys=True).encode()).hexdigest()[:16]
+    whole = dict(json.loads(json.dumps({**origin, "target": layer, "sheets": digest})))
+    path = layer_sheet_path(folder, layer)
+    if read_origin(path) != whole:
+        save_sheet([paths[target] for target in own], path, whole)

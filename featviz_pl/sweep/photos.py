@@ -1,0 +1,298 @@
+"""The photos that excite each unit of a sweep most: found in a folder of photos, or in what a `TopActivations` wrote."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from featviz_pl.io import to_pillow
+from featviz_pl.io.photo_batches import fitted, photo_batches
+from featviz_pl.io.photos import photo_paths, read_photo
+from featviz_pl.metrics.top_photos.layer_reader import LayerReader
+from featviz_pl.metrics.top_photos.results import INDEX
+from featviz_pl.metrics.top_photos.top_k import KeptPhotos
+from featviz_pl.networks import FrozenNetwork, Shadow
+from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
+from featviz_pl.numerics.checks import near
+
+USUAL = 6  # photos beside a feature
+_TOGETHER = 32  # photos in one pass
+_FEW, _MOST_WORKERS = 500, 16  # few photos are read sooner than processes are started
+_HELD = 64  # photos that are kept for the sheets of other units
+
+Units = Mapping[str, Sequence[int]]
+Progress = Callable[[int, int], object]
+
+
+class Shown(NamedTuple):
+    """Hold one photo of a unit.
+
+    Args:
+        photo: its file below the folder of the photos.
+        score: of the unit for the whole photo.
+        box: (top, left, bottom, right) of the part of it around what the position with the highest activation sees; None where the file
+            is such a part.
+    """
+
+    photo: str
+    score: float
+    box: tuple[int, int, int, int] | None
+
+
+class PhotoSource(Protocol):
+    """Say which photos excite units, and show them."""
+
+    folder: Path
+    count: int  # photos of each unit
+    unreadable: list[str]  # files that could not be read
+    reason: str  # why the first of them could not
+
+    def settings(self) -> dict[str, Any]:
+        """Return what the choice depends on besides the network: plain values."""
+
+    def check(self, units: Units, channels: int) -> None:
+        """Refuse what has no photo for any of these units of a network that takes so many channels."""
+
+    def find(self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress) -> Found:
+        """Return the photos of each unit, the highest score first."""
+
+    def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
+        """Return the part of a photo that the unit sees, or None where the file cannot be read."""
+
+
+Found = dict[str, list[Shown]]
+
+
+def photo_source(folder: str | os.PathLike[str], count: int | None = None) -> PhotoSource:
+    """Return what is in a folder: photos, or the patches and the index of a `TopActivations`.
+
+    Args:
+        folder: that the user named.
+        count: photos of each unit; as usual, or as many as there are, unless given.
+
+    Raises:
+        ValueError: when the folder is missing or holds neither, or there are fewer photos than `count`.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"photo_count must be at least 1, got {count}")
+    place = Path(folder)
+    return PatchIndex(place, count) if (place / INDEX).is_file() else PhotoFolder(place, count)
+
+
+class PhotoFolder:
+    """Choose among the photos of a folder and its subfolders.
+
+    Args:
+        folder: of the photos.
+        count: photos of each unit, or None.
+    """
+
+    def __init__(self, folder: Path, count: int | None) -> None:
+        try:
+            self.paths = photo_paths(folder)
+        except ValueError as error:
+            raise ValueError(f"photos: {str(error).partition(': ')[2]}") from error
+        if count is not None and count > len(self.paths):
+            raise ValueError(
+                f"photo_count: {count} photos are asked for beside each feature, and {str(folder)!r} holds {len(self.paths)}; "
+                f"give --photo-count {len(self.paths)}, or a folder of more"
+            )
+        self.folder, self.count = folder, min(USUAL, len(self.paths)) if count is None else count
+        self.unreadable: list[str] = []
+        self.reason = ""
+        self._photo = functools.lru_cache(_HELD)(_fitted_photo)
+
+    def _names(self) -> list[str]:
+        return [Path(os.path.relpath(path, self.folder)).as_posix() for path in self.paths]
+
+    def settings(self) -> dict[str, Any]:
+        """Return how many photos there are, and a digest of their names and lengths: files that are replaced are looked at again."""
+        lines = (f"{name} {_length(path)}" for name, path in zip(self._names(), self.paths))
+        digest = hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # as names on disk may be
+        return {"photos": len(self.paths), "names": digest, "count": self.count}
+
+    def check(self, units: Units, channels: int) -> None:
+        """Accept all units of networks that take photos."""
+        if channels not in (1, 3):
+            raise ValueError(f"photos: the network takes {channels} channels, and photos in files have 1 or 3; leave --photos out")
+
+    def find(self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress) -> Found:
+        """Show all photos to the network, once; only numbers are kept of them."""
+        picture, names = (network.channels, *size), self._names()
+        with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
+            shadow = network.shadow()
+            shadow.apply_(lambda held: held.to(device))
+            readers = {layer: LayerReader(layer, list(own), "mean") for layer, own in units.items()}
+            boxes = {layer: _boxes(shadow, layer, picture, device) for layer in units}
+            kept = {layer: KeptPhotos(len(own), self.count) for layer, own in units.items()}
+            done = 0
+            for batch in photo_batches(self.paths, size, network.channels, _TOGETHER, self._workers()):
+                if batch.indices:
+                    self._offer(batch.pictures, batch.indices, shadow, readers, boxes, kept, device)
+                done += len(batch.indices) + len(batch.unreadable)
+                self.unreadable += [names[index] for index in batch.unreadable]
+                self.reason = self.reason or batch.reason
+                progress(done, len(self.paths))
+        if len(self.unreadable) == len(self.paths):
+            raise ValueError(f"photos: none of {len(self.paths)} files in {str(self.folder)!r} can be read; {self.reason}")
+        return {
+            f"{layer}:{unit}": [
+                Shown(names[photo], float(score), box)
+                for photo, score, box in zip(kept[layer].photos[row].tolist(), kept[layer].scores[row].tolist(), kept[layer].cuts[row])
+                if box is not None
+            ]
+            for layer, own in units.items()
+            for row, unit in enumerate(own)
+        }
+
+    def _workers(self) -> int:
+        if len(self.paths) <= _FEW:
+            return 0
+        own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(own, _MOST_WORKERS)
+
+    def _offer(
+        self,
+        pictures: Tensor,
+        indices: list[int],
+        shadow: Shadow,
+        readers: dict[str, LayerReader],
+        boxes: dict[str, list[tuple[int, int, int, int]]],
+        kept: dict[str, KeptPhotos],
+        device: torch.device,
+    ) -> None:
+        """Offer one batch of photos to all units."""
+        with torch.no_grad():
+            values = shadow.activations(pictures.to(device), list(readers))
+        for layer, reader in readers.items():
+            reader(shadow.module, (), values[layer])
+            scores, peaks, places = reader.take(len(pictures)).numbers()
+            photos = torch.tensor(indices).expand(len(scores), -1).numpy()
+            seen = boxes[layer]
+
+            def cut(row: int, column: int, places: Any = places, seen: Any = seen) -> tuple[int, int, int, int]:
+                box: tuple[int, int, int, int] = seen[int(places[row, column]) % len(seen)]
+                return box
+
+            kept[layer].offer(-scores.astype("float64"), photos, scores, peaks, cut)
+
+    def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
+        """Return a part of a photo as the network saw it."""
+        try:
+            photo = self._photo(str(self.folder / shown.photo), channels, size)
+        except ValueError as error:  # it could be read a moment ago
+            self.unreadable.append(shown.photo)
+            self.reason = self.reason or str(error)
+            return None
+        assert shown.box is not None
+        top, left, bottom, right = shown.box
+        return photo.crop((left, top, right, bottom))
+
+
+def _length(path: str) -> int:
+    try:
+        return Path(path).stat().st_size
+    except OSError:  # a link that leads nowhere; it will be unreadable
+        return 0
+
+
+def _fitted_photo(path: str, channels: int, size: tuple[int, int]) -> Pillow.Image:
+    return to_pillow(fitted(read_photo(path, channels), size))
+
+
+def _boxes(shadow: Shadow, layer: str, picture: tuple[int, int, int], device: torch.device) -> list[tuple[int, int, int, int]]:
+    """Return the part of a photo that is shown for each position of a layer: what it sees, the whole photo where that is not known.
+
+    What positions near a border see is cut there; the part that is shown is moved inwards, so that all parts have one size.
+    """
+    whole = whole_picture(picture[1:])
+    try:
+        seen = receptive_boxes(shadow, layer, picture, device).reshape(-1, 4)
+    except Exception:  # networks refuse to be probed in many ways
+        seen = whole[None]
+    empty = (seen[:, 2:] <= seen[:, :2]).any(1)  # such as a class token before any attention
+    seen = torch.where(empty[:, None], whole, seen)
+    sides = (seen[:, 2:] - seen[:, :2]).amax(0)
+    corners = torch.minimum(seen[:, :2], whole[2:] - sides)
+    listed: list[tuple[int, int, int, int]] = [tuple(box) for box in torch.cat([corners, corners + sides], 1).tolist()]
+    return listed
+
+
+class PatchIndex:
+    """Take the photos that a `TopActivations` has found, by their targets.
+
+    Layers are named there as in somebody's LightningModule: ``net.features.9`` is ``features.9`` of the network.
+
+    Args:
+        folder: with the index.
+        count: photos of each unit, or None.
+    """
+
+    def __init__(self, folder: Path, count: int | None) -> None:
+        try:
+            text = (folder / INDEX).read_bytes()
+            self._held: dict[str, list[dict[str, Any]]] = {name: list(unit["top"]) for name, unit in json.loads(text)["units"].items()}
+            most = max((len(top) for top in self._held.values()), default=0)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"photos: {str(folder / INDEX)!r} is no index of TopActivations ({error}); write it again") from error
+        if most == 0 or (count is not None and count > most):
+            raise ValueError(
+                f"photo_count: {count or 1} photos are asked for beside each feature, and the index in {str(folder)!r} has {most}; write "
+                "it again with a larger k, or give --photo-count with fewer"
+            )
+        self.folder, self.count = folder, min(USUAL, most) if count is None else count
+        self.unreadable: list[str] = []
+        self.reason = ""
+        self._digest = hashlib.sha256(text).hexdigest()[:16]
+        self._layers = list(dict.fromkeys(target.rpartition(":")[0] for target in self._held))
+
+    def settings(self) -> dict[str, Any]:
+        """Return a digest of the index."""
+        return {"index": self._digest, "count": self.count}
+
+    def check(self, units: Units, channels: int) -> None:
+        """Refuse an index that knows none of the units."""
+        if not any(self._of(layer, unit) for layer, own in units.items() for unit in own):
+            raise ValueError(
+                f"photos: the index in {str(self.folder)!r} has photos for none of the units of {', '.join(units)}; "
+                f"{near(next(iter(units)), sorted(self._layers))}"
+            )
+
+    def _of(self, layer: str, unit: int) -> list[dict[str, Any]]:
+        names = [layer] if layer in self._layers else [other for other in self._layers if other.endswith(f".{layer}")]
+        if len(names) > 1:
+            raise ValueError(
+                f"photos: the index in {str(self.folder)!r} is of several layers that end in {layer!r} ({', '.join(names)}), and nobody "
+                "knows which is meant; write one for each network"
+            )
+        return self._held.get(f"{names[0]}:{unit}", []) if names else []
+
+    def find(self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress) -> Found:
+        """Return what the index says."""
+        return {
+            f"{layer}:{unit}": [
+                Shown(one["file"], float("nan" if one["score"] is None else one["score"]), None)
+                for one in self._of(layer, unit)[: self.count]
+            ]
+            for layer, own in units.items()
+            for unit in own
+        }
+
+    def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
+        """Return a patch as it was written."""
+        try:
+            with Pillow.open(self.folder / shown.photo) as patch:
+                return patch.copy()
+        except (OSError, SyntaxError) as error:
+            self.unreadable.append(shown.photo)
+            self.reason = self.reason or f"{shown.photo}: {error}"
+            return None

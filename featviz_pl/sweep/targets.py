@@ -1,0 +1,178 @@
+"""Which units a sweep renders: patterns over layers, files of targets, and the batches in which they are made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from featviz_pl.networks import FrozenNetwork, LayerInfo
+from featviz_pl.numerics.checks import unknown
+from featviz_pl.objectives import Channel, DeepDream, parse_target
+
+FORMS = "layer (every unit), layer:0-63, layer:3,5,8, a pattern such as features.*:0-63, or a file that ends in .txt"
+
+
+class TargetBatch(NamedTuple):
+    """Hold one batch of a sweep: units of one layer, as many as every other batch has.
+
+    Where the units end, they begin again: that is padding.
+
+    Args:
+        layer: of all units.
+        units: in their places, padding included.
+        padding: how many at the end are there only to fill the batch.
+        wanted: the places of those whose pictures are asked for.
+        is_last: whether no other batch of the layer follows in this process.
+    """
+
+    layer: str
+    units: tuple[int, ...]
+    padding: int
+    wanted: tuple[int, ...]
+    is_last: bool = True
+
+    @property
+    def targets(self) -> list[str]:
+        """What is rendered, without padding."""
+        return [f"{self.layer}:{unit}" for unit in self.units[: len(self.units) - self.padding]]
+
+
+class TargetBatches:
+    """Give one process its batches of a sweep: sized, no DataLoader, so that Lightning divides nothing again.
+
+    Args:
+        batches: of this process; at least one is given, if only an empty one.
+    """
+
+    def __init__(self, batches: Sequence[TargetBatch]) -> None:
+        self.batches = list(batches) or [TargetBatch("", (), 0, ())]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[TargetBatch]:
+        following = [batch.layer for batch in self.batches[1:]]
+        for batch, layer in zip(self.batches, [*following, None]):
+            yield batch._replace(is_last=batch.layer != layer)
+
+
+def parse_sweep(entries: str | Sequence[str]) -> list[tuple[str, tuple[int, ...] | None]]:
+    """Turn what a sweep is asked for into pairs of a layer, or a pattern, and its units; None for every unit.
+
+    Args:
+        entries: targets, patterns and files of targets; a file has one on each line, and comments after ``#``.
+
+    Raises:
+        ValueError: when one does not parse, with the line number in a file.
+
+    Example:
+        >>> parse_sweep(["features.9", "features.*:0-2"])
+        [('features.9', None), ('features.*', (0, 1, 2))]
+    """
+    listed = [entries] if isinstance(entries, str) else list(entries)
+    if not listed:
+        raise ValueError(f"targets: there are none; forms: {FORMS}")
+    return [pair for entry in listed for pair in (_in_file(entry) if entry.endswith(".txt") else [_parsed(entry)])]
+
+
+def _parsed(entry: str) -> tuple[str, tuple[int, ...] | None]:
+    objective = parse_target(entry)
+    if type(objective) is DeepDream:
+        return objective.layer, None
+    if type(objective) is Channel:
+        return objective.layer, objective.units
+    raise ValueError(f"target: a sweep renders units by number, not {entry!r}; forms: {FORMS}")
+
+
+def _in_file(name: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
+    try:
+        lines = Path(name).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"targets: cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from error
+    empty = True
+    for number, line in enumerate(lines, start=1):
+        entry = line.partition("#")[0].strip()
+        if entry:
+            empty = False
+            try:
+                yield _parsed(entry)
+            except ValueError as error:
+                raise ValueError(f"targets: {name!r}, line {number}: {error}") from error
+    if empty:
+        raise ValueError(f"targets: {name!r} names none; write one on each line")
+
+
+def resolve_units(asked: Iterable[tuple[str, tuple[int, ...] | None]], layers: Sequence[LayerInfo]) -> dict[str, tuple[int, ...]]:
+    """Return the units of every layer that is asked for, each once, in the order of the network.
+
+    Of a pattern, layers with fewer units give those that they have.
+
+    Raises:
+        ValueError: when there is no such layer or unit.
+
+    Example:
+        >>> layers = [LayerInfo("a.0", "Conv2d", (4, 8, 8), 4), LayerInfo("a.1", "Conv2d", (2, 8, 8), 2)]
+        >>> resolve_units([("a.*", (1, 2)), ("a.0", None)], layers)
+        {'a.0': (0, 1, 2, 3), 'a.1': (1,)}
+    """
+    counts = {layer.name: layer.units for layer in layers}
+    found: dict[str, set[int]] = {}
+    for name, units in asked:
+        pattern = name not in counts
+        names = [other for other in counts if fnmatchcase(other, name)] if pattern else [name]
+        if not names:
+            raise unknown("layer", "layer or pattern of layers", name, counts)
+        most = max(counts[other] for other in names)
+        for unit in units or ():
+            if unit >= most:
+                raise ValueError(f"unit: {name!r} has {most} units, 0 to {most - 1}; there is no {unit}")
+        for other in names:
+            own = range(counts[other]) if units is None else [unit for unit in units if unit < counts[other]]
+            found.setdefault(other, set()).update(own)
+    return {name: tuple(sorted(found[name])) for name in counts if found.get(name)}
+
+
+def batches_of(units: Mapping[str, Sequence[int]], size: int) -> list[TargetBatch]:
+    """Divide units into batches of one size, each within one layer; the last of a layer is filled by repeating its own.
+
+    Example:
+        >>> [(batch.units, batch.padding) for batch in batches_of({"a": range(5)}, 3)]
+        [((0, 1, 2), 0), ((3, 4, 3), 1)]
+    """
+    batches = []
+    for layer, listed in units.items():
+        for first in range(0, len(listed), size):
+            own = tuple(listed[first : first + size])
+            filled = tuple(own[place % len(own)] for place in range(size))
+            batches.append(TargetBatch(layer, filled, size - len(own), tuple(range(len(own)))))
+    return batches
+
+
+def target_order(target: str) -> tuple[list[tuple[int, str]], int]:
+    """Sort targets by layer and unit, with numbers in names by their value.
+
+    Example:
+        >>> sorted(["a.10:0", "a.9:10", "a.9:2"], key=target_order)
+        ['a.9:2', 'a.9:10', 'a.10:0']
+    """
+    layer, _, unit = target.rpartition(":")
+    parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", layer)]
+    return parts, int(unit)
+
+
+class ListedNetwork(FrozenNetwork):
+    """List the layers once: recipes ask for them with every objective."""
+
+    def __init__(self, network: FrozenNetwork) -> None:
+        super().__init__(network.module, network.mean, network.std, network.size, network.classes, network.name)
+        self._layers: dict[Any, list[LayerInfo]] = {}
+
+    def layers(self, size: int | Sequence[int] | None = None, channels: int | None = None) -> list[LayerInfo]:
+        """Return what was listed for this size before, or list it now."""
+        key = size if size is None or isinstance(size, int) else tuple(size), channels
+        if key not in self._layers:
+            self._layers[key] = super().layers(size, channels)
+        return self._layers[key]

@@ -1,0 +1,402 @@
+"""Feature visualization as a LightningModule: the image is the model, the frozen network is the loss."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from featviz_pl.engine import Ascent, Step
+from featviz_pl.engine.ascent import trained_parameters
+from featviz_pl.engine.distributed import highest_over_ranks, holds_in_all, mean_over_ranks
+from featviz_pl.engine.step import non_finite, require_finite
+from featviz_pl.images import FourierImage, Image
+from featviz_pl.io import as_saved, save_png
+from featviz_pl.io.provenance import versions
+from featviz_pl.io.sheets import sheet
+from featviz_pl.networks import FrozenNetwork, as_network
+from featviz_pl.numerics.checks import finite_number, whole_number
+from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.training.checkpoint import KEY, description, require_same, whole_steps
+from featviz_pl.training.signals import HeldSignals
+from featviz_pl.training.steps import StepSource as StepSource
+from featviz_pl.transforms import Views
+
+OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+SchedulerMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+AGREE_EVERY = 8  # steps between two times that several processes ask one another whether a signal came
+_PLAIN = (str, int, bool, type(None))  # what an nn.Module need not look at
+LOG_EVERY = 25  # steps between values for a progress bar: each costs a fifth of a millisecond, and on a GPU a synchronisation
+
+
+class FeatureVisualization(LightningModule):
+    """Optimise pictures until units of a frozen network fire.
+
+    ``loss = -sum over pictures of the mean over views of objective(network(view(picture)))``. Automatic optimisation: clipping,
+    accumulation, precision, schedulers and any optimizer work as in every other training. The module brings its own steps, so
+    ``Trainer(max_steps=512).fit(model)`` is enough; views come from the `Augmentation` callback.
+
+    Logged, every ``log_every_n_steps`` of the Trainer (25 without a logger): ``loss``, ``score`` (mean over pictures) and
+    ``score/<term>`` for each term of the objective, over the views of all processes. The network is no part of checkpoints,
+    optimizers, DDP or the summary, and stays as it was given.
+
+    On several processes each evaluates its share of the views, and the gradient is that of all views. ``fit(ckpt_path=…)`` goes on
+    exactly, after Ctrl-C too: a step that has begun is finished first. A run that is extended by a larger ``max_steps`` is the same
+    as one that was as long from the start, unless something follows the progress of the run: a schedule of the views, an image that
+    grows, a learning-rate schedule over a number of steps. Those are functions of step and number of steps, and go on as in the
+    longer run from where they are.
+
+    Args:
+        network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
+        objective: what is maximised, or the shorthand of a target such as ``"features.9:33"``.
+        image: what is trained; a `FourierImage` of the network's size unless given.
+        steps: of a run whose Trainer sets no ``max_steps``, 1 or more.
+        seed: of every draw, 0 or more.
+        optimizer: a class such as ``torch.optim.SGD`` (gets `lr`), or a function that makes one of the parameters; Adam unless given.
+        lr: learning rate.
+        scheduler: makes a learning-rate scheduler of the optimizer; stepped after every step.
+
+    Raises:
+        ValueError: when the objective does not parse or asks for another number of pictures than the image holds.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
+        >>> model = FeatureVisualization(net, "1:4", FourierImage(16))
+        >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        >>> Trainer(max_steps=2, accelerator="cpu", **quiet).fit(model)
+        >>> model.images.shape
+        torch.Size([1, 3, 16, 16])
+
+    Reference:
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
+    """
+
+    def __init__(
+        self,
+        network: FrozenNetwork | nn.Module | str = "embedded",
+        objective: Objective | str = "output:0",
+        image: Image | None = None,
+        steps: int = 512,
+        seed: int = 0,
+        optimizer: OptimizerMaker | None = None,
+        lr: float = 0.05,
+        scheduler: SchedulerMaker | None = None,
+    ) -> None:
+        super().__init__()
+        self.steps, self.seed = whole_number("steps", steps), whole_number("seed", seed, least=0)
+        self.lr = finite_number("lr", lr, above=0.0)
+        self.save_hyperparameters({"steps": self.steps, "seed": self.seed, "lr": self.lr})  # a subclass may take others
+        self.network = as_network(network)  # no nn.Module: it stays out of checkpoints, optimizers and DDP
+        self.objective = parse_target(objective) if isinstance(objective, str) else objective
+        if not isinstance(self.objective, Objective):
+            raise TypeError(f"objective must be an Objective or a target such as 'features.9:33', got {type(objective).__name__}")
+        self.image = FourierImage(self.network.size or 224, channels=self.network.channels) if image is None else image
+        if not isinstance(self.image, Image):
+            raise TypeError(f"image must be an Image, got {type(image).__name__}")
+        self.optimizer, self.scheduler = optimizer, scheduler
+        maker: Any = optimizer or torch.optim.Adam
+        # What the provenance says of the run: optimizer, learning rate, scheduler, views, steps. A run puts in what it really did.
+        self._run: dict[str, Any] = {"optimizer": getattr(getattr(maker, "func", maker), "__name__", "own"), "lr": self.lr}
+        self.origin: dict[str, Any] = {}  # what else the provenance of every picture says, such as the preset
+        self.views: Views | None = None  # set by the Augmentation callback
+        self.last: Step | None = None  # the latest step's scores, for callbacks
+        self._problem: Ascent = self._new_problem()
+        self._network_dtype: torch.dtype | None = None
+        self._first_bad_step: Tensor | None = None  # on an accelerator; -1 while there is none
+        self._signals: HeldSignals | None = None  # during a run
+        self._record = torch.empty(0, dtype=torch.uint8)
+        self.example_input_array = ()  # lets summaries and graph loggers run `forward`
+
+    def _new_problem(self) -> Ascent:
+        return Ascent(self.image, self.network, self.objective, self.seed, self.views)
+
+    @property
+    def targets(self) -> list[str]:
+        """What each picture looks for."""
+        return list(self._problem.targets)
+
+    @property
+    def images(self) -> Tensor:
+        """The pictures as they are now, (N, C, H, W) in [0, 1], detached."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            pictures: Tensor = self.image()
+        return pictures
+
+    @property
+    def total_steps(self) -> int:
+        """Number of steps of the whole run, counting accumulated ones."""
+        trainer = self._trainer
+        if trainer is None:
+            return self.steps
+        return (trainer.max_steps if trainer.max_steps > 0 else self.steps) * trainer.accumulate_grad_batches
+
+    @property
+    def steps_taken(self) -> int:
+        """Number of optimizer steps behind these pictures, also those taken in other processes or before a checkpoint."""
+        own = 0 if self._trainer is None else self._trainer.global_step
+        return int(own or self._run.get("steps", 0))
+
+    @property
+    def own_views(self) -> range:
+        """The views that this process evaluates in each step."""
+        total, ranks = (self.views.count, self.trainer.world_size) if self.views is not None else (1, 1)
+        return range(self.trainer.global_rank if ranks > 1 else 0, total, ranks)
+
+    @property
+    def _share(self) -> float:
+        """The weight with which the mean over processes is the mean over all views, also where the shares are uneven."""
+        own = self.own_views
+        return len(own) * own.step / own.stop
+
+    def over_ranks(self, values: Tensor) -> Tensor:
+        """Return the mean over all views of what each process found for its own; every process must call it."""
+        return mean_over_ranks(values * self._share, self.trainer.world_size)
+
+    def forward(self) -> Tensor:
+        """Decode the pictures: no views, no network."""
+        with warnings.catch_warnings():
+            if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+                # For a graph logger: the graph is of these pictures, so what depends on their shape may be fixed.
+                warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            pictures: Tensor = self.image()
+        return pictures
+
+    def scores(self, pictures: Tensor | None = None) -> Tensor:
+        """Score the pictures (N,) as they are saved, in 256 levels and without views; the module's own unless given."""
+        problem = self._problem
+        if not problem.prepared:
+            problem.prepare(self.device, self._network_dtype)
+        return problem.scores(as_saved(self.images if pictures is None else pictures))
+
+    def provenance(self, index: int = 0, **more: Any) -> dict[str, Any]:
+        """Return where picture `index` comes from: plain values, equal for equal runs."""
+        return {
+            **versions(),
+            "network": self.network.name,
+            "weights": self._problem.weights_hash(),
+            "target": self.targets[index],
+            "objective": self.objective.origin(),
+            "image": repr(self.image),
+            "views": self._run.get("views", "None"),
+            "seed": self.seed,
+            **{name: value for name, value in self._run.items() if name not in ("views", "steps")},
+            **self.origin,
+            **more,
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Save the picture, or a sheet of all of them, as PNG with its origin."""
+        steps = {"steps": self.steps_taken} if self._trainer is not None or self.steps_taken else {}
+        return save_png(sheet(self.images), path, self.sheet_provenance(score=self.scores().tolist(), **steps))
+
+    def sheet_provenance(self, **more: Any) -> dict[str, Any]:
+        """Return where the picture, or the sheet of all of them, comes from: for several, targets and scores are lists."""
+        if len(self.targets) > 1:
+            return self.provenance(target=self.targets, **more)
+        return self.provenance(**{name: value[0] if isinstance(value, list) else value for name, value in more.items()})
+
+    # What Lightning calls, in its order.
+
+    def setup(self, stage: str) -> None:
+        """Bind the views and draw the pictures; a checkpoint that is loaded next replaces them."""
+        self._problem = self._new_problem()
+        self._problem.initialize()
+        self._run["steps"] = 0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down what a run must share with this one to go on from here."""
+        checkpoint[KEY] = description(self.image, self.objective, self.seed)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another image or objective, in words, and go on between two optimizer steps."""
+        require_same(checkpoint, self.image, self.objective, self.seed)
+        if self._trainer is not None:
+            whole_steps(checkpoint, self._trainer.accumulate_grad_batches)
+
+    def get_extra_state(self) -> Tensor:
+        """Return what the run did, so that it is known where its weights are loaded, also by the process that spawned it.
+
+        A text as a tensor, because whoever goes over a state expects tensors; the same one while the text is the same.
+        """
+        text = json.dumps({**self._run, "steps": self.steps_taken}).encode()
+        if bytes(self._record.tolist()) != text:
+            self._record = torch.tensor(list(text), dtype=torch.uint8)
+        return self._record
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take over what another run did."""
+        self._run = json.loads(bytes(state.tolist()))
+
+    def configure_optimizers(self) -> Any:
+        """Make the optimizer of the image's parameters, and the scheduler where one was given."""
+        parameters = trained_parameters(self.image)
+        if self.optimizer is None or isinstance(self.optimizer, type):
+            optimizer = (self.optimizer or torch.optim.Adam)(parameters, lr=self.lr)
+        else:
+            optimizer = self.optimizer(parameters)
+        made = {"optimizer": type(optimizer).__name__, "lr": float(optimizer.defaults.get("lr", self.lr)), "views": repr(self.views)}
+        self._run = made | {"steps": self._run.get("steps", 0)}
+        if self.scheduler is None:
+            return optimizer
+        plan: dict[str, Any] = {"scheduler": self.scheduler(optimizer), "interval": "step"}
+        if isinstance(plan["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
+            # Lightning steps those that want a value after it has saved checkpoints, and forgets the value: `lr_scheduler_step` has it.
+            plan |= {"reduce_on_plateau": False, "frequency": self._log_every() or LOG_EVERY}
+        self._run["scheduler"] = type(plan["scheduler"]).__name__
+        return {"optimizer": optimizer, "lr_scheduler": plan}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Step a scheduler; one that follows a value gets the loss over the views of all processes."""
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau) and self.last is not None:
+            scheduler.step(float(self.over_ranks(self.last.loss)))
+        else:
+            super().lr_scheduler_step(scheduler, metric)
+
+    def train_dataloader(self) -> StepSource:
+        """Return the steps of the run: one run is one epoch."""
+        return StepSource(self.total_steps)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the number of the step as it is: there is nothing to move, and looking for it costs a share of a small step."""
+        return batch
+
+    def on_fit_start(self) -> None:
+        """Check everything that can be checked, once, where the run takes place."""
+        self.last = self._first_bad_step = None
+        self._problem.prepare(self.device, self._network_dtype)
+        if self.trainer.global_step >= self.trainer.max_steps > 0:
+            warnings.warn(
+                f"this Trainer has already taken its {self.trainer.max_steps} steps and will take none; make a new Trainer for each run",
+                stacklevel=2,
+            )
+        ranks = self.trainer.world_size
+        if self.views is not None and self.views.count < ranks:
+            raise ValueError(f"views: {self.views.count} views cannot be divided over {ranks} processes; give at least as many")
+        find_unused = getattr(self.trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
+        if ranks > 1 and self.image.has_idle_parameters and not find_unused:
+            raise ValueError(
+                f"image: some parameters of {type(self.image).__name__} rest in some steps; on several processes use "
+                "Trainer(strategy='ddp_find_unused_parameters_true')"
+            )
+        if ranks > 1 and any(node.joint_views for node in self.objective.optimised()):
+            raise ValueError("objective: it needs all views at once (joint_views), so they cannot be divided over processes")
+
+    def on_train_start(self) -> None:
+        """Let Ctrl-C and a cluster's signals wait for the end of the step in which they come."""
+        self._signals = HeldSignals()
+        self._signals.hold()
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        """Return the loss of one step over this process's share of the views."""
+        views = self.own_views
+        step = self._problem.step(batch, self.total_steps, views, None if len(views) == views.stop else holds_in_all)
+        self.last, loss = replace(step, loss=step.loss.detach()), step.loss
+        if self.trainer.world_size > 1:
+            # A score that is not finite in one process must stop all of them: it does so through the gradient, which they share.
+            loss = loss * self._share * torch.ones_like(self.last.loss).masked_fill(~torch.isfinite(self.last.loss), torch.nan)
+        every = self._log_every()
+        if every and (batch_idx + 1) % every == 0:
+            self._raise_non_finite()
+            self._log(step)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        """Let a signal act that came during the optimizer step which has just ended."""
+        between = 1 if self.trainer.world_size == 1 else AGREE_EVERY
+        if (batch_idx + 1) % (between * self.trainer.accumulate_grad_batches) == 0:
+            self._deliver_signal()
+
+    def on_train_end(self) -> None:
+        """Give the signals back."""
+        self._deliver_signal()
+        if self._signals is not None:
+            self._signals.release()
+
+    def _deliver_signal(self) -> None:
+        """Let a signal act, in all processes after the same step: what it starts, such as a checkpoint, needs all of them."""
+        own = 0 if self._signals is None else self._signals.waiting
+        waiting = highest_over_ranks(own, self.trainer.world_size, self.device)
+        if waiting and self._signals is not None:
+            self._signals.deliver(waiting)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before a non-finite step reaches the pictures: at once on a CPU, with the next logged step on a GPU."""
+        if self.last is None:
+            return
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # a scaler skips infinite steps by itself
+        gradients = [] if scaled else [p.grad for p in self.image.parameters() if p.grad is not None]
+        if self.device.type == "cpu":
+            require_finite(self.trainer.global_step, self.last.loss, gradients)
+        else:
+            self._mask_non_finite(self.last.loss, gradients)
+
+    def on_train_epoch_end(self) -> None:
+        """End after one pass: a Trainer without ``max_steps`` would go on for 1,000."""
+        self._raise_non_finite()
+        self.trainer.should_stop = True
+
+    def _log_every(self) -> int:
+        """Return the steps between two logged values, 0 where nothing is to be logged."""
+        if self.trainer.barebones:
+            return 0
+        return int(getattr(self.trainer, "log_every_n_steps", LOG_EVERY)) if self.trainer.loggers else LOG_EVERY
+
+    def _log(self, step: Step) -> None:
+        """Log means over the views of all processes: a scheduler or a callback that acts on them must do so in all."""
+        found = [step.loss.detach(), step.scores.mean(), *(scores.mean() for scores in step.terms.values())]
+        values = self.over_ranks(torch.stack([value.to(step.loss.dtype) for value in found])).cpu()
+        for name, value in zip(("loss", "score", *(f"score/{name}" for name in step.terms)), values):
+            self.log(name, value, prog_bar=name == "loss")
+
+    @torch.no_grad()
+    def _mask_non_finite(self, loss: Tensor, gradients: list[Tensor]) -> None:
+        """Keep a non-finite step out of the picture without waiting for the device; remember the first such step there."""
+        finite = torch.isfinite(loss).all()
+        for gradient in gradients:
+            finite = finite & torch.isfinite(gradient).all()
+        for gradient in gradients:
+            gradient.copy_(torch.where(finite, gradient, torch.zeros_like(gradient)))
+        step = torch.full_like(finite, self.trainer.global_step, dtype=torch.long)
+        first = torch.full_like(step, -1) if self._first_bad_step is None else self._first_bad_step
+        self._first_bad_step = torch.where((first < 0) & ~finite, step, first)
+
+    def _raise_non_finite(self) -> None:
+        """Raise for a step that `_mask_non_finite` kept out; this waits for the device."""
+        if self._first_bad_step is not None and (step := int(self._first_bad_step)) >= 0:
+            raise non_finite(step, "score or the gradient")
+
+    # What must travel with the module, and what must not.
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep views, which are modules, out of this one: a checkpoint must load without the callback that brought them."""
+        if name == "views" or (value.__class__ in _PLAIN and name in self.__dict__):  # Lightning notes names 45 times in a step
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureVisualization:
+        """Remember the precision asked for: it is meant for the network, the image keeps float32 at least."""
+        single, double = fn(torch.empty(0)).dtype, fn(torch.empty(0, dtype=torch.float64)).dtype
+        if single == double:  # a cast, not a move
+            self._network_dtype = single
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._problem.apply_(fn)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave shadows behind: they are made anew where the module arrives."""
+        return {**super().__getstate__(), "_problem": None, "last": None, "_first_bad_step": None, "_signals": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, and bind image, network and objective again."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._problem = self._new_problem()

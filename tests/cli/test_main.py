@@ -1,0 +1,362 @@
+"""The command line: what it writes, what it prints, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torch
+from toys import toy
+
+import featviz_pl
+from featviz_pl.cli.main import main
+from featviz_pl.io import read_picture, read_provenance
+from featviz_pl.networks import network_names
+
+TINY = ["--steps", "2", "--size", "12", "--accelerator", "cpu"]
+KEYS = {"path", "network", "target", "steps", "seed", "score", "seconds"}  # design.md, section 2
+SEVERAL = {"paths", "targets", "scores"}
+
+
+def run(*args: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    try:
+        return main(list(args))
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder that holds nothing, with no downloaded weights anywhere."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return folder
+
+
+# What works.
+
+
+def test_render_writes_a_picture_and_says_so(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("render", "toys:toy", "features.5:2", *TINY) == 0
+    out, err = capsys.readouterr()
+    assert re.fullmatch(r"feature\.png: features\.5:2 of toys:toy, score \S+, 2 steps in \S+ s\n", out)
+    assert err == ""
+    assert [path.name for path in empty_folder.iterdir()] == ["feature.png"]
+    assert read_picture("feature.png").shape == (3, 12, 12)
+
+
+def test_json_is_one_line_with_the_documented_keys(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("render", "toys:toy", "features.5:2", "-o", "new/f.png", "--seed", "7", "--json", *TINY) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("\n") == 1
+    report = json.loads(out)
+    assert set(report) == KEYS
+    assert (report["path"], report["network"], report["target"]) == (str(Path("new/f.png")), "toys:toy", "features.5:2")
+    assert (report["steps"], report["seed"]) == (2, 7)
+    assert report["seconds"] > 0
+    expected = toy().eval().features(read_picture("new/f.png")[None])[0, 2].mean().item()
+    assert report["score"] == pytest.approx(expected, rel=1e-4)
+    assert read_provenance("new/f.png")["score"] == report["score"]
+
+
+def test_json_of_several_has_lists(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("render", "toys:toy", "features.5:0-2", "-o", "f.png", "--json", *TINY) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert set(report) == KEYS | SEVERAL
+    assert report["targets"] == [f"features.5:{unit}" for unit in range(3)]
+    assert report["paths"] == [f"f-{unit}.png" for unit in range(3)]
+    assert report["score"] == pytest.approx(sum(report["scores"]) / 3)
+    assert {path.name for path in empty_folder.iterdir()} == {"f.png", "f-0.png", "f-1.png", "f-2.png"}
+
+
+def test_two_runs_write_the_same_bytes(empty_folder: Path) -> None:
+    for name in ("a.png", "b.png"):
+        assert run("render", "toys:toy", "features.5:2", "-o", name, "--preset", "article", *TINY) == 0
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_flags_reach_the_run(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(toy(seed=5).state_dict(), "weights.pth")
+    flags = ["--weights", "weights.pth", "--views", "3", "--preset", "article", "--lr", "0.5", "--image", "pixel", "--seed", "9"]
+    assert run("render", "toys:toy", "features.5:2", "-o", "f.png", "--mean", "0.5", "--std", "0.25", *flags, *TINY, "--size", "8x14") == 0
+    assert read_picture("f.png").shape == (3, 8, 14)
+    origin = read_provenance("f.png")
+    assert (origin["seed"], origin["lr"], origin["preset"], origin["steps"]) == (9, 0.5, "article", 2)
+    assert origin["image"].startswith("PixelImage")
+    assert "count=3" in origin["views"]
+    standardised = (read_picture("f.png")[None] - 0.5) / 0.25
+    expected = toy(seed=5).eval().features(standardised)[0, 2].mean().item()
+    assert origin["score"] == pytest.approx(expected, rel=1e-4)
+    assert run("render", "toys:toy", "features.5:2", "-o", "g.png", "--start", "f.png", "--steps", "1", "--accelerator", "cpu") == 0
+    assert read_picture("g.png").shape == (3, 8, 14)
+
+
+def test_layers_lists_names_shapes_and_units(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("layers", "toys:toy", "--size", "12") == 0
+    rows = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    table = {row[0].strip(): [cell.strip() for cell in row[1:] if cell.strip()] for row in rows}
+    assert table["layer"] == ["kind", "shape", "units"]
+    assert table["features.0"] == ["Conv2d", "6 x 12 x 12", "6"]
+    assert table["features.2"] == ["Conv2d", "8 x 6 x 6", "8"]
+    assert table["output"] == ["ToyNet", "5", "5"]
+
+
+def test_layers_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("layers", "toys:toy", "--size", "12", "--json") == 0
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    by_name = {layer["name"]: layer for layer in json.loads(out)}
+    assert by_name["features.2"] == {"name": "features.2", "kind": "Conv2d", "shape": [8, 6, 6], "units": 8}
+
+
+def test_layers_of_a_zoo_network(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("layers", "squeezenet1_0", "--weights", "none", "--size", "64", "--json") == 0
+    by_name = {layer["name"]: layer for layer in json.loads(capsys.readouterr().out)}
+    assert by_name["features.9"]["units"] == 384  # the published architecture: this fire module expands to 192 + 192
+
+
+# What is refused: one line on stderr, exit code 2, nothing on stdout, nothing on disk.
+
+RENDER = ("render", "toys:toy", "features.5:0")
+MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
+    "unknown network": (
+        ("render", "squeezenet1_2", "features.9:33"),
+        r"unknown network 'squeezenet1_2'; did you mean .*'squeezenet1_[01]'",
+    ),
+    "unknown factory": (("render", "toys:toi", "features.9:33"), "cannot import 'toys:toi'"),
+    "factory of something else": (("render", "toys:QUIET", "features.5:0"), "gave dict, not an nn.Module"),
+    "unknown layer": (("render", "toys:toy", "features.55:0", *TINY), "no layer 'features.55'; did you mean .*'features.5'"),
+    "no target": (("render", "toys:toy", *TINY), "target: say what to look for"),
+    "unit out of range": (("render", "toys:toy", "features.5:8", *TINY), "'features.5' has 8 units, 0 to 7; there is no 8"),
+    "range out of range": (("render", "toys:toy", "features.5:6-9", *TINY), "has 8 units"),
+    "negative unit": (("render", "toys:toy", "features.5:-1", *TINY), "negative unit; units are 0 or more"),
+    "class out of range": (("render", "toys:toy", "output:9", *TINY), "has 5 (units|classes)"),
+    "class without names": (("render", "toys:toy", "output:church", *TINY), "no class names"),
+    "position outside": (("render", "toys:toy", "features.5:0@9,9", *TINY), r"position: \(9, 9\) lies outside"),
+    "unparsable target": (("render", "toys:toy", "features.5:a:b", *TINY), "does not parse; forms: layer, layer:unit"),
+    "empty target": (("render", "toys:toy", "", *TINY), "does not parse"),
+    "backward range": (("render", "toys:toy", "features.5:3-1", *TINY), "ends before it begins"),
+    "missing weights": ((*RENDER, "--weights", "missing.pth", *TINY), "there is no file 'missing.pth'"),
+    "unknown weights": (
+        ("render", "squeezenet1_0", "features.9:33", "--weights", "IMAGENET"),
+        "unknown weights of squeezenet1_0 'IMAGENET'",
+    ),
+    "too small": (
+        ("render", "guests:shrinking", "output:0", "--steps", "1", "--size", "5"),
+        "5 x 5 is too small.*least size that works is 7",
+    ),
+    "too small zoo": (
+        ("render", "squeezenet1_0", "features.9:33", "--weights", "none", "--size", "8"),
+        r"too small.*least size that works is \d+",
+    ),
+    "size 0": ((*RENDER, "--size", "0"), "size must be at least 1, got 0"),
+    "size below 0": ((*RENDER, "--size", "-5"), "size must be at least 1, got -5"),
+    "size of words": ((*RENDER, "--size", "big"), "size must be a number of pixels or HEIGHTxWIDTH, got 'big'"),
+    "size of three": ((*RENDER, "--size", "4x4x4"), "size must be a number"),
+    "flat size": ((*RENDER, "--size", "12x0"), "size must be at least 1"),
+    "views 0": ((*RENDER, "--views", "0"), "views must be at least 1, got 0"),
+    "views below 0": ((*RENDER, "--views", "-1"), "views must be at least 1, got -1"),
+    "steps 0": ((*RENDER, "--steps", "0"), "steps must be at least 1, got 0"),
+    "steps below 0": ((*RENDER, "--steps", "-3"), "steps must be at least 1, got -3"),
+    "steps of words": ((*RENDER, "--steps", "many"), "invalid int value: 'many'"),
+    "seed below 0": ((*RENDER, "--seed", "-1", *TINY), "seed must be at least 0"),
+    "rate 0": ((*RENDER, "--lr", "0", *TINY), "lr must be above 0"),
+    "std 0": ((*RENDER, "--std", "0", *TINY), "std must be above 0"),
+    "mean of two": ((*RENDER, "--mean", "0.5", "0.5", *TINY), "3 channels, but got 2"),
+    "unknown preset": ((*RENDER, "--preset", "lucit", *TINY), "unknown preset 'lucit'; did you mean 'lucid'"),
+    "unknown image": ((*RENDER, "--image", "furier", *TINY), "unknown parameterization 'furier'; did you mean 'fourier'"),
+    "missing statistics": ((*RENDER, "--stats", "missing.pt", *TINY), "stats: there is no file 'missing.pt'"),
+    "missing start": ((*RENDER, "--start", "missing.png", *TINY), "cannot read a picture from 'missing.png'"),
+    "wrong ending": ((*RENDER, "-o", "f.jpg", *TINY), r"'f\.jpg' must end in \.png"),
+    "no tensor": (("render", "guests:Wordy", "words:0", *TINY), "output of 'words' holds no tensor, but str"),
+    "nan": (("render", "guests:always_nan", "output:0", *TINY), "step 0: the score is not finite"),
+    "wrong accelerator": ((*RENDER, "--steps", "1", "--accelerator", "abacus"), "abacus"),
+    "wrong precision": ((*RENDER, "--precision", "3-true", *TINY), "3-true"),
+    "no devices": ((*RENDER, "--devices", "0", *TINY), "devices"),
+    "no nodes": ((*RENDER, "--num-nodes", "0", *TINY), "num_nodes must be at least 1"),
+    "unknown flag": ((*RENDER, "--stepz", "3"), "unrecognized arguments: --stepz 3"),
+    "unknown command": (("rendr",), "invalid choice: 'rendr'"),
+    "no command": ((), "COMMAND"),
+    "layers of an unknown network": (("layers", "resnet19"), "unknown network 'resnet19'; did you mean .*'resnet18'"),
+    "layers of too small a picture": (("layers", "guests:shrinking", "--size", "3"), "least size that works is 7"),
+    "layers of no picture": (("layers", "toys:toy", "--size", "0"), "size must be at least 1"),
+}
+
+
+def require_one_line(capsys: pytest.CaptureFixture[str], code: int, message: str) -> None:
+    out, err = capsys.readouterr()
+    assert code == 2
+    assert out == ""
+    assert err.endswith("\n")
+    assert err.count("\n") == 1, err
+    assert err.startswith("featviz")
+    assert re.search(message, err), err
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_clear_line(mistake: str, empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = MISTAKES[mistake]
+    require_one_line(capsys, run(*arguments), message)
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_near_names_are_real_names(capsys: pytest.CaptureFixture[str]) -> None:
+    run("render", "resnet51", "layer1:0")
+    suggested = re.findall(r"'(\w+)'", capsys.readouterr().err.partition("did you mean")[2])
+    assert suggested
+    assert set(suggested) <= set(network_names())
+
+
+def weights_files(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Write one file of each kind that does not fit, and return it with what must be said of it."""
+    torch.save({**toy(classes=4).state_dict(), "extra": torch.zeros(1)}, folder / "misfit.pth")
+    without = {name: value for name, value in toy().state_dict().items() if name != "features.2.weight"}
+    torch.save(without, folder / "partial.pth")
+    torch.save(toy().state_dict(), folder / "whole.pth")
+    (folder / "truncated.pth").write_bytes((folder / "whole.pth").read_bytes()[:-300])
+    (folder / "text.pth").write_text("no weights")
+    (folder / "empty.pth").write_bytes(b"")
+    torch.save({"epoch": 3}, folder / "none.pth")
+    torch.save([1, 2], folder / "list.pth")
+    torch.save(toy(), folder / "module.pth")
+    return {
+        "misfit": (
+            folder / "misfit.pth",
+            r"does not fit ToyNet: .*unexpected \(extra\).*head\.weight is \(4, 8\), the network's is \(5, 8\)",
+        ),
+        "partial": (folder / "partial.pth", r"does not fit ToyNet: 1 missing \(features\.2\.weight\)"),
+        "truncated": (folder / "truncated.pth", "truncated"),
+        "text": (folder / "text.pth", "no file of torch.save"),
+        "empty": (folder / "empty.pth", "no file of torch.save"),
+        "no tensors": (folder / "none.pth", "holds no tensors"),
+        "no names": (folder / "list.pth", "holds no tensors"),
+        "objects": (folder / "module.pth", "objects besides tensors"),
+        "folder": (folder, "there is no file"),
+    }
+
+
+KINDS = ["misfit", "partial", "truncated", "text", "empty", "no tensors", "no names", "objects", "folder"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_do_not_fit_are_one_clear_line(
+    kind: str, tmp_path: Path, empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, message = weights_files(tmp_path)[kind]
+    require_one_line(capsys, run(*RENDER, "--weights", str(path), *TINY), message)
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_every_kind_of_weights_is_tried(tmp_path: Path) -> None:
+    assert list(weights_files(tmp_path)) == KINDS
+
+
+@pytest.mark.parametrize("place", ["file/f.png", "file/deeper/f.png", "folder.png"])
+def test_an_output_that_cannot_be_written_is_one_clear_line(
+    place: str, tmp_path: Path, empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("something else")
+    (tmp_path / "folder.png").mkdir()
+    # The network does not exist either: the output is looked at first, before anything costs time.
+    require_one_line(capsys, run("render", "nothing", "a:0", "-o", str(tmp_path / place)), r"cannot write|is a folder")
+    assert (tmp_path / "file").read_text() == "something else"
+    assert list(empty_folder.iterdir()) == []
+    assert list((tmp_path / "folder.png").iterdir()) == []
+
+
+def test_a_failure_while_saving_leaves_nothing(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image as Pillow
+
+    def fail(self: Pillow.Image, path: Path, **arguments: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Pillow.Image, "save", fail)
+    require_one_line(capsys, run(*RENDER, "-o", "new/f.png", *TINY), "No space left on device")
+    assert [path for path in empty_folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]], ids=["plain", "json"])
+def test_a_download_that_fails_names_the_file_and_the_flag(
+    flags: list[str], tmp_path: Path, empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise URLError("no network here")
+
+    monkeypatch.setattr(torch.hub, "urlopen", refuse)
+    code = run("render", "squeezenet1_0", "features.9:33", "-o", "f.png", *flags)
+    require_one_line(capsys, code, r"no network here.*https://download\.pytorch\.org/models/squeezenet1_0-\w+\.pth.*--weights")
+    assert list(empty_folder.iterdir()) == []
+    assert [path for path in (tmp_path / "torch").rglob("*") if path.is_file()] == []
+
+
+def test_an_interrupt_is_one_line_and_its_own_code(
+    empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("featviz_pl.networks.load_network", interrupt)
+    assert run(*RENDER, *TINY) == 130
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "interrupted; nothing was written" in err
+    assert list(empty_folder.iterdir()) == []
+
+
+# Programs of their own.
+
+
+def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+
+COMMANDS = ("render", "sweep", "stats", "evaluate", "layers", "presets")
+
+HELP = """
+import sys
+from featviz_pl.cli.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit as stopped:
+    assert not stopped.code, stopped.code
+heavy = sorted({"torch", "torchvision", "lightning", "numpy", "PIL", "jsonargparse"} & set(sys.modules))
+print("HEAVY", heavy)
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS), ["--version"]], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    done = program("-W", "error", "-c", HELP, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+    if arguments == ["--help"]:
+        assert all(command in done.stdout for command in (*COMMANDS, "fit"))
+
+
+def test_the_package_runs_as_a_program() -> None:
+    done = program("-m", "featviz_pl", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"featviz {featviz_pl.__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["render", "sweep"])
+def test_help_names_every_flag_of_the_design(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--help") == 0
+    text = capsys.readouterr().out
+    for flag in (
+        *("--weights", "--mean", "--std", "--steps", "--size", "--views", "--seed", "--preset", "--lr", "--image", "--start", "--stats"),
+        *("--accelerator", "--devices", "--num-nodes", "--precision", "--compile", "-o", "--json"),
+    ):
+        assert re.search(rf"(^|[\s,]){flag}\b", text), flag
