@@ -1,7 +1,7 @@
 """This library and its peers behind one door: a job in, a picture and the time of each step out.
 
-Peers run unmodified and with the arguments that their own examples use; what each needs to run at all is said in its class. A further
-library takes part as ``package.module:Class`` with the methods of `Contestant`.
+Peers run unmodified and with the arguments that their own examples use; what each needs to run at all is said in its
+class. A further library takes part as ``package.module:Class`` with the methods of `Contestant`.
 """
 
 from __future__ import annotations
@@ -177,7 +177,12 @@ class Lucent(Peer):
     def picture(self, job: Job) -> Tensor:
         target = f"{job.layer.replace('.', '_')}:{job.unit}"
         found = self.lucent.render_vis(
-            self.network, target, lambda: self.param.image(job.size), thresholds=(job.steps,), progress=False, show_image=False
+            self.network,
+            target,
+            lambda: self.param.image(job.size),
+            thresholds=(job.steps,),
+            progress=False,
+            show_image=False,
         )
         return torch.from_numpy(found[0][0]).permute(2, 0, 1)
 
@@ -197,7 +202,11 @@ class TorchDreams(Peer):
     def picture(self, job: Job) -> Tensor:
         layer = self.network.get_submodule(job.layer)
         made = self.dreamer.render(
-            layers=[layer], width=job.size, height=job.size, iters=job.steps, custom_func=lambda outputs: -outputs[0][:, job.unit].mean()
+            layers=[layer],
+            width=job.size,
+            height=job.size,
+            iters=job.steps,
+            custom_func=lambda outputs: -outputs[0][:, job.unit].mean(),
         )
         picture: Tensor = made.to_chw_tensor()
         return picture
@@ -206,8 +215,8 @@ class TorchDreams(Peer):
 class Horama(Peer):
     """`horama`'s Fourier method, whose objective is a function of pictures: here of all of the network, read by a hook.
 
-    Left to itself it shows six crops in every step; where others show one view it shows two, because it fails with one. Its pictures
-    are as the network takes them, so they are turned back into [0, 1].
+    Left to itself it shows six crops in every step; where others show one view it shows two, because it fails with one.
+    Its pictures are as the network takes them, so they are turned back into [0, 1].
     """
 
     packages = ("horama",)
@@ -230,7 +239,9 @@ class Horama(Peer):
         hook = self.network.get_submodule(job.layer).register_forward_hook(keep)
         crops = {"crops_per_iteration": 2} if job.alike else {}
         try:
-            picture, _ = self.horama.fourier(objective, total_steps=job.steps, image_size=job.size, device=self.device.type, **crops)
+            picture, _ = self.horama.fourier(
+                objective, total_steps=job.steps, image_size=job.size, device=self.device.type, **crops
+            )
         finally:
             hook.remove()
             self.read.clear()

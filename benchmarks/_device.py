@@ -10,7 +10,9 @@ import torch
 ACCELERATORS = ("cpu", "gpu", "auto")
 
 
-def add_accelerator_argument(parser: argparse.ArgumentParser, default: str | None = "cpu", otherwise: str = "cpu") -> None:
+def add_accelerator_argument(
+    parser: argparse.ArgumentParser, default: str | None = "cpu", otherwise: str = "cpu"
+) -> None:
     """Add what says where the networks run; where there is no default, `otherwise` says what holds."""
     shown = f"one of {', '.join(ACCELERATORS)} (default: {otherwise if default is None else default})"
     parser.add_argument("--accelerator", type=accelerator, default=default, help=shown)

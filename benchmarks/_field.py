@@ -45,7 +45,11 @@ class Field:
 
     def entries(self, precisions: Sequence[str]) -> dict[str, tuple[Worker, str]]:
         """Return everybody with each precision that they know, by a name for the table."""
-        own = {f"{OWN}, {precision}": (self.workers[OWN], precision) for precision in precisions} if OWN in self.workers else {}
+        own = (
+            {f"{OWN}, {precision}": (self.workers[OWN], precision) for precision in precisions}
+            if OWN in self.workers
+            else {}
+        )
         return {**own, **{name: (self.workers[name], FULL) for name in self.peers}}
 
     def alternate(self, runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -66,7 +70,9 @@ class Field:
     def __enter__(self) -> Field:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._stack.close()
 
 
@@ -77,5 +83,9 @@ def _listed(versions: dict[str, str]) -> str:
 def add_field_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says who takes part."""
     parser.add_argument("--peers", nargs="*", default=list(PEERS), help="names, or package.module:Class (default: all)")
-    parser.add_argument("--precisions", nargs="+", default=[FULL, "bf16-mixed"], help="of this library (default: 32-true bf16-mixed)")
-    parser.add_argument("--python", default=sys.executable, help="interpreter that has this library and its peers (default: this one)")
+    parser.add_argument(
+        "--precisions", nargs="+", default=[FULL, "bf16-mixed"], help="of this library (default: 32-true bf16-mixed)"
+    )
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter that has this library and its peers (default: this one)"
+    )

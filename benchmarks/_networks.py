@@ -36,7 +36,8 @@ def build(name: str, weights: str = "none") -> nn.Module:
 
     Args:
         name: of torchvision's, or ``"tiny"``.
-        weights: a file of a state dict, the name of an enum's member, or ``"none"`` for random ones, the same each time.
+        weights: a file of a state dict, the name of an enum's member, or ``"none"`` for random ones, the same each
+            time.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
@@ -66,9 +67,17 @@ def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says which network is shown pictures of what size, and where."""
     parser.add_argument("--network", default="squeezenet1_0", help="of torchvision, or tiny (default: squeezenet1_0)")
     parser.add_argument("--weights", default="none", help="file, name of torchvision's, or none (default: none)")
-    parser.add_argument("--layers", nargs="+", default=list(LAYERS), help=f"to render units of (default: {' '.join(LAYERS)})")
+    parser.add_argument(
+        "--layers", nargs="+", default=list(LAYERS), help=f"to render units of (default: {' '.join(LAYERS)})"
+    )
     parser.add_argument("--size", type=int, default=224, help="of the pictures, in pixels (default: 224)")
     add_accelerator_argument(parser)
 
 
-SMALL: dict[str, Any] = {"network": TINY, "weights": "none", "layers": [QUICK_LAYER], "size": 32, "precisions": ["32-true"]}
+SMALL: dict[str, Any] = {
+    "network": TINY,
+    "weights": "none",
+    "layers": [QUICK_LAYER],
+    "size": 32,
+    "precisions": ["32-true"],
+}

@@ -21,9 +21,9 @@ Counts = dict[str, int]
 def operations(problem: Ascent, step: int = REDIRECTED_STEPS + 1) -> Counts:
     """Count the operations of one forward and backward of a problem, a multiplication and an addition being two.
 
-    `FlopCounterMode` goes by the shapes of convolutions and matrix products, attention among them where it knows the kernel, whatever
-    algorithm runs them: one that needs fewer, such as Winograd's, comes nearer to the peak than it is. Fourier transforms, resampling,
-    and what is done number by number count as nothing.
+    `FlopCounterMode` goes by the shapes of convolutions and matrix products, attention among them where it knows the
+    kernel, whatever algorithm runs them: one that needs fewer, such as Winograd's, comes nearer to the peak than it is.
+    Fourier transforms, resampling, and what is done number by number count as nothing.
 
     Args:
         problem: initialised and prepared.
@@ -40,7 +40,9 @@ def operations(problem: Ascent, step: int = REDIRECTED_STEPS + 1) -> Counts:
 def product_rate(device: torch.device, dtype: torch.dtype, side: int | None = None, rounds: int = 10) -> float:
     """Return the operations of a second in products of two square matrices: the best of some rounds, because it stands for a limit."""
     side = side or SIDES.get(device.type, 8192)
-    left, right = (torch.randn(side, side, generator=torch.Generator().manual_seed(place)).to(device, dtype) for place in (0, 1))
+    left, right = (
+        torch.randn(side, side, generator=torch.Generator().manual_seed(place)).to(device, dtype) for place in (0, 1)
+    )
     result = left @ right  # the first one also looks for a kernel
     least = float("inf")
     for _ in range(rounds):
@@ -65,8 +67,8 @@ def tensor_float(allowed: bool) -> Iterator[None]:
 def peaks(device: torch.device, precision: str, side: int | None = None) -> dict[str, float]:
     """Return the operations of a second that products reach in the arithmetic that each kind of operation uses in a precision.
 
-    In float32 torch lets convolutions use TF32 and products not, unless somebody has switched that: two peaks. On a device without
-    TF32, and in bfloat16, both are the same.
+    In float32 torch lets convolutions use TF32 and products not, unless somebody has switched that: two peaks. On a
+    device without TF32, and in bfloat16, both are the same.
     """
     if precision == "bf16-mixed":
         return dict.fromkeys((CONVOLUTIONS, PRODUCTS), product_rate(device, torch.bfloat16, side))

@@ -74,7 +74,9 @@ def machine() -> dict[str, Any]:
     return {
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1) if hasattr(os, "sysconf") else None,
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+        if hasattr(os, "sysconf")
+        else None,
         "system": f"{platform.system()} {platform.machine()}",
         "threads": None if torch is None else torch.get_num_threads(),
         "python": platform.python_version(),
@@ -95,7 +97,9 @@ def processor() -> str:
     """Return the model of the processor."""
     listed = Path("/proc/cpuinfo")
     if listed.is_file():
-        named = [line.partition(":")[2].strip() for line in listed.read_text().splitlines() if line.startswith("model name")]
+        named = [
+            line.partition(":")[2].strip() for line in listed.read_text().splitlines() if line.startswith("model name")
+        ]
         if named:
             return named[0]
     return platform.processor() or "unknown"
@@ -124,7 +128,9 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     widths = [max(3, *(len(line[place]) for line in cells)) for place in range(len(columns))]
 
     def line(texts: Sequence[str]) -> str:
-        aligned = [text.rjust(width) if numeric[key] else text.ljust(width) for text, width, key in zip(texts, widths, columns)]
+        aligned = [
+            text.rjust(width) if numeric[key] else text.ljust(width) for text, width, key in zip(texts, widths, columns)
+        ]
         return f"| {' | '.join(aligned)} |"
 
     rule = [f"{'-' * (width - 1)}:" if numeric[key] else f":{'-' * (width - 1)}" for width, key in zip(widths, columns)]
@@ -147,7 +153,11 @@ def parser(doc: str | None, rounds: int, turn: str = "in which everybody has a t
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=rounds, help=f"{turn} (default: {rounds})")
     made.add_argument("--json", metavar="FILE", help="write the results to a file, too")
-    made.add_argument("--quick", action="store_true", help="a tiny network, few steps, one round: shows in seconds that all of it runs")
+    made.add_argument(
+        "--quick",
+        action="store_true",
+        help="a tiny network, few steps, one round: shows in seconds that all of it runs",
+    )
     return made
 
 
@@ -157,7 +167,9 @@ def quicken(options: argparse.Namespace, **small: Any) -> None:
         vars(options).update({"rounds": 1, **small})
 
 
-def report(options: argparse.Namespace, parts: Mapping[str, Sequence[Mapping[str, Any]]], notes: Sequence[str] = ()) -> dict[str, Any]:
+def report(
+    options: argparse.Namespace, parts: Mapping[str, Sequence[Mapping[str, Any]]], notes: Sequence[str] = ()
+) -> dict[str, Any]:
     """Print the machine, a table for each part and notes, write JSON where that is asked for, and return what it holds."""
     found: dict[str, Any] = {
         "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),

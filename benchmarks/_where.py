@@ -1,13 +1,15 @@
 """Where the time of a step goes: ranges around its parts, laid from outside, and what `torch.profiler` saw in them.
 
-Parts: ``draws`` (of the views, on the CPU), ``decode`` (weights to pictures), ``views``, ``forward`` (of the network, from standardised
-pictures to activations), ``objective``, ``backward`` (the gradient of all of these together), ``optimizer``; ``rest`` is what lies
-between them: looking for pictures that fail, handing each picture its slice of the gradient, the scheduler, Python.
+Parts: ``draws`` (of the views, on the CPU), ``decode`` (weights to pictures), ``views``, ``forward`` (of the network,
+    from standardised
+pictures to activations), ``objective``, ``backward`` (the gradient of all of these together), ``optimizer``; ``rest``
+is what lies between them: looking for pictures that fail, handing each picture its slice of the gradient, the
+scheduler, Python.
 
-On the host a part takes the time from its beginning to its end, which the profiler lengthens where it sees many short operations. On a
-GPU a part has the kernels that were launched between its beginning and its end, by whatever thread: Python waits for the launches of a
-gradient, which come from another one. Kernels run later than they are launched, but how long they take is their own. Copies count as
-kernels.
+On the host a part takes the time from its beginning to its end, which the profiler lengthens where it sees many short
+operations. On a GPU a part has the kernels that were launched between its beginning and its end, by whatever thread:
+Python waits for the launches of a gradient, which come from another one. Kernels run later than they are launched, but
+how long they take is their own. Copies count as kernels.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ def times(events: Iterable[Any]) -> tuple[Times, Times]:
         events: of a profiler, see `torch.autograd.profiler_util.FunctionEvent`. Ranges must not lie in one another.
     """
     own = [event for event in events if event.device_type.name == "CPU"]
-    ranges = sorted((event.time_range.start, event.time_range.end, part) for event in own if (part := _part(event.name)) is not None)
+    ranges = sorted(
+        (event.time_range.start, event.time_range.end, part) for event in own if (part := _part(event.name)) is not None
+    )
     host, kernels = (dict.fromkeys((*PARTS, REST), 0.0) for _ in range(2))
     if not ranges:
         return host, kernels

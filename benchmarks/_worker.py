@@ -2,8 +2,8 @@
 
     python -m benchmarks._worker torch-lucent cpu
 
-Each line on stdin is ``{"do": …, arguments}``, each answer one line on stdout; whatever the library prints goes to stderr. An answer
-is ``{"result": …}``, ``{"error": "Class: message"}`` or ``{"missing": "distribution"}``.
+Each line on stdin is ``{"do": …, arguments}``, each answer one line on stdout; whatever the library prints goes to
+stderr. An answer is ``{"result": …}``, ``{"error": "Class: message"}`` or ``{"missing": "distribution"}``.
 """
 
 from __future__ import annotations
@@ -40,17 +40,24 @@ class Worker:
         name: of the library, see `_contestants`.
         python: interpreter that has it.
         threads: of torch; its own choice unless given.
-        accelerator: where its networks run; with ``"cpu"`` it sees no NVIDIA GPU, which some libraries would use unasked.
+        accelerator: where its networks run; with ``"cpu"`` it sees no NVIDIA GPU, which some libraries would use
+            unasked.
 
     Raises:
         MissingError: when it is not installed.
         WorkerError: when it cannot be imported.
     """
 
-    def __init__(self, name: str, python: str = sys.executable, threads: int | None = None, accelerator: str = "cpu") -> None:
+    def __init__(
+        self, name: str, python: str = sys.executable, threads: int | None = None, accelerator: str = "cpu"
+    ) -> None:
         self.name = name
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
-        environment = {**os.environ, "TQDM_DISABLE": "1", **({} if threads is None else {"OMP_NUM_THREADS": str(threads)})}
+        environment = {
+            **os.environ,
+            "TQDM_DISABLE": "1",
+            **({} if threads is None else {"OMP_NUM_THREADS": str(threads)}),
+        }
         environment |= {"CUDA_VISIBLE_DEVICES": ""} if accelerator == "cpu" else {}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._process = subprocess.Popen(  # noqa: S603
@@ -106,7 +113,9 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -134,7 +143,10 @@ class Desk:
         self.imported = resident()
         reset_peak()
         versions = {package: installed(package) for package in (*self.contestant.packages, "torch", "kornia")}
-        return {"threads": torch.get_num_threads(), "versions": {name: version for name, version in versions.items() if version}}
+        return {
+            "threads": torch.get_num_threads(),
+            "versions": {name: version for name, version in versions.items() if version},
+        }
 
     def network(self, name: str, weights: str) -> None:
         """Build the network, where it is to run."""
@@ -206,7 +218,11 @@ class Desk:
         held = gc.get_objects()
         modules = [thing for thing in held if issubclass(type(thing), torch.nn.Module)]
         hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules)
-        return {"modules": len(modules), "hooks": hooks, "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in held)}
+        return {
+            "modules": len(modules),
+            "hooks": hooks,
+            "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in held),
+        }
 
 
 class DistributionError(Exception):

@@ -2,15 +2,16 @@
 
     python -m benchmarks.gpu --json gpu.json
 
-Every row is a sweep of one batch (`FeatureSweep`, the default preset, `Trainer.predict`); weights are random, since time does not depend on
-them. ``steps``: after a first stretch of 32 steps, rounds of 32 are timed, each from a moment at which the device has done all that it
-was asked for to the next one; a sweep looks at its pictures, and so waits, that often by itself. ``features per hour`` is what such
-steps alone give at the preset's number of them: without the first 16, which may cost a second pass, without scores and files.
-``GFLOP`` are those of a step as torch counts them, see `benchmarks._rates`; ``share of peak`` is the time that they would take at the rate
-of large matrix products, measured on the same device in the same arithmetic, of the time that they take. ``memory`` is what tensors
-took on the device at most. ``where the time goes``: eight steps of another run under `torch.profiler`, see `benchmarks._where`; shares of
-the device are its kernels' time of a step's time without the profiler, and ``idle`` is what is left. A batch that does not fit
-into the memory gets a row that says so.
+Every row is a sweep of one batch (`FeatureSweep`, the default preset, `Trainer.predict`); weights are random, since
+time does not depend on them. ``steps``: after a first stretch of 32 steps, rounds of 32 are timed, each from a moment
+at which the device has done all that it was asked for to the next one; a sweep looks at its pictures, and so waits,
+that often by itself. ``features per hour`` is what such steps alone give at the preset's number of them: without the
+first 16, which may cost a second pass, without scores and files. ``GFLOP`` are those of a step as torch counts them,
+see `benchmarks._rates`; ``share of peak`` is the time that they would take at the rate of large matrix products,
+measured on the same device in the same arithmetic, of the time that they take. ``memory`` is what tensors took on the
+device at most. ``where the time goes``: eight steps of another run under `torch.profiler`, see `benchmarks._where`;
+shares of the device are its kernels' time of a step's time without the profiler, and ``idle`` is what is left. A batch
+that does not fit into the memory gets a row that says so.
 """
 
 from __future__ import annotations
@@ -92,7 +93,11 @@ class Batch(fv.FeatureSweep):
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-        ).predict(self, FeatureTargets(f"{self.job.layer}:0-{self.job.pictures - 1}", self.job.pictures), return_predictions=False)
+        ).predict(
+            self,
+            FeatureTargets(f"{self.job.layer}:0-{self.job.pictures - 1}", self.job.pictures),
+            return_predictions=False,
+        )
         assert self.solved is not None
         return self.solved
 
@@ -107,7 +112,10 @@ def timed(job: Job) -> tuple[float, float | None, Counts]:
             ends.append(now(batch.where))
 
     solved = batch.run(note)
-    seconds, memory = statistics.median(later - earlier for earlier, later in pairwise(ends)) / STRETCH, most_allocated(batch.where)
+    seconds, memory = (
+        statistics.median(later - earlier for earlier, later in pairwise(ends)) / STRETCH,
+        most_allocated(batch.where),
+    )
     with torch.autocast(batch.where.type, torch.bfloat16, enabled=job.precision == "bf16-mixed"):
         return seconds, memory, operations(solved)
 
@@ -140,7 +148,9 @@ def shares(milliseconds: _where.Times, whole: float) -> Row:
     return {part: 100 * own / whole for part, own in milliseconds.items()}
 
 
-def step_row(seconds: float, counts: Counts, rates: Mapping[str, float], count: int, steps: int, memory: float | None) -> Row:
+def step_row(
+    seconds: float, counts: Counts, rates: Mapping[str, float], count: int, steps: int, memory: float | None
+) -> Row:
     """Return what follows from the seconds of a step of so many pictures."""
     whole = sum(counts.values())
     return {
@@ -194,14 +204,22 @@ def all_rows(options: argparse.Namespace, limits: Mapping[str, Mapping[str, floa
 
 def main() -> None:
     made = parser(__doc__, rounds=3, turn=f"of {STRETCH} steps that are timed")
-    made.add_argument("--targets", nargs="+", default=list(TARGETS), metavar="NETWORK:LAYER", help=f"(default: {' '.join(TARGETS)})")
-    made.add_argument("--weights", default="none", help="of the networks: a name of torchvision's, or none (default: none)")
+    made.add_argument(
+        "--targets", nargs="+", default=list(TARGETS), metavar="NETWORK:LAYER", help=f"(default: {' '.join(TARGETS)})"
+    )
+    made.add_argument(
+        "--weights", default="none", help="of the networks: a name of torchvision's, or none (default: none)"
+    )
     made.add_argument("--size", type=int, default=224, help="of the pictures, in pixels (default: 224)")
     made.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 16, 64, 256], help="(default: 1 16 64 256)")
-    made.add_argument("--precisions", nargs="+", default=["32-true", "bf16-mixed"], help="(default: 32-true bf16-mixed)")
+    made.add_argument(
+        "--precisions", nargs="+", default=["32-true", "bf16-mixed"], help="(default: 32-true bf16-mixed)"
+    )
     add_accelerator_argument(made, default=None, otherwise="gpu; with --quick, auto")
     options = made.parse_args()
-    quicken(options, targets=[f"{TINY}:{QUICK_LAYER}"], weights="none", size=32, batch_sizes=[1, 2], precisions=["32-true"])
+    quicken(
+        options, targets=[f"{TINY}:{QUICK_LAYER}"], weights="none", size=32, batch_sizes=[1, 2], precisions=["32-true"]
+    )
     options.accelerator = options.accelerator or ("auto" if options.quick else "gpu")
     try:
         device = device_of(options.accelerator)

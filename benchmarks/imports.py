@@ -2,9 +2,9 @@
 
     python -m benchmarks.imports --json imports.json
 
-Every time is that of a fresh process, from its start to its end; processes alternate, and medians count. Imports of this library stand
-beside ``import torch, lightning`` alone: ``every public name`` loads all that ``import featviz_pl`` puts off. ``featviz render`` uses
-the embedded network and default steps, and ends with its file.
+Every time is that of a fresh process, from its start to its end; processes alternate, and medians count. Imports of
+this library stand beside ``import torch, lightning`` alone: ``every public name`` loads all that ``import featviz_pl``
+puts off. ``featviz render`` uses the embedded network and default steps, and ends with its file.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def seconds(command: Sequence[str]) -> float:
 
 def import_rows(options: argparse.Namespace) -> list[Row]:
     """Return the seconds of each import, and how many more than the first they are in the same round."""
-    runs: dict[str, Callable[[], float]] = {name: partial(seconds, [sys.executable, "-c", code]) for name, code in IMPORTS.items()}
+    runs: dict[str, Callable[[], float]] = {
+        name: partial(seconds, [sys.executable, "-c", code]) for name, code in IMPORTS.items()
+    }
     runs["featviz --help"] = partial(seconds, [sys.executable, "-m", "featviz_pl", "--help"])
     if not options.quick:
         alternate(runs, 1)  # byte code, and files in the system's cache
@@ -67,7 +69,15 @@ def import_rows(options: argparse.Namespace) -> list[Row]:
 def render_rows(options: argparse.Namespace) -> list[Row]:
     """Return the seconds of a whole render, for each precision."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "featviz_pl", "render", "-o", str(Path(folder) / "feature.png"), *options.render]
+        command = [
+            sys.executable,
+            "-m",
+            "featviz_pl",
+            "render",
+            "-o",
+            str(Path(folder) / "feature.png"),
+            *options.render,
+        ]
         runs = {precision: partial(seconds, [*command, "--precision", precision]) for precision in options.precisions}
         found = alternate(runs, options.render_rounds)
     return [{"what": f"featviz render, {name}", "seconds": statistics.median(values)} for name, values in found.items()]
@@ -76,7 +86,9 @@ def render_rows(options: argparse.Namespace) -> list[Row]:
 def main() -> None:
     made = parser(__doc__, rounds=7)
     made.add_argument("--render-rounds", type=int, default=3, help="(default: 3)")
-    made.add_argument("--precisions", nargs="+", default=["32-true", "bf16-mixed"], help="of the render (default: 32-true bf16-mixed)")
+    made.add_argument(
+        "--precisions", nargs="+", default=["32-true", "bf16-mixed"], help="of the render (default: 32-true bf16-mixed)"
+    )
     options = made.parse_args()
     options.render = []
     quicken(options, render_rounds=1, precisions=["32-true"], render=["--steps", "2", "--size", "32"])

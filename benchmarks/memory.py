@@ -2,10 +2,10 @@
 
     python -m benchmarks.memory --weights squeezenet1_0.pth --json memory.json
 
-Every library in a fresh process, one after another, on the same network, unit and size. ``one unit``: the most above the imports while
-one picture is made, the network itself included. ``grown``: what so many further pictures add to what is in use after the first ten.
-``in batches``: the most above the imports while a sweep renders ``--units`` units, in a fresh process again. On a GPU (``--accelerator
-gpu``) it is the memory of tensors there, as torch counts it.
+Every library in a fresh process, one after another, on the same network, unit and size. ``one unit``: the most above
+the imports while one picture is made, the network itself included. ``grown``: what so many further pictures add to what
+is in use after the first ten. ``in batches``: the most above the imports while a sweep renders ``--units`` units, in a
+fresh process again. On a GPU (``--accelerator gpu``) it is the memory of tensors there, as torch counts it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,11 @@ def _of_renders(field: Field, name: str, precision: str, options: argparse.Names
     before, alive = worker.ask("memory")["now"], worker.ask("alive")
     worker.ask("loop", units=[unit % 8 for unit in range(options.renders)], **_without_unit(job))
     after, more = worker.ask("memory")["now"], worker.ask("alive")
-    row: Row = {"library": name if name != OWN else f"{name}, {precision}", "one unit": most, f"grown by {options.renders}": after - before}
+    row: Row = {
+        "library": name if name != OWN else f"{name}, {precision}",
+        "one unit": most,
+        f"grown by {options.renders}": after - before,
+    }
     return row | {f"{kind} left": more[kind] - alive[kind] for kind in alive}
 
 

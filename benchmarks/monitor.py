@@ -2,9 +2,9 @@
 
     python benchmarks/monitor.py --units 8 --steps 64
 
-A few batches are trained with a monitor that renders several times among them; medians of a batch and of a rendering give the share
-for an epoch of any length (Imagenette's 9,469 photos in batches of 64 unless given). Batches are ready in memory, so loading hides
-nothing: with photos from a disk the share is smaller. Measure on a quiet machine.
+A few batches are trained with a monitor that renders several times among them; medians of a batch and of a rendering
+give the share for an epoch of any length (Imagenette's 9,469 photos in batches of 64 unless given). Batches are ready
+in memory, so loading hides nothing: with photos from a disk the share is smaller. Measure on a quiet machine.
 """
 
 from __future__ import annotations
@@ -70,7 +70,9 @@ class BatchTimes(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.began = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
         self.seconds.append(time.perf_counter() - self.began)
@@ -97,7 +99,9 @@ def main() -> None:
     loader: DataLoader[Any] = DataLoader([batch] * batches, batch_size=None)  # type: ignore[arg-type]
     with tempfile.TemporaryDirectory() as folder:
         targets = f"net.layer3:0-{options.units - 1}"
-        monitor = TimedMonitor(targets, steps=options.steps, every_n_steps=options.between, folder=folder, on_error="raise")
+        monitor = TimedMonitor(
+            targets, steps=options.steps, every_n_steps=options.between, folder=folder, on_error="raise"
+        )
         clock = BatchTimes()
         trainer = Trainer(
             max_epochs=1,
@@ -115,9 +119,13 @@ def main() -> None:
     one, rendering = statistics.median(clock.seconds[1:]), statistics.median(monitor.seconds)
     count = -(-options.photos // options.batch_size)
     epoch = one * count
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, python {sys.version.split()[0]}, {options.accelerator}")
+    print(
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads, python {sys.version.split()[0]}, {options.accelerator}"
+    )
     print(f"a batch of {options.batch_size}: {one:.3f} s; an epoch of {count} batches: {epoch:.1f} s")
-    print(f"{options.units} units, {options.steps} steps, {options.size} px: {rendering:.2f} s, {rendering / epoch:.1%} of the epoch")
+    print(
+        f"{options.units} units, {options.steps} steps, {options.size} px: {rendering:.2f} s, {rendering / epoch:.1%} of the epoch"
+    )
 
 
 if __name__ == "__main__":

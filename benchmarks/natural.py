@@ -2,8 +2,9 @@
 
     python benchmarks/natural.py imagenet-samples
 
-The --size x --size pixels about the centre are measured as they are in the file; smaller photos are left out. With --shrink the
-largest square about the centre is shrunk to them, which softens the finest detail. With --size 0 pictures are measured whole.
+The --size x --size pixels about the centre are measured as they are in the file; smaller photos are left out. With
+--shrink the largest square about the centre is shrunk to them, which softens the finest detail. With --size 0 pictures
+are measured whole.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from torch import Tensor
 
 from featviz_pl.io import as_saved
 from featviz_pl.io.photos import photo_paths, read_photo
-from featviz_pl.metrics import ClippedShare, ColorDistance, HighFrequencyShare, PictureMetric, SpectrumSlope, VariationPerPixel
+from featviz_pl.metrics import (
+    ClippedShare,
+    ColorDistance,
+    HighFrequencyShare,
+    PictureMetric,
+    SpectrumSlope,
+    VariationPerPixel,
+)
 from featviz_pl.numerics.resampling import fitted
 
 
@@ -55,7 +63,9 @@ def measure(paths: Sequence[str], size: int, shrink: bool) -> tuple[dict[str, Te
             metric.update(picture)
     if skipped == len(paths):
         raise ValueError(f"sources: none of {len(paths)} pictures can be read and has {size} x {size} pixels")
-    return {type(metric).__name__: torch.cat([torch.as_tensor(value) for value in metric.values]) for metric in measured}, skipped
+    return {
+        type(metric).__name__: torch.cat([torch.as_tensor(value) for value in metric.values]) for metric in measured
+    }, skipped
 
 
 def summary(values: Tensor) -> dict[str, float]:
@@ -65,7 +75,9 @@ def summary(values: Tensor) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python benchmarks/natural.py", description="Measure pictures with the metrics of natural images.")
+    parser = argparse.ArgumentParser(
+        "python benchmarks/natural.py", description="Measure pictures with the metrics of natural images."
+    )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders of pictures, or files")
     parser.add_argument("--size", type=int, default=224, help="in pixels; 0: all of the picture (default: %(default)s)")
     parser.add_argument("--shrink", action="store_true", help="shrink photos to the size in place of cutting it out")
@@ -81,7 +93,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = {name: summary(values) for name, values in found.items()}
     count = len(next(iter(found.values())))
     if chosen.json:
-        print(json.dumps({"pictures": count, "skipped": skipped, "size": chosen.size, "shrunk": chosen.shrink, "metrics": rows}))
+        print(
+            json.dumps(
+                {"pictures": count, "skipped": skipped, "size": chosen.size, "shrunk": chosen.shrink, "metrics": rows}
+            )
+        )
         return 0
     print(f"{count} pictures, {skipped} left out")
     print(f"{'':20}" + "".join(f"{column:>11}" for column in next(iter(rows.values()))))

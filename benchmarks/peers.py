@@ -2,14 +2,15 @@
 
     pip install 'featviz_pl[bench]'
     python -m benchmarks.peers --weights squeezenet1_0.pth --json peers.json
-    python -m benchmarks.peers --weights squeezenet1_0.pth --json quality.json --parts quality --peers torch-lucent torch-dreams
+    python -m benchmarks.peers --weights squeezenet1_0.pth --json quality.json --parts quality --peers torch-lucent
+    torch-dreams
 
-Processes take turns, one at a time. ``step``: median milliseconds, one view for everybody; a step of a peer lies between two passes
-through its network. ``features``: features per minute, of one unit, and of many: in batches here, in a loop there. ``memory``: see
-`benchmarks.memory`. ``quality``: every peer renders ``--quality-steps`` steps with its own defaults; the score of its picture, in 256
-levels and under held-out views, is then the goal of this library, which renders with ever more steps of its preset for that, `fast` unless
-``--preset`` names another, until a picture reaches it. A peer that is not installed or fails is left out, with the reason below the
-tables. Measure on a quiet machine.
+Processes take turns, one at a time. ``step``: median milliseconds, one view for everybody; a step of a peer lies
+between two passes through its network. ``features``: features per minute, of one unit, and of many: in batches here, in
+a loop there. ``memory``: see `benchmarks.memory`. ``quality``: every peer renders ``--quality-steps`` steps with its
+own defaults; the score of its picture, in 256 levels and under held-out views, is then the goal of this library, which
+renders with ever more steps of its preset for that, `fast` unless ``--preset`` names another, until a picture reaches
+it. A peer that is not installed or fails is left out, with the reason below the tables. Measure on a quiet machine.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def feature_rows(field: Field, options: argparse.Namespace) -> list[Row]:
 
     def many(worker: Worker, precision: str) -> float:
         if worker.name == OWN:
-            return 60 * len(units) / float(worker.ask("sweep", units=units, batch_size="auto", precision=precision, **job))
+            return (
+                60 * len(units) / float(worker.ask("sweep", units=units, batch_size="auto", precision=precision, **job))
+            )
         few = units[: options.loop_units]  # one after another: their number does not change how many a minute makes
         return 60 * len(few) / float(worker.ask("loop", units=few, **job))
 
@@ -73,7 +76,12 @@ def feature_rows(field: Field, options: argparse.Namespace) -> list[Row]:
     ones = field.alternate({name: partial(one, *entry) for name, entry in entries.items()}, options.rounds)
     manies = field.alternate({name: partial(many, *entry) for name, entry in entries.items() if name in ones}, 1)
     return [
-        {"library": name, "steps": options.feature_steps, "1 unit": statistics.median(ones[name]), f"{len(units)} units": values[0]}
+        {
+            "library": name,
+            "steps": options.feature_steps,
+            "1 unit": statistics.median(ones[name]),
+            f"{len(units)} units": values[0],
+        }
         for name, values in manies.items()
     ]
 
@@ -123,7 +131,9 @@ class Quality:
         rows: list[Row] = []
         for peer in self.field.peers:
             file = self.folder / f"{len(rows)}.npy"
-            answer = self.field.try_to_ask(peer, "render", file=str(file), **self.job(target, self.options.quality_steps))
+            answer = self.field.try_to_ask(
+                peer, "render", file=str(file), **self.job(target, self.options.quality_steps)
+            )
             if answer is None:
                 continue
             goal = self.score(target, file)
@@ -161,7 +171,9 @@ def main() -> None:
     add_field_arguments(made)
     made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS[:3]), help="(default: all but quality)")
     made.add_argument("--steps", type=int, default=50, help="of a turn whose steps are timed (default: 50)")
-    made.add_argument("--feature-steps", type=int, default=32, help="of each picture whose number is counted (default: 32)")
+    made.add_argument(
+        "--feature-steps", type=int, default=32, help="of each picture whose number is counted (default: 32)"
+    )
     made.add_argument("--units", type=int, default=64, help="that this library renders in batches (default: 64)")
     made.add_argument("--loop-units", type=int, default=4, help="that a peer renders one after another (default: 4)")
     made.add_argument("--quality-steps", type=int, default=512, help="of the peers' pictures (default: 512)")

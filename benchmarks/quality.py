@@ -2,11 +2,12 @@
 
     python -m benchmarks.quality --weights squeezenet1_0.pth --photos PHOTOS/ -o DIR
 
-Sixteen channels at four depths of ``squeezenet1_0``, judged by photos, and the ten classes of the embedded network, judged by
-``squeezenet1_0``. Each preset gets the seconds for a picture that ``lucid`` takes for ``--steps`` steps on the same network, measured
-in alternating rounds at the beginning; the number of steps follows from that, so that schedules know it. Pictures have the network's
-own size. Writes ``quality.json``, a sheet for each preset, and the pictures, which a second run with the same settings takes as they are;
-prints the rows of the tables in QUALITY.md. Of several ``--seeds``, the first is that of the table, and all tell whether they agree.
+Sixteen channels at four depths of ``squeezenet1_0``, judged by photos, and the ten classes of the embedded network,
+judged by ``squeezenet1_0``. Each preset gets the seconds for a picture that ``lucid`` takes for ``--steps`` steps on
+the same network, measured in alternating rounds at the beginning; the number of steps follows from that, so that
+schedules know it. Pictures have the network's own size. Writes ``quality.json``, a sheet for each preset, and the
+pictures, which a second run with the same settings takes as they are; prints the rows of the tables in QUALITY.md. Of
+several ``--seeds``, the first is that of the table, and all tell whether they agree.
 
 Measure on a quiet machine. The default was not chosen on these units: see QUALITY.md.
 """
@@ -53,13 +54,24 @@ from featviz_pl.transforms import Views
 
 REFERENCE = "lucid"
 Photos = tuple[PhotoActivations, PhotoEmbeddings]
-LAYERS = {"features.4": 128, "features.7": 256, "features.10": 512, "features.12": 512}  # depths, and their number of channels
+LAYERS = {
+    "features.4": 128,
+    "features.7": 256,
+    "features.10": 512,
+    "features.12": 512,
+}  # depths, and their number of channels
 UNITS_OF_A_LAYER = 4
 PARTS = ("channels", "classes")
 # Columns of the channels in the first table of QUALITY.md, with their digits.
 FIRST_TABLE = {"percentile": 1, "slope": 2, "clipped": 3, "high_frequency": 2, "nearest": 2, "forced_choice": 2}
 OF_SEVERAL = "agreement_with_the_reference"
-SECOND_TABLE = ("color_distance", "variation", "pairwise_distance", "vendi", "agreement")  # of channels; of classes again at the end
+SECOND_TABLE = (
+    "color_distance",
+    "variation",
+    "pairwise_distance",
+    "vendi",
+    "agreement",
+)  # of channels; of classes again at the end
 CELL = 112  # pixels of a picture on a sheet
 FRESH = 20  # the step that is timed first: the dead starts of the first 16 cost a second pass
 
@@ -132,13 +144,29 @@ class Problem:
     def render(self, chosen: Recipe, steps: int) -> RenderResult:
         """Render the pictures with a preset."""
         start = photo_to_start_from(chosen, self.photos, self.count, self.size)
-        return render(self.network, self.target, preset=chosen, steps=steps, size=self.size, start=start, seed=self.seed, accelerator="cpu")
+        return render(
+            self.network,
+            self.target,
+            preset=chosen,
+            steps=steps,
+            size=self.size,
+            start=start,
+            seed=self.seed,
+            accelerator="cpu",
+        )
 
 
-def rendered(problem: Problem, chosen: Recipe, budget: int, rounds: int, folder: Path) -> tuple[list[Path], dict[str, Any]]:
+def rendered(
+    problem: Problem, chosen: Recipe, budget: int, rounds: int, folder: Path
+) -> tuple[list[Path], dict[str, Any]]:
     """Return the files of a batch of pictures and what they cost, from an earlier run where there is one."""
     record = folder / "cost.json"
-    settings = {"recipe": described(chosen), "target": problem.target, "seed": problem.seed, "steps_of_the_reference": budget}
+    settings = {
+        "recipe": described(chosen),
+        "target": problem.target,
+        "seed": problem.seed,
+        "steps_of_the_reference": budget,
+    }
     if record.is_file():
         held = json.loads(record.read_text())
         if held["settings"] == json.loads(json.dumps(settings)):
@@ -166,7 +194,9 @@ def of_all_seeds(
     for seed in options.seeds:
         folder = options.output / "pictures" / chosen.name / str(seed) / part
         folder.mkdir(parents=True, exist_ok=True)
-        files, cost = rendered(Problem(network, target, options.photos, seed), chosen, options.steps, options.rounds, folder)
+        files, cost = rendered(
+            Problem(network, target, options.photos, seed), chosen, options.steps, options.rounds, folder
+        )
         found.append(files)
         costs.append(cost)
     return found, costs[0]
@@ -183,7 +213,11 @@ def agreement(files_of_seeds: Sequence[Sequence[Path]], targets: Sequence[str]) 
 
 
 def path_similarity(
-    network: fv.FrozenNetwork, files: Sequence[Path], targets: Sequence[str], activations: PhotoActivations, photos: Path
+    network: fv.FrozenNetwork,
+    files: Sequence[Path],
+    targets: Sequence[str],
+    activations: PhotoActivations,
+    photos: Path,
 ) -> dict[str, float | None]:
     """Return how like photos of their kind the layers of the table treat the pictures, layer by layer."""
     metric = PathSimilarity(network, list(LAYERS), activations, photos)
@@ -194,7 +228,14 @@ def path_similarity(
 
 def described(chosen: Recipe) -> str:
     """Return what decides the pictures of a recipe: one that was changed has its pictures rendered anew."""
-    parts = (chosen.image(size=32), chosen.transforms, chosen.views, chosen.optimizer.__name__, chosen.lr, dict(chosen.optimizer_arguments))
+    parts = (
+        chosen.image(size=32),
+        chosen.transforms,
+        chosen.views,
+        chosen.optimizer.__name__,
+        chosen.lr,
+        dict(chosen.optimizer_arguments),
+    )
     return repr((*parts, chosen.scheduler is not None, dict(chosen.of_outputs), fv.__version__))
 
 
@@ -242,7 +283,11 @@ def classes(options: argparse.Namespace, judge: fv.FrozenNetwork, chosen: Recipe
     table = evaluate(files, network, judge=judge)
     sheet_of(files, options.output / f"{chosen.name}-classes.jpg", len(files))
     ranks = ranks_among_all(files, judge, network.classes)
-    summary = {**table.summary, "recognised": sum(rank == 1 for rank in ranks), "agreement": agreement(files_of_seeds, named)}
+    summary = {
+        **table.summary,
+        "recognised": sum(rank == 1 for rank in ranks),
+        "agreement": agreement(files_of_seeds, named),
+    }
     rows = [{**row, "rank_among_all": rank} for row, rank in zip(table.rows, ranks)]
     return {"rows": rows, "summary": summary, "costs": [cost]}
 
@@ -268,7 +313,11 @@ def against(rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]],
 def compare_with_the_reference(table: dict[str, Any]) -> None:
     """Add to every preset whether its pictures of the channels show the same as those of the reference, where there is one."""
     for name, found in table.items():
-        files = [[Path(row["picture"]) for row in table[one]["channels"]["rows"]] for one in (name, REFERENCE) if one in table]
+        files = [
+            [Path(row["picture"]) for row in table[one]["channels"]["rows"]]
+            for one in (name, REFERENCE)
+            if one in table
+        ]
         targets = [row["target"] for row in found["channels"]["rows"]]
         found["channels"]["summary"][OF_SEVERAL] = None if name == REFERENCE else agreement(files, targets)
 
@@ -303,8 +352,16 @@ def main() -> None:
     parser.add_argument("--weights", default="DEFAULT", help="of squeezenet1_0 (default: torchvision's)")
     parser.add_argument("--photos", type=Path, required=True, help="folder of photos")
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), help="names (default: all)")
-    parser.add_argument("--steps", type=int, default=512, help=f"of {REFERENCE}, whose time everybody gets (default: 512)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1], help="of the pictures (default: 1; the search for the default used 0)")
+    parser.add_argument(
+        "--steps", type=int, default=512, help=f"of {REFERENCE}, whose time everybody gets (default: 512)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[1],
+        help="of the pictures (default: 1; the search for the default used 0)",
+    )
     parser.add_argument("--rounds", type=int, default=7, help="of the timing (default: 7)")
     parser.add_argument("--limit", type=int, help="number of photos (default: all)")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for pictures, sheets and quality.json")
@@ -317,7 +374,10 @@ def main() -> None:
     table: dict[str, Any] = {}
     for name in options.presets:
         chosen = recipe(name)
-        table[name] = {"channels": units(options, network, chosen, photos), "classes": classes(options, network, chosen)}
+        table[name] = {
+            "channels": units(options, network, chosen, photos),
+            "classes": classes(options, network, chosen),
+        }
         print(name, json.dumps({part: found["summary"] for part, found in table[name].items()}), flush=True)
     compare_with_the_reference(table)
     print(markdown(table))

@@ -2,10 +2,10 @@
 
     python -m benchmarks.recipes --weights squeezenet1_0.pth --json recipes.json
 
-Every recipe renders the same units in ``--steps`` steps of one view. ``of lucid in 512`` is the score through held-out views, as a share of
-that of Lucid's picture (geometric mean); ``clipped`` the share of values within 1/255 of black or white. The network runs in
-``--precision``. No times are measured: a step of all of them takes the same. The units are none of those that the benchmark of
-peers takes the time of.
+Every recipe renders the same units in ``--steps`` steps of one view. ``of lucid in 512`` is the score through held-out
+views, as a share of that of Lucid's picture (geometric mean); ``clipped`` the share of values within 1/255 of black or
+white. The network runs in ``--precision``. No times are measured: a step of all of them takes the same. The units are
+none of those that the benchmark of peers takes the time of.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ Row = dict[str, Any]
 Schedule = Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler]
 
 
-def of_lucid(lr: float, scheduler: Schedule | None = None, optimizer: type[torch.optim.Optimizer] = Adam, **arguments: Any) -> Recipe:
+def of_lucid(
+    lr: float, scheduler: Schedule | None = None, optimizer: type[torch.optim.Optimizer] = Adam, **arguments: Any
+) -> Recipe:
     """Return Lucid's image and views with another optimizer."""
     return replace(lucid(), lr=lr, scheduler=scheduler, optimizer=optimizer, optimizer_arguments=arguments)
 
@@ -59,13 +61,21 @@ RECIPES: dict[str, Recipe] = {
     "NAdam 0.2, betas (0.5, 0.99)": of_lucid(0.2, optimizer=NAdam, **SHORT),
     "RMSprop 0.05": of_lucid(0.05, optimizer=RMSprop),
     "AdamW 0.2, betas (0.5, 0.99), weight decay 0.03": of_lucid(0.2, **SHORT, **HELD),
-    "AdamW 0.3, betas (0.5, 0.9), weight decay 0.03, falling at the end": of_lucid(0.3, held_then_falling, betas=(0.5, 0.9), **HELD),
-    "fast: AdamW 0.4, betas (0.5, 0.95), weight decay 0.03, falling at the end": of_lucid(0.4, held_then_falling, **SHORTER, **HELD),
-    "AdamW 0.5, betas (0.5, 0.95), weight decay 0.03, falling at the end": of_lucid(0.5, held_then_falling, **SHORTER, **HELD),
+    "AdamW 0.3, betas (0.5, 0.9), weight decay 0.03, falling at the end": of_lucid(
+        0.3, held_then_falling, betas=(0.5, 0.9), **HELD
+    ),
+    "fast: AdamW 0.4, betas (0.5, 0.95), weight decay 0.03, falling at the end": of_lucid(
+        0.4, held_then_falling, **SHORTER, **HELD
+    ),
+    "AdamW 0.5, betas (0.5, 0.95), weight decay 0.03, falling at the end": of_lucid(
+        0.5, held_then_falling, **SHORTER, **HELD
+    ),
 }
 
 
-def measured(network: fv.FrozenNetwork, target: str, recipe: Recipe, steps: int, options: argparse.Namespace) -> tuple[float, float]:
+def measured(
+    network: fv.FrozenNetwork, target: str, recipe: Recipe, steps: int, options: argparse.Namespace
+) -> tuple[float, float]:
     """Return the held-out score of a picture, and its clipped share."""
     how = {"size": options.size, "precision": options.precision, "accelerator": options.accelerator}
     made = render(network, target, preset=recipe, steps=steps, **how)

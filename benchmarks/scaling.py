@@ -2,9 +2,10 @@
 
     python benchmarks/scaling.py --weights squeezenet1_0.pth
 
-Programs of one and of two processes alternate; every process has one thread, on a core of its own where the system can say so. Beside
-them run as many programs of one process each that know nothing of one another: what these lose is the machine's, which shares memory
-and caches between its cores. Speeds leave the start of the programs out. Measure on a quiet machine with as many idle cores as processes.
+Programs of one and of two processes alternate; every process has one thread, on a core of its own where the system can
+say so. Beside them run as many programs of one process each that know nothing of one another: what these lose is the
+machine's, which shares memory and caches between its cores. Speeds leave the start of the programs out. Measure on a
+quiet machine with as many idle cores as processes.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ class SweepTimes(Callback):
     def __init__(self) -> None:
         self.began = self.ended = 0.0
 
-    def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any) -> None:
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
         self.began = self.began or time.monotonic()  # one clock for all processes of a machine
 
     def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, *more: Any) -> None:
@@ -73,7 +76,9 @@ class Resident(Callback):
         self.units = 0
         self.readings: list[tuple[int, float]] = []
 
-    def on_predict_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *more: Any) -> None:
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *more: Any
+    ) -> None:
         before, self.units = self.units, self.units + len(batch.targets)
         if before // WATCHED < self.units // WATCHED:
             pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -103,7 +108,9 @@ def fit(options: argparse.Namespace, network: fv.FrozenNetwork, ddp: bool) -> fl
     views = Augmentation("lucid", views=options.views * options.processes)
     model = fv.FeatureVisualization(network, f"{options.layer}:0", fv.images.FourierImage(options.size), steps=steps)
     callbacks = [views, clock, *([DistributedViews(every=100)] if ddp else [])]
-    Trainer(**QUIET, max_steps=steps, devices=options.processes, strategy="ddp" if ddp else "auto", callbacks=callbacks).fit(model)
+    Trainer(
+        **QUIET, max_steps=steps, devices=options.processes, strategy="ddp" if ddp else "auto", callbacks=callbacks
+    ).fit(model)
     times = [later - earlier for earlier, later in zip(clock.times, clock.times[1:])]
     return statistics.median(times[WARM_UP:])
 
@@ -154,13 +161,19 @@ def programs(arguments: list[str], processes: list[int]) -> list[dict[str, Any]]
             own.mkdir()
             command = [sys.executable, __file__, *arguments, "--processes", str(count), "--worker", str(own)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", CORE: str(core)}
-            started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))  # noqa: S603
+            started.append(
+                subprocess.Popen(  # noqa: S603
+                    command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                )
+            )
         for one in started:
             said, _ = one.communicate()
             if one.returncode:
                 raise SystemExit(f"scaling.py: {processes} processes ended with {one.returncode}\n{said}")
         return [
-            json.loads((Path(folder) / str(core) / f"{rank}.json").read_text()) for core, n in enumerate(processes) for rank in range(n)
+            json.loads((Path(folder) / str(core) / f"{rank}.json").read_text())
+            for core, n in enumerate(processes)
+            for rank in range(n)
         ]
 
 
@@ -173,7 +186,10 @@ def speed(options: argparse.Namespace, found: list[dict[str, Any]], batch_size: 
 
 def measure(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
     """Alternate programs of one and of several processes, and take medians; ratios within a round."""
-    runs = [(program(arguments, 1), program(arguments, options.most), unrelated(arguments, options.most)) for _ in range(options.rounds)]
+    runs = [
+        (program(arguments, 1), program(arguments, options.most), unrelated(arguments, options.most))
+        for _ in range(options.rounds)
+    ]
     sweeps = {}
     for size in options.batch_sizes:
         speeds = [tuple(speed(options, found, size) for found in run) for run in runs]
@@ -203,13 +219,20 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]
 def show(options: argparse.Namespace, found: dict[str, Any]) -> None:
     """Print tables."""
     print(f"torch {torch.__version__}, python {sys.version.split()[0]}, one thread per process")
-    print(f"{options.network}, {options.layer}, {options.size} px, {options.steps} steps, {options.features} features per process")
+    print(
+        f"{options.network}, {options.layer}, {options.size} px, {options.steps} steps, {options.features} features per process"
+    )
     most = options.most
     heads = ["batch size", "1 process", f"{most} processes", f"{most} programs", "efficiency", "processes/programs"]
     print("  ".join(f"{head:>12s}" for head in heads) + "  (features per minute)")
     for size, own in found["sweep"].items():
         print(
-            "  ".join([f"{size:12d}", *(f"{own[name]:12.2f}" for name in ("one", "more", "unrelated", "efficiency", "of the machine's"))])
+            "  ".join(
+                [
+                    f"{size:12d}",
+                    *(f"{own[name]:12.2f}" for name in ("one", "more", "unrelated", "efficiency", "of the machine's")),
+                ]
+            )
         )
     print(f"\nOne training step, {options.views} views in every process:")
     for name, seconds in found["step"].items():
@@ -231,7 +254,9 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[1, 2, 4, 8, 16, 32])
     parser.add_argument("--views", type=int, default=4, help="of a training, in every process")
     parser.add_argument("--fit-steps", type=int, default=60, help="of a training, besides those that warm up")
-    parser.add_argument("--memory-size", type=int, default=32, help="of the pictures of the sweep whose memory is watched, in pixels")
+    parser.add_argument(
+        "--memory-size", type=int, default=32, help="of the pictures of the sweep whose memory is watched, in pixels"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--most", type=int, default=2, help="processes that are compared with one")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of tables")

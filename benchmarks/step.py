@@ -2,12 +2,13 @@
 
     python -m benchmarks.step --weights squeezenet1_0.pth --json step.json
 
-One process, alternating rounds, medians. The limit runs eagerly on a ready channels_last tensor that needs a gradient: no image, no
-views, no optimizer, no Trainer; in bf16-mixed its weights and its tensor are bfloat16. ``as it is`` shows the picture without views,
-``one view`` through one view of the preset lucid. ``--compile`` adds forward and backward of what the library leaves of the network,
-``traced``, and ``compiled`` by ``torch.compile``, `ascend` with the latter, and the seconds that compiling took. On a GPU
-(``--accelerator gpu``) every step is waited for; `benchmarks.gpu` measures stretches of steps that are not. Measure on a quiet machine:
-two jobs that share two cores can be ten times slower than one.
+One process, alternating rounds, medians. The limit runs eagerly on a ready channels_last tensor that needs a gradient:
+no image, no views, no optimizer, no Trainer; in bf16-mixed its weights and its tensor are bfloat16. ``as it is`` shows
+the picture without views, ``one view`` through one view of the preset lucid. ``--compile`` adds forward and backward of
+what the library leaves of the network, ``traced``, and ``compiled`` by ``torch.compile``, `ascend` with the latter, and
+the seconds that compiling took. On a GPU (``--accelerator gpu``) every step is waited for; `benchmarks.gpu` measures
+stretches of steps that are not. Measure on a quiet machine: two jobs that share two cores can be ten times slower than
+one.
 """
 
 from __future__ import annotations
@@ -67,7 +68,9 @@ def read_step(network: fv.FrozenNetwork, layer: str, precision: str, options: ar
     return median_step(times)
 
 
-def ascend_step(network: fv.FrozenNetwork, layer: str, precision: str, options: argparse.Namespace, views: int) -> float:
+def ascend_step(
+    network: fv.FrozenNetwork, layer: str, precision: str, options: argparse.Namespace, views: int
+) -> float:
     """Return the milliseconds of a step of the bare loop."""
     seen = Views(view_preset("lucid")[0], views) if views else None
     device = device_of(options.accelerator)
@@ -141,8 +144,14 @@ def main() -> None:
     made = parser(__doc__, rounds=5)
     add_network_arguments(made)
     made.add_argument("--steps", type=int, default=60, help="of a turn (default: 60)")
-    made.add_argument("--precisions", nargs="+", default=list(DTYPES), choices=list(DTYPES), help=f"(default: {' '.join(DTYPES)})")
-    made.add_argument("--compile", action="store_true", help="also with torch.compile, which takes a minute for each layer and precision")
+    made.add_argument(
+        "--precisions", nargs="+", default=list(DTYPES), choices=list(DTYPES), help=f"(default: {' '.join(DTYPES)})"
+    )
+    made.add_argument(
+        "--compile",
+        action="store_true",
+        help="also with torch.compile, which takes a minute for each layer and precision",
+    )
     options = made.parse_args()
     quicken(options, **SMALL, steps=4)
     quiet()

@@ -2,9 +2,9 @@
 
     python -m benchmarks.sweep --weights squeezenet1_0.pth --json sweep.json
 
-Units of the first layer, each in the same number of steps of one view. Everybody renders a share of the units in every round; loops
-render fewer of them, because each render takes as long as the one before. Times are of whole calls, files included for the sweep.
-The fastest peer is the one with the shortest step in a first trial.
+Units of the first layer, each in the same number of steps of one view. Everybody renders a share of the units in every
+round; loops render fewer of them, because each render takes as long as the one before. Times are of whole calls, files
+included for the sweep. The fastest peer is the one with the shortest step in a first trial.
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ def sweep_rows(field: Field, options: argparse.Namespace) -> list[Row]:
         exact = {**job, "precision": precision}
         for size in options.batch_sizes:
             batch = size if size == "auto" else min(int(size), len(whole[0]))
-            runs[f"sweep, {precision}, batch {size}"] = per_minute(own, "sweep", iter(whole), {**exact, "batch_size": batch})
+            runs[f"sweep, {precision}, batch {size}"] = per_minute(
+                own, "sweep", iter(whole), {**exact, "batch_size": batch}
+            )
         runs[f"single renders, {precision}"] = per_minute(own, "loop", iter(few), exact)
     peer = fastest_peer(field, job)
     if peer is not None:
@@ -87,7 +89,9 @@ def main() -> None:
     made.add_argument("--units", type=int, default=64, help="that are rendered (default: 64)")
     made.add_argument("--loop-units", type=int, default=4, help="that a loop renders in each round (default: 4)")
     made.add_argument("--steps", type=int, default=48, help="of each picture (default: 48)")
-    made.add_argument("--batch-sizes", nargs="+", type=batch_size, default=[1, 4, 8, 16, "auto"], help="(default: 1 4 8 16 auto)")
+    made.add_argument(
+        "--batch-sizes", nargs="+", type=batch_size, default=[1, 4, 8, 16, "auto"], help="(default: 1 4 8 16 auto)"
+    )
     options = made.parse_args()
     quicken(options, **SMALL, units=4, loop_units=1, steps=2, batch_sizes=[2, "auto"])
     with Field([OWN, *options.peers], options) as field:

@@ -1,9 +1,10 @@
 """Show one channel under each family of regularisation.
 
-Distill's "Feature Visualization" (2017) holds four pictures of one unit side by side. Without regularisation, ascent ends in noise that
-excites the unit all the same. Penalties on high frequencies take the noise away, and fine detail with it; views that are moved at
-random ask for a picture that works wherever it is; Fourier coefficients and decorrelated colours let coarse structure grow as fast as
-fine. Look for the noise in the first picture and for what each other one makes of it.
+Distill's "Feature Visualization" (2017) holds four pictures of one unit side by side. Without regularisation, ascent
+ends in noise that excites the unit all the same. Penalties on high frequencies take the noise away, and fine detail
+with it; views that are moved at random ask for a picture that works wherever it is; Fourier coefficients and
+decorrelated colours let coarse structure grow as fast as fine. Look for the noise in the first picture and for what
+each other one makes of it.
 """
 
 from __future__ import annotations
@@ -38,12 +39,21 @@ def main(arguments: list[str] | None = None) -> None:
     # The constants are those of the article's notebook.
     penalised = channel - 0.05 * L1(center=0.5) - 0.25 * TotalVariation() - 1.0 * Blur()
     none = Compose([])
-    moved = Compose([Pad(2, "constant"), Jitter(1), Scale([1.1 ** (n / 10) for n in range(-10, 11)]), Rotate([*range(-5, 6)])])
+    moved = Compose(
+        [Pad(2, "constant"), Jitter(1), Scale([1.1 ** (n / 10) for n in range(-10, 11)]), Rotate([*range(-5, 6)])]
+    )
     pixels = PixelImage(asked.size, color="none")
 
     lucid = fv.presets.lucid()
     results = [
-        fv.render(network, objective, image=image, preset=replace(lucid, name=name, transforms=views), steps=asked.steps, seed=asked.seed)
+        fv.render(
+            network,
+            objective,
+            image=image,
+            preset=replace(lucid, name=name, transforms=views),
+            steps=asked.steps,
+            seed=asked.seed,
+        )
         for name, objective, image, views in [
             ("none", channel, pixels, none),
             ("frequency penalty", penalised, pixels, none),

@@ -1,8 +1,8 @@
 """Show several things that excite the same channel.
 
-Distill's "Feature Visualization" (2017) renders a batch of pictures of one unit and rewards them for differing, by the cosine between the
-Gram matrices of their activations: what looked like a unit for one thing turns out to fire for several. Look for kinds of texture in the
-second row that the first row, four runs from four starts, does not have.
+Distill's "Feature Visualization" (2017) renders a batch of pictures of one unit and rewards them for differing, by the
+cosine between the Gram matrices of their activations: what looked like a unit for one thing turns out to fire for
+several. Look for kinds of texture in the second row that the first row, four runs from four starts, does not have.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weights", default="DEFAULT", help="a file; torchvision's are downloaded unless given")
     parser.add_argument("--layer", default="features.7")
     parser.add_argument("--unit", type=int, default=24)
-    parser.add_argument("--weight", type=float, default=2000.0, help="of the diversity; the article has 100, for smaller activations")
+    parser.add_argument(
+        "--weight", type=float, default=2000.0, help="of the diversity; the article has 100, for smaller activations"
+    )
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
@@ -34,7 +36,14 @@ def main(arguments: list[str] | None = None) -> None:
     network = fv.load_network(asked.network, asked.weights)
     channel = Channel(asked.layer, asked.unit)
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size, count=4), preset="lucid", steps=asked.steps, seed=asked.seed)
+        fv.render(
+            network,
+            objective,
+            image=FourierImage(asked.size, count=4),
+            preset="lucid",
+            steps=asked.steps,
+            seed=asked.seed,
+        )
         for objective in (channel, channel + asked.weight * Diversity(asked.layer))
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=4)

@@ -1,8 +1,9 @@
 """Show what a channel looks for, and what its opposite is.
 
-Distill's "Feature Visualization" (2017) sets minimal beside maximal pictures of a unit: what pushes it down is a feature as well, often
-one that is at home in the same photos or the opposite in colour or curvature. The layer must be one before its rectifier, which would
-hide all that is negative. Look for pairs that are opposites and not merely without the feature.
+Distill's "Feature Visualization" (2017) sets minimal beside maximal pictures of a unit: what pushes it down is a
+feature as well, often one that is at home in the same photos or the opposite in colour or curvature. The layer must be
+one before its rectifier, which would hide all that is negative. Look for pairs that are opposites and not merely
+without the feature.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def main(arguments: list[str] | None = None) -> None:
     network = fv.load_network(asked.network, asked.weights)
     channels = Channel(asked.layer, asked.units)
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
+        fv.render(
+            network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
+        )
         for objective in (channels, -channels)
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(asked.units))

@@ -1,8 +1,8 @@
 """Show what two channels look for alone and together.
 
-Distill's "Feature Visualization" (2017) asks how units interact: it optimises the sum of two channels, and the result is sometimes both
-features side by side, more often a new thing made of both. Look for how the third picture of each row mixes shapes of the first with
-colours or textures of the second.
+Distill's "Feature Visualization" (2017) asks how units interact: it optimises the sum of two channels, and the result
+is sometimes both features side by side, more often a new thing made of both. Look for how the third picture of each row
+mixes shapes of the first with colours or textures of the second.
 """
 
 from __future__ import annotations
@@ -34,12 +34,18 @@ def main(arguments: list[str] | None = None) -> None:
     firsts, seconds = asked.pairs[::2], asked.pairs[1::2]
     alone, other = Channel(asked.layer, firsts), Channel(asked.layer, seconds)
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
+        fv.render(
+            network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
+        )
         for objective in (alone, other, alone + other)
     ]
     rows = torch.stack([result.images for result in results], dim=1)  # (pairs, 3, C, H, W)
     origins = [origin for row in zip(*(result.provenance for result in results)) for origin in row]
-    fv.io.save_png(fv.io.contact_sheet(rows.flatten(0, 1), columns=3), asked.output, {"example": Path(__file__).name, "pictures": origins})
+    fv.io.save_png(
+        fv.io.contact_sheet(rows.flatten(0, 1), columns=3),
+        asked.output,
+        {"example": Path(__file__).name, "pictures": origins},
+    )
 
 
 if __name__ == "__main__":

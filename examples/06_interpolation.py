@@ -1,9 +1,9 @@
 """Walk from one channel to another in pictures that line up.
 
-Distill's "Feature Visualization" (2017) and "Differentiable Image Parameterizations" (2018) interpolate between two objectives over a
-batch. Rendered apart, neighbouring pictures are alike in kind, but everything in them is somewhere else. Low-resolution parts that all
-pictures share, and a reward for activations like the neighbours', keep each thing in its place. Look along the lower row for one shape
-that slowly turns into another.
+Distill's "Feature Visualization" (2017) and "Differentiable Image Parameterizations" (2018) interpolate between two
+objectives over a batch. Rendered apart, neighbouring pictures are alike in kind, but everything in them is somewhere
+else. Low-resolution parts that all pictures share, and a reward for activations like the neighbours', keep each thing
+in its place. Look along the lower row for one shape that slowly turns into another.
 """
 
 from __future__ import annotations
@@ -25,8 +25,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--weights", default="DEFAULT", help="a file; torchvision's are downloaded unless given")
     parser.add_argument("--layer", default="features.9")
     parser.add_argument("--units", type=int, nargs=2, default=[40, 42])
-    parser.add_argument("--align", nargs="+", default=["features.5", "features.7"], help="layers in which neighbours are to agree")
-    parser.add_argument("--weight", type=float, default=0.0003, help="of the alignment; Lucid has 0.1, for smaller activations")
+    parser.add_argument(
+        "--align", nargs="+", default=["features.5", "features.7"], help="layers in which neighbours are to agree"
+    )
+    parser.add_argument(
+        "--weight", type=float, default=0.0003, help="of the alignment; Lucid has 0.1, for smaller activations"
+    )
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)

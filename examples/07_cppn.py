@@ -1,8 +1,9 @@
 """Draw channels with small networks from coordinates to colour.
 
-Distill's "Differentiable Image Parameterizations" (2018) trains a compositional pattern-producing network (CPPN) in place of pixels: the
-pictures are smooth, with clean curves like those of vector graphics, and can be drawn at any size afterwards. Look for the edges: the
-first row holds the pictures as the channels saw them, enlarged; the second the same networks evaluated at twice the size.
+Distill's "Differentiable Image Parameterizations" (2018) trains a compositional pattern-producing network (CPPN) in
+place of pixels: the pictures are smooth, with clean curves like those of vector graphics, and can be drawn at any size
+afterwards. Look for the edges: the first row holds the pictures as the channels saw them, enlarged; the second the same
+networks evaluated at twice the size.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="squeezenet1_0")
     parser.add_argument("--weights", default="DEFAULT", help="a file; torchvision's are downloaded unless given")
-    parser.add_argument("--layer", default="features.12.expand1x1", help="before a rectifier: a flat picture has no gradient after it")
+    parser.add_argument(
+        "--layer", default="features.12.expand1x1", help="before a rectifier: a flat picture has no gradient after it"
+    )
     parser.add_argument("--units", type=int, nargs="+", default=[2, 25, 4])
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--steps", type=int, default=256)
@@ -49,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
         twice = image.pictures_at(2 * asked.size)
     enlarged = functional.interpolate(model.images, scale_factor=2.0, mode="bilinear")
     sheet = fv.io.contact_sheet(torch.cat([enlarged, twice]), columns=len(asked.units))
-    origins = [model.provenance(index, steps=asked.steps, score=float(score)) for index, score in enumerate(model.scores())]
+    origins = [
+        model.provenance(index, steps=asked.steps, score=float(score)) for index, score in enumerate(model.scores())
+    ]
     fv.io.save_png(sheet, asked.output, {"example": Path(__file__).name, "pictures": origins})
 
 

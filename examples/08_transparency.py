@@ -1,8 +1,9 @@
 """Let a channel say what in its picture matters, by transparency.
 
-Distill's "Differentiable Image Parameterizations" (2018) optimises how opaque each pixel is beside its colour, shows the picture on
-noise that changes with every view, and rewards transparency: what stays opaque is what the channel needs, and the rest, which ordinary
-visualization fills with anything, is left out. Look for the checkerboard between the things that the channel looks for.
+Distill's "Differentiable Image Parameterizations" (2018) optimises how opaque each pixel is beside its colour, shows
+the picture on noise that changes with every view, and rewards transparency: what stays opaque is what the channel
+needs, and the rest, which ordinary visualization fills with anything, is left out. Look for the checkerboard between
+the things that the channel looks for.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", default="squeezenet1_0")
     parser.add_argument("--weights", default="DEFAULT", help="a file; torchvision's are downloaded unless given")
-    parser.add_argument("--layer", default="features.12.expand1x1", help="before a rectifier: noise may leave a unit off")
+    parser.add_argument(
+        "--layer", default="features.12.expand1x1", help="before a rectifier: noise may leave a unit off"
+    )
     parser.add_argument("--units", type=int, nargs="+", default=[5, 20, 25, 4])
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--steps", type=int, default=384)
@@ -33,14 +36,17 @@ def main(arguments: list[str] | None = None) -> None:
     asked = parser.parse_args(arguments)
 
     network = fv.load_network(asked.network, asked.weights)
-    # The article's picture is scaled by 0.6 to 1.1 and seen through a window of half its side. Noise lies behind all views.
+    # The article's picture is scaled by 0.6 to 1.1 and seen through a window of half its side. Noise lies behind all
+    # views.
     window = Crop("anywhere", side=[0.5 / scale for scale in (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)])
     views = Compose([window], size=asked.size // 2)
     channel = Channel(asked.layer, asked.units)
     objective = channel * (1 - AlphaMean()) + 0.5 * channel * (1 - AlphaMean(of_views=False))
 
     recipe = replace(fv.presets.lucid(), name="transparency", transforms=views, lr=0.03)
-    result = fv.render(network, objective, image=AlphaImage(asked.size), preset=recipe, steps=asked.steps, seed=asked.seed)
+    result = fv.render(
+        network, objective, image=AlphaImage(asked.size), preset=recipe, steps=asked.steps, seed=asked.seed
+    )
     colors, alpha = result.images[:, :3], result.images[:, 3:]
     rows = torch.arange(asked.size) // 8
     board = 0.75 + 0.25 * ((rows[:, None] + rows) % 2)

@@ -1,9 +1,9 @@
 """Show what the layers of a network keep of a photo, and what they make of it.
 
-Distill's "Building Blocks of Interpretability" (2018) and "Activation Atlas" (2019) look at the activations of one photo rather than at
-units. An inversion is a picture with the same activations as the photo: what it lacks, the layer has forgotten. A caricature has
-activations as long as possible in the photo's direction: what the layer saw is exaggerated. Look at how fine detail goes first and
-places go last, from left to right.
+Distill's "Building Blocks of Interpretability" (2018) and "Activation Atlas" (2019) look at the activations of one
+photo rather than at units. An inversion is a picture with the same activations as the photo: what it lacks, the layer
+has forgotten. A caricature has activations as long as possible in the photo's direction: what the layer saw is
+exaggerated. Look at how fine detail goes first and places go last, from left to right.
 """
 
 from __future__ import annotations
@@ -41,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
     reference = functional.interpolate(square, size=asked.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
+        fv.render(
+            network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
+        )
         for objective in [
             *(Inversion(layer, reference) for layer in asked.inversions),
             *(Caricature(layer, reference) for layer in asked.caricatures),

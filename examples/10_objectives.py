@@ -1,8 +1,9 @@
 """Show the objectives of feature visualization side by side.
 
-Distill's "Feature Visualization" (2017) begins with a row of things that can be optimised: a neuron at one place, a channel everywhere, a
-layer as DeepDream does, a class before the softmax (logit) and after it (probability). Look for the one thing in the middle of the first
-picture and the pattern of the second, and for how much less there is to recognise in the last picture than in the one before it.
+Distill's "Feature Visualization" (2017) begins with a row of things that can be optimised: a neuron at one place, a
+channel everywhere, a layer as DeepDream does, a class before the softmax (logit) and after it (probability). Look for
+the one thing in the middle of the first picture and the pattern of the second, and for how much less there is to
+recognise in the last picture than in the one before it.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def main(arguments: list[str] | None = None) -> None:
         ClassProbability(asked.label),
     ]
     results = [
-        fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
+        fv.render(
+            network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
+        )
         for objective in objectives
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(results))

@@ -1,8 +1,9 @@
 """Paint the content of one photo in the style of another.
 
-Distill's "Differentiable Image Parameterizations" (2018) shows that style transfer, known to work on VGG networks only, works on others
-as well once the picture is a decorrelated spectrum seen through random views. Content is what a middle layer sees at each place; style
-is which units of several layers fire together, wherever that is. Look for the outlines of the one photo drawn in strokes of the other.
+Distill's "Differentiable Image Parameterizations" (2018) shows that style transfer, known to work on VGG networks only,
+works on others as well once the picture is a decorrelated spectrum seen through random views. Content is what a middle
+layer sees at each place; style is which units of several layers fire together, wherever that is. Look for the outlines
+of the one photo drawn in strokes of the other.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--photo", required=True, help="a picture file: the content")
     parser.add_argument("--style", required=True, help="a picture file: the style")
     parser.add_argument("--content-layer", default="features.5")
-    parser.add_argument("--style-layers", nargs="+", default=["features.1", "features.4", "features.5", "features.7", "features.8"])
+    parser.add_argument(
+        "--style-layers", nargs="+", default=["features.1", "features.4", "features.5", "features.7", "features.8"]
+    )
     parser.add_argument("--weight", type=float, default=400.0, help="of the content; Lucid has 100")
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--steps", type=int, default=256)
@@ -40,8 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
     square = photo[None, :, top : top + side, left : left + side]
     content = functional.interpolate(square, size=asked.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
-    objective = Style(asked.style_layers, fv.io.read_picture(asked.style)) + asked.weight * Content(asked.content_layer, content)
-    result = fv.render(network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed)
+    objective = Style(asked.style_layers, fv.io.read_picture(asked.style)) + asked.weight * Content(
+        asked.content_layer, content
+    )
+    result = fv.render(
+        network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
+    )
     fv.io.save_png(result.images[0], asked.output, {"example": Path(__file__).name, "pictures": result.provenance})
 
 

@@ -1,12 +1,15 @@
 """Train the network that ships with featviz_pl: a small residual network, robust to L2 perturbations.
 
-Adversarial training (Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018): each step looks, within
-an L2 ball around each photo, for the picture that the network gets most wrong, and learns from that one. The radius grows over the
-first part of the run, the pictures grow from 64 to 96 pixels (the radius follows the side), the learning rate rises and falls once.
+Adversarial training (Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", 2018): each step
+looks, within an L2 ball around each photo, for the picture that the network gets most wrong, and learns from that one.
+The radius grows over the first part of the run, the pictures grow from 64 to 96 pixels (the radius follows the side),
+the learning rate rises and falls once.
 
-    python examples/train_embedded_network.py --data DATA --output embedded.pt     # DATA holds imagenette2-160/; or --download
+    python examples/train_embedded_network.py --data DATA --output embedded.pt     # DATA holds imagenette2-160/; or
+    --download
 
-The whole run takes half an hour to an hour on two CPU cores with bfloat16. A stopped run continues with --resume CHECKPOINT.
+The whole run takes half an hour to an hour on two CPU cores with bfloat16. A stopped run continues with --resume
+CHECKPOINT.
 """
 
 from __future__ import annotations
@@ -126,7 +129,12 @@ def l2_attack(loss: Any, images: Tensor, radius: float, steps: int) -> Tensor:
         return delta * shrink
 
     start = torch.randn_like(images)
-    start = start / start.flatten(1).norm(dim=1).view(-1, 1, 1, 1) * radius * torch.rand(len(images), 1, 1, 1, device=images.device)
+    start = (
+        start
+        / start.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        * radius
+        * torch.rand(len(images), 1, 1, 1, device=images.device)
+    )
     adversarial: Tensor = (images + start).clamp(0, 1)
     for _ in range(steps):
         adversarial.requires_grad_(True)
@@ -167,7 +175,12 @@ class RobustClassifier(LightningModule):
     def attacked(self, images: Tensor, labels: Tensor, radius: float, steps: int) -> Tensor:
         """Return the pictures that the network as it is now gets most wrong."""
         network = folded(self.network)
-        return l2_attack(lambda x: nn.functional.cross_entropy(self.logits(network, x), labels, reduction="sum"), images, radius, steps)
+        return l2_attack(
+            lambda x: nn.functional.cross_entropy(self.logits(network, x), labels, reduction="sum"),
+            images,
+            radius,
+            steps,
+        )
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Learn from the attacked photos; the radius grows over the first 40 % of the run."""
@@ -188,7 +201,9 @@ class RobustClassifier(LightningModule):
         clean = self.logits(network, images).argmax(1) == labels
         robust = self.logits(network, self.attacked(images, labels, 1.0, steps)).argmax(1) == labels
         self.log_dict(
-            {f"{prefix}/clean": clean.float().mean(), f"{prefix}/robust": robust.float().mean()}, batch_size=len(labels), prog_bar=True
+            {f"{prefix}/clean": clean.float().mean(), f"{prefix}/robust": robust.float().mean()},
+            batch_size=len(labels),
+            prog_bar=True,
         )
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -206,7 +221,11 @@ class RobustClassifier(LightningModule):
         groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.SGD(groups, lr=self.hparams["lr"], momentum=0.9, nesterov=True)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.hparams["lr"], total_steps=int(self.trainer.estimated_stepping_batches), pct_start=0.15, cycle_momentum=False
+            optimizer,
+            self.hparams["lr"],
+            total_steps=int(self.trainer.estimated_stepping_batches),
+            pct_start=0.15,
+            cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -250,7 +269,10 @@ def main() -> None:
     trainer.fit(model, data, ckpt_path=args.resume, weights_only=True)
     measured = trainer.test(model, data)[0]
     payload = {
-        "state_dict": {name: value.half() if value.is_floating_point() else value for name, value in model.network.state_dict().items()},
+        "state_dict": {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in model.network.state_dict().items()
+        },
         "width": model.hparams["width"],
         "classes": data.held_out.classes,
         "mean": list(MEAN),

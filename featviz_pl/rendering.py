@@ -124,8 +124,8 @@ def render(
 
     Args:
         network: a name, ``"package.module:factory"``, an ``nn.Module`` or a `FrozenNetwork`.
-        target: the shorthand of a target, or any objective. Without one, the embedded network shows a class of its own choice, at
-            128 px and in 128 steps unless these are given.
+        target: the shorthand of a target, or any objective. Without one, the embedded network shows a class of its own
+            choice, at 128 px and in 128 steps unless these are given.
         weights: for a network by name; see `load_network`.
         steps: of the optimisation; the preset's unless given.
         size: of the picture, one number or (height, width); the network's own unless given, or that of `start`.
@@ -135,16 +135,17 @@ def render(
         lr: learning rate; the preset's unless given.
         image: name of a parameterization (``"fourier"``, ``"pixel"``), or one that is built; the preset's unless given.
         start: a picture, or its file, from which to start.
-        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the recipe.
+        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the
+            recipe.
         callbacks: further Lightning callbacks.
         resume: file of a checkpoint that is kept during the run; where it exists, the run goes on from there.
         accelerator: of the Trainer.
         devices: of the Trainer.
         num_nodes: of the Trainer.
-        precision: of the Trainer; only the network runs in less than float32. ``"auto"`` measures whether ``"bf16-mixed"`` is faster
-            here, without compiling, and logs what it found.
-        compile: let the run use ``torch.compile`` on the network; False leaves that to a `FrozenNetwork` of yours, which says what
-            it costs. Objectives may bring networks of their own, with flags of their own.
+        precision: of the Trainer; only the network runs in less than float32. ``"auto"`` measures whether
+            ``"bf16-mixed"`` is faster here, without compiling, and logs what it found.
+        compile: let the run use ``torch.compile`` on the network; False leaves that to a `FrozenNetwork` of yours,
+            which says what it costs. Objectives may bring networks of their own, with flags of their own.
         progress: show a progress bar.
 
     Raises:
@@ -161,7 +162,9 @@ def render(
     frozen = frozen.compiled() if compile else frozen
     if target is None:
         if frozen.name != "embedded":
-            raise ValueError("target: say what to look for, for example 'features.9:33'; `featviz layers NETWORK` lists the layers")
+            raise ValueError(
+                "target: say what to look for, for example 'features.9:33'; `featviz layers NETWORK` lists the layers"
+            )
         target = FIRST_TARGET
         size = FIRST_SIZE if size is None and image is None and start is None else size
         steps = FIRST_STEPS if steps is None else steps
@@ -225,14 +228,23 @@ def render(
 
 
 def _measured_precision(
-    model: FeatureVisualization, augmentation: Augmentation, accelerator: str, devices: int | str, num_nodes: int, resume: Any
+    model: FeatureVisualization,
+    augmentation: Augmentation,
+    accelerator: str,
+    devices: int | str,
+    num_nodes: int,
+    resume: Any,
 ) -> str:
     """Measure in which precision the run is fastest, on a copy of its image."""
     device = device_to_measure(accelerator, devices, num_nodes)
     if resume is not None and Path(resume).exists():
-        raise ValueError(f"precision: 'auto' may choose otherwise than the run that goes on; give '{FULL}' or '{REDUCED}'")
+        raise ValueError(
+            f"precision: 'auto' may choose otherwise than the run that goes on; give '{FULL}' or '{REDUCED}'"
+        )
     image = copy.deepcopy(model.image).to(device)
-    found = fastest_precision(Ascent(image, model.network.compiled(False), model.objective, model.seed, augmentation.views), model.steps)
+    found = fastest_precision(
+        Ascent(image, model.network.compiled(False), model.objective, model.seed, augmentation.views), model.steps
+    )
     logging.getLogger(__name__).info("%s", found)
     return found.name
 
@@ -260,7 +272,13 @@ def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization, ckpt_p
 
 
 def _image(
-    image: str | Image | None, chosen: Recipe, network: FrozenNetwork, size: Any, start: Any, count: int | None, stats: Statistics | None
+    image: str | Image | None,
+    chosen: Recipe,
+    network: FrozenNetwork,
+    size: Any,
+    start: Any,
+    count: int | None,
+    stats: Statistics | None,
 ) -> Image:
     channels = image.channels if isinstance(image, Image) else network.channels
     if start is not None:

@@ -61,7 +61,8 @@ def test_pictures_lie_between_0_and_1(made: type[FourierImage] | type[PixelImage
 
 
 def test_three_channels_are_red_green_and_blue() -> None:
-    # The first decorrelated channel lightens all three alike, the second turns red against blue, the third green against both.
+    # The first decorrelated channel lightens all three alike, the second turns red against blue, the third green
+    # against both.
     mixed = []
     for channel in range(3):
         image = PixelImage(1, 1)
@@ -244,7 +245,9 @@ def test_a_run_leaves_the_global_generators_as_found() -> None:
 
 
 def test_a_draw_depends_on_seed_step_target_and_view_alone() -> None:
-    def pictures(units: list[int], step: int, seed: int = 0, view: int = 0) -> dict[int, tuple[list[float], list[float]]]:
+    def pictures(
+        units: list[int], step: int, seed: int = 0, view: int = 0
+    ) -> dict[int, tuple[list[float], list[float]]]:
         bound = ascent(PixelImage(8), Channel("features.5", units), Views(Compose([Jitter(100)]), 4), seed)
         drawn = bound.look(step, 10, [view])[2].parameters
         (weight,) = bound.image.parameters()

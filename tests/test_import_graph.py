@@ -84,7 +84,8 @@ def test_imports_point_downwards() -> None:
         for module, all_imported in GRAPH.items()
         for imported in all_imported & KNOWN.keys()
         if module != "featviz_pl" and room(module) != room(imported)
-        if height[room(module)] <= height.get(room(imported), len(FLOORS)) or (room(module), room(imported)) in FORBIDDEN
+        if height[room(module)] <= height.get(room(imported), len(FLOORS))
+        or (room(module), room(imported)) in FORBIDDEN
     ]
     assert not upwards, "\n".join(sorted(upwards))
 

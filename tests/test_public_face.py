@@ -59,7 +59,9 @@ def public() -> list[tuple[str, Any]]:
     for room, names in surface().items():
         for name in names:
             value = getattr(importlib.import_module(room), name)
-            if room != f"{TOP}.compat" and (inspect.isclass(value) or inspect.isfunction(value)):  # compat: the same classes
+            if room != f"{TOP}.compat" and (
+                inspect.isclass(value) or inspect.isfunction(value)
+            ):  # compat: the same classes
                 found.append((f"{room}.{name}".removeprefix(f"{TOP}."), value))
     return found
 
@@ -76,7 +78,9 @@ def test_no_public_name_has_vanished() -> None:
 
 def test_every_public_name_is_recorded() -> None:
     recorded: dict[str, list[str]] = json.loads(RECORD.read_text())
-    new = [f"{room}.{name}" for room, names in surface().items() for name in names if name not in recorded.get(room, [])]
+    new = [
+        f"{room}.{name}" for room, names in surface().items() for name in names if name not in recorded.get(room, [])
+    ]
     assert not new, f"new public names: {', '.join(new)}. Add them to {RECORD}, so that they cannot vanish by accident"
 
 
@@ -104,7 +108,9 @@ def test_the_top_level_offers_what_the_design_lists() -> None:
 @pytest.mark.parametrize(("name", "value"), public(), ids=[name for name, _ in public()])
 def test_every_public_class_and_function_is_documented_with_an_example(name: str, value: Any) -> None:
     assert value.__doc__, f"{name} has no docstring"
-    assert value.__doc__.strip().splitlines()[0].endswith((".", ":")), f"the first line of {name}'s docstring is no sentence"
+    assert value.__doc__.strip().splitlines()[0].endswith((".", ":")), (
+        f"the first line of {name}'s docstring is no sentence"
+    )
     examples = doctest.DocTestParser().get_examples(value.__doc__)
     if name in WITHOUT_EXAMPLE:
         assert not examples, f"{name} has an example now: take it out of WITHOUT_EXAMPLE"
@@ -128,7 +134,9 @@ def test_public_functions_and_constructors_are_annotated() -> None:
 
 def test_importing_the_package_costs_nothing() -> None:
     code = "import sys, featviz_pl; print(sorted({'torch', 'lightning', 'numpy', 'PIL', 'torchvision'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 

@@ -92,7 +92,9 @@ def test_zoo_network_with_random_weights() -> None:
 # The image.
 
 
-@pytest.mark.parametrize(("name", "kind"), [("fourier", FourierImage), ("pixel", PixelImage), ("PixelImage", PixelImage)])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("fourier", FourierImage), ("pixel", PixelImage), ("PixelImage", PixelImage)]
+)
 def test_an_image_by_name(name: str, kind: type) -> None:
     assert image_class(name) is kind
     assert render(toy(), "features.5:1", image=name, **CPU).provenance[0]["image"].startswith(kind.__name__)
@@ -102,7 +104,8 @@ def test_provenance_tells_precisions_and_starts_apart() -> None:
     plain = render(toy(), "features.5:1", **CPU).provenance[0]
     assert (plain["preset"], plain["precision"], "start" in plain) == ("featviz", "32-true", False)
     first, again, other = (
-        render(toy(), "features.5:1", start=begun, precision="bf16-mixed", **CPU).provenance[0] for begun in (start(), start(), 1 - start())
+        render(toy(), "features.5:1", start=begun, precision="bf16-mixed", **CPU).provenance[0]
+        for begun in (start(), start(), 1 - start())
     )
     assert first["precision"] == "bf16-mixed"
     assert len(first["start"]) == 16
@@ -150,21 +153,30 @@ def test_a_recipe_of_ones_own() -> None:
     own = Recipe("own", "here", PixelImage, lucid().transforms, 2, torch.optim.SGD, 1.0, 4)
     assert recipe(own) is own
     result = render(toy(), "features.5:1", preset=own, size=12, accelerator="cpu")
-    assert (result.provenance[0]["preset"], result.provenance[0]["steps"], result.provenance[0]["lr"]) == ("own", 4, 1.0)
+    assert (result.provenance[0]["preset"], result.provenance[0]["steps"], result.provenance[0]["lr"]) == (
+        "own",
+        4,
+        1.0,
+    )
 
 
 # Equal runs, and runs that leave no trace.
 
 
 def test_two_runs_with_one_seed_give_the_same_bytes(tmp_path: Path) -> None:
-    one, two = (render("toys:toy", "features.5:0-2", views=2, seed=3, **CPU).save(tmp_path / str(run) / "a.png") for run in range(2))
+    one, two = (
+        render("toys:toy", "features.5:0-2", views=2, seed=3, **CPU).save(tmp_path / str(run) / "a.png")
+        for run in range(2)
+    )
     assert [path.name for path in one] == [path.name for path in two]
     for first, second in zip([*one, tmp_path / "0" / "a.png"], [*two, tmp_path / "1" / "a.png"]):
         assert first.read_bytes() == second.read_bytes()
 
 
 def test_another_seed_gives_another_picture() -> None:
-    assert not torch.equal(render(toy(), "features.5:0", seed=0, **CPU).images, render(toy(), "features.5:0", seed=1, **CPU).images)
+    assert not torch.equal(
+        render(toy(), "features.5:0", seed=0, **CPU).images, render(toy(), "features.5:0", seed=1, **CPU).images
+    )
 
 
 def test_global_generators_are_left_as_found() -> None:
@@ -323,7 +335,9 @@ def test_the_callers_image_stays_as_it_was_given() -> None:
     assert torch.equal(first.images, second.images)
 
 
-@pytest.mark.parametrize("start", [torch.full((3, 12, 12), 200.0), torch.zeros(12, 12), torch.zeros(3, 12, 12, dtype=torch.uint8)])
+@pytest.mark.parametrize(
+    "start", [torch.full((3, 12, 12), 200.0), torch.zeros(12, 12), torch.zeros(3, 12, 12, dtype=torch.uint8)]
+)
 def test_a_start_that_is_no_picture_is_refused(start: Tensor) -> None:
     with pytest.raises(ValueError, match="start must"):
         render(toy(), "features.5:2", start=start, accelerator="cpu", steps=1)

@@ -95,7 +95,11 @@ def batches_of(targets: Sequence[Target], rank: int, ranks: int) -> list[list[in
     for index in range(rank, len(targets), ranks):
         target = targets[index]
         groups.setdefault((target.layer, target.unit is None, target.place), []).append(index)
-    return [group[first : first + MOST_TOGETHER] for group in groups.values() for first in range(0, len(group), MOST_TOGETHER)]
+    return [
+        group[first : first + MOST_TOGETHER]
+        for group in groups.values()
+        for first in range(0, len(group), MOST_TOGETHER)
+    ]
 
 
 def render_share(

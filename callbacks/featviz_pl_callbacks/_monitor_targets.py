@@ -52,7 +52,9 @@ def _parsed(text: str) -> list[Target]:
     if isinstance(objective, DeepDream):
         return [Target(objective.layer)]
     if not isinstance(objective, (Channel, Neuron)):
-        raise ValueError(f"targets: {text!r} names a class, and a network in training has numbers only, such as 'output:3'")
+        raise ValueError(
+            f"targets: {text!r} names a class, and a network in training has numbers only, such as 'output:3'"
+        )
     place = "@" + text.partition("@")[2].replace(" ", "") if isinstance(objective, Neuron) else ""
     return [Target(objective.layer, unit, place) for unit in objective.units]
 

@@ -21,9 +21,9 @@ _DIVIDES = {
 class PhotoNumbers:
     """Number the photos of one DataLoader, batch by batch.
 
-    Numbers are indices of the data set where the order is known beforehand: in order, or as a ``DistributedSampler`` divides and
-    shuffles. What that sampler repeats, so that all processes have equally many, has no number. Otherwise (random order on one
-    process, samplers of one's own, iterable data sets) photos are numbered as they come.
+    Numbers are indices of the data set where the order is known beforehand: in order, or as a ``DistributedSampler``
+    divides and shuffles. What that sampler repeats, so that all processes have equally many, has no number. Otherwise
+    (random order on one process, samplers of one's own, iterable data sets) photos are numbered as they come.
 
     Args:
         loader: the DataLoader, or anything that gives batches.
@@ -67,7 +67,11 @@ def _known_batches(loader: Any, ranks: int) -> Iterator[list[int | None]] | None
     """Return the indices of each batch, or None when nobody can know them without disturbing the sampler."""
     batches = getattr(loader, "batch_sampler", None)
     batches = getattr(batches, "_batch_sampler", batches)  # what Lightning wraps for predictions
-    if type(batches) is not BatchSampler or isinstance(loader.dataset, IterableDataset) or not getattr(loader, "in_order", True):
+    if (
+        type(batches) is not BatchSampler
+        or isinstance(loader.dataset, IterableDataset)
+        or not getattr(loader, "in_order", True)
+    ):
         return None
     sampler: Any = batches.sampler
     if type(sampler).__name__ in _DIVIDES:
@@ -88,7 +92,10 @@ def _divided(batches: BatchSampler, sampler: Any) -> Iterator[list[int | None]]:
     seen, total = 0, len(sampler.dataset)
     for batch in batches:
         places = range(seen, seen + len(batch))
-        yield [index if place * sampler.num_replicas + sampler.rank < total else None for place, index in zip(places, batch)]
+        yield [
+            index if place * sampler.num_replicas + sampler.rank < total else None
+            for place, index in zip(places, batch)
+        ]
         seen += len(batch)
 
 
@@ -99,5 +106,7 @@ def listed_loaders(loaders: Any) -> list[Any]:
         >>> listed_loaders({"a": 1, "b": [2, 3]}), listed_loaders(4)
         ([1, 2, 3], [4])
     """
-    parts = loaders.values() if isinstance(loaders, Mapping) else loaders if isinstance(loaders, (list, tuple)) else None
+    parts = (
+        loaders.values() if isinstance(loaders, Mapping) else loaders if isinstance(loaders, (list, tuple)) else None
+    )
     return [loaders] if parts is None else [loader for part in parts for loader in listed_loaders(part)]

@@ -17,7 +17,15 @@ from featviz_pl.metrics.top_photos.layer_reader import Said
 from featviz_pl.metrics.top_photos.top_k import Cut
 from featviz_pl.networks import Shadow
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
-from featviz_pl_callbacks._watched_network import Picture, find_forward, first_line, full_path, guest, modules_by_name, relative
+from featviz_pl_callbacks._watched_network import (
+    Picture,
+    find_forward,
+    first_line,
+    full_path,
+    guest,
+    modules_by_name,
+    relative,
+)
 
 
 class PatchCutter:
@@ -30,7 +38,9 @@ class PatchCutter:
         device: of the module.
     """
 
-    def __init__(self, module: LightningModule, layers: Sequence[str], network: str | None, device: torch.device) -> None:
+    def __init__(
+        self, module: LightningModule, layers: Sequence[str], network: str | None, device: torch.device
+    ) -> None:
         self._module, self._layers, self._network, self._device = module, list(layers), network, device
         self._forward: str | None = None  # what is shown the pictures
         self._shadow: Shadow | None = None

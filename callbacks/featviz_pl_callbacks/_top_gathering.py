@@ -29,7 +29,9 @@ def joined_results(
     """
     together, whole = kept, statistics
     if trainer.world_size > 1:
-        shares = gathered((None if kept is None else {kind: one.without_cuts() for kind, one in kept.items()}, statistics), trainer)
+        shares = gathered(
+            (None if kept is None else {kind: one.without_cuts() for kind, one in kept.items()}, statistics), trainer
+        )
         together = _joined(kept, [share for share, _ in shares], counts, trainer)
         seen = [other for _, other in shares if other is not None]
         whole = seen[0] if seen else None
@@ -45,7 +47,10 @@ def joined_results(
 
 
 def _joined(
-    kept: dict[str, KeptPhotos] | None, shares: Sequence[dict[str, Any] | None], counts: dict[str, int], trainer: Trainer
+    kept: dict[str, KeptPhotos] | None,
+    shares: Sequence[dict[str, Any] | None],
+    counts: dict[str, int],
+    trainer: Trainer,
 ) -> dict[str, KeptPhotos] | None:
     """Choose among what all processes keep, then hand over the parts of photos that were chosen, some units at a time."""
     ranks = [rank for rank, share in enumerate(shares) if share is not None]

@@ -31,18 +31,24 @@ def check_strategy(name: str, strategy: Any, ranks: int) -> None:
             f"or on one device, or leave {name} out"
         )
     if ranks > 1 and not kinds & _KNOWN_OVER_RANKS:
-        raise ValueError(f"strategy: {name} does not know how {type(strategy).__name__} divides the work; use strategy='ddp' or one device")
+        raise ValueError(
+            f"strategy: {name} does not know how {type(strategy).__name__} divides the work; use strategy='ddp' or one device"
+        )
 
 
 @contextmanager
 def undisturbed(module: LightningModule, device: torch.device) -> Iterator[None]:
     """Leave modes and random numbers as they were, whatever happens inside; gradients can be taken inside, in full precision.
 
-    Algorithms may be non-deterministic inside: on a GPU some of ours have no other, and nothing of the training depends on them.
+    Algorithms may be non-deterministic inside: on a GPU some of ours have no other, and nothing of the training depends
+    on them.
     """
     modes = [(part, part.training) for part in module.modules()]
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global generator is what must stay
-    deterministic, only_warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic, only_warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
     on_gpu = device.type == "cuda"
     try:
         for part, _ in modes:  # should a copy reach the original after all, it would write no statistics

@@ -20,7 +20,8 @@ from featviz_pl.numerics.checks import unknown
 OUTPUT = "output"
 Picture = tuple[int, int, int]  # (C, H, W)
 
-# Set by the Trainer for `fit(torch.compile(module))`: each runs the module that is being trained, whichever copy holds it.
+# Set by the Trainer for `fit(torch.compile(module))`: each runs the module that is being trained, whichever copy holds
+# it.
 _COMPILED_BY_THE_TRAINER = ("forward", "training_step", "validation_step", "test_step", "predict_step")
 
 
@@ -75,7 +76,9 @@ def check_names(module: nn.Module, layers: Iterable[str], network: str | None) -
         raise unknown("network", "module", network, sorted(names - {""}))
     for layer in layers:
         if full_path(layer, network) not in names:
-            below = [relative(name, network or "") for name in names if not network or f"{name}.".startswith(f"{network}.")]
+            below = [
+                relative(name, network or "") for name in names if not network or f"{name}.".startswith(f"{network}.")
+            ]
             raise unknown("targets", "layer", layer, sorted(below))
 
 
@@ -100,8 +103,8 @@ def pictures_in(batch: Any) -> Tensor | None:
 class GuestNetwork(FrozenNetwork):
     """Hold a network that is being trained: what runs on its shadows reaches nothing of the training.
 
-    Hooks stay behind, because they are somebody's: they would keep activations, count passes or write gradients. Only those of
-    ``torch.nn.utils``, such as weight normalisation and pruning, belong to what the network computes.
+    Hooks stay behind, because they are somebody's: they would keep activations, count passes or write gradients. Only
+    those of ``torch.nn.utils``, such as weight normalisation and pruning, belong to what the network computes.
     """
 
     @override
@@ -168,13 +171,19 @@ def _holds_data(value: Any) -> bool:
 
 
 def find_forward(
-    module: nn.Module, paths: Sequence[str], network: str | None, picture: Picture, device: torch.device, any_channels: bool = False
+    module: nn.Module,
+    paths: Sequence[str],
+    network: str | None,
+    picture: Picture,
+    device: torch.device,
+    any_channels: bool = False,
 ) -> tuple[str, Picture]:
     """Return which module is shown the pictures, and their shape.
 
-    Of the modules that contain all layers, the largest that can be run on a picture of this shape and then reaches them; and within
-    it the smallest that is handed the picture itself, not what something else made of it. The forwards run on copies. Grey pictures
-    are also tried with three channels, because trainings repeat them, and a module that was named with those of its first convolution.
+    Of the modules that contain all layers, the largest that can be run on a picture of this shape and then reaches
+    them; and within it the smallest that is handed the picture itself, not what something else made of it. The forwards
+    run on copies. Grey pictures are also tried with three channels, because trainings repeat them, and a module that
+    was named with those of its first convolution.
 
     Args:
         module: the LightningModule.
@@ -198,9 +207,13 @@ def find_forward(
         shapes.append((3, *picture[1:]))
     for shape in shapes:
         for number, place in enumerate(places):
-            inner = {relative(other, place): other for other in places[number + 1 :] if relative(other, place) != OUTPUT}
+            inner = {
+                relative(other, place): other for other in places[number + 1 :] if relative(other, place) != OUTPUT
+            }
             try:
-                given = _run(guest(module, place), [relative(path, place) for path in paths], list(inner), shape, device)
+                given = _run(
+                    guest(module, place), [relative(path, place) for path in paths], list(inner), shape, device
+                )
             except Exception as error:  # a forward refuses a picture in many ways
                 said.setdefault(place, f"{place or 'the LightningModule'}: {type(error).__name__}: {first_line(error)}")
             else:
@@ -225,7 +238,9 @@ def _places(paths: Sequence[str]) -> list[str]:
     return [".".join(shared[:depth]) for depth in range(len(shared) + 1)]
 
 
-def _run(network: GuestNetwork, layers: Sequence[str], inner: Sequence[str], picture: Picture, device: torch.device) -> set[str]:
+def _run(
+    network: GuestNetwork, layers: Sequence[str], inner: Sequence[str], picture: Picture, device: torch.device
+) -> set[str]:
     """Show a grey picture to a copy of the network; return which of the inner modules are handed that picture.
 
     Raises:

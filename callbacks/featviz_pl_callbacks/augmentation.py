@@ -16,20 +16,21 @@ from featviz_pl_callbacks._support import visualization
 class Augmentation(Callback):
     """Show the pictures through random, differentiable transforms: the regulariser of feature visualization.
 
-    The callback owns the transforms, the number of views and how their strength changes over the run; it hands the module a
-    pipeline, which the module applies. Every view of every picture has a draw of its own, made from the seed, the step and the
-    view's number alone, so a resumed run and a run on several devices see the same views. Without this callback the pictures are
-    seen as they are.
+    The callback owns the transforms, the number of views and how their strength changes over the run; it hands the
+    module a pipeline, which the module applies. Every view of every picture has a draw of its own, made from the seed,
+    the step and the view's number alone, so a resumed run and a run on several devices see the same views. Without this
+    callback the pictures are seen as they are.
 
     Args:
         transforms: the name of a preset (``"lucid"``, ``"article"``), a transform, or a list of them.
         views: in total, over all devices; the preset's own number (1, and 4 for ``"article"``) unless given.
-        schedule: strength of the views over the run: ``"linear"`` and ``"cosine"`` rise from 0 to 1, ``"warmup"`` rises over the
-            first tenth, or a `Schedule`. None is full strength throughout.
+        schedule: strength of the views over the run: ``"linear"`` and ``"cosine"`` rise from 0 to 1, ``"warmup"`` rises
+            over the first tenth, or a `Schedule`. None is full strength throughout.
         size: of the views, one number or (height, width); the pictures' own unless given.
 
     Raises:
-        ValueError: when a name is unknown or a number impossible, or, at setup, when the run has two of these callbacks.
+        ValueError: when a name is unknown or a number impossible, or, at setup, when the run has two of these
+            callbacks.
 
     Example:
         >>> from lightning.pytorch import Trainer

@@ -21,9 +21,10 @@ from featviz_pl_callbacks._support import visualization
 class DistributedViews(Callback):
     """Check that all devices hold the same pictures, and report how fast they go and what they found.
 
-    The module divides the views over the devices by itself, and their gradients are averaged; this callback watches. Every so many
-    steps, and at the last one, it compares a hash of the image's weights over all devices, takes each term's scores over the views
-    of all of them, and reports the speed. On one device there is nothing to compare, and it reports.
+    The module divides the views over the devices by itself, and their gradients are averaged; this callback watches.
+    Every so many steps, and at the last one, it compares a hash of the image's weights over all devices, takes each
+    term's scores over the views of all of them, and reports the speed. On one device there is nothing to compare, and
+    it reports.
 
     Args:
         every: optimizer steps between two checks (each waits for the device), 1 or more.
@@ -35,7 +36,8 @@ class DistributedViews(Callback):
         >>> DistributedViews(every=50).every
         50
 
-    Logs: ``views_per_second_per_device``, views of all pictures (each is one picture for the network). Keeps ``scores``: for each
+    Logs: ``views_per_second_per_device``, views of all pictures (each is one picture for the network). Keeps
+        ``scores``: for each
     term the scores of the pictures over the views of all devices at the latest check.
     """
 
@@ -61,7 +63,9 @@ class DistributedViews(Callback):
         self._latest, self._shown, self._since = trainer.global_step, 0, time.perf_counter()
 
     @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         module = visualization(self, pl_module)
         self._shown += len(module.targets) * len(module.own_views)
         step = trainer.global_step
@@ -103,5 +107,7 @@ def _digest(image: nn.Module) -> list[int]:
     digest = hashlib.sha256()
     for name, value in sorted(image.state_dict().items()):
         if isinstance(value, Tensor):
-            digest.update(name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(
+                name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
     return [int.from_bytes(digest.digest()[start : start + 8], "big", signed=True) for start in range(0, 32, 8)]

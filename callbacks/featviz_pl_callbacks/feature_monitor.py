@@ -41,20 +41,23 @@ GREY = 128  # the level of pictures that could not be rendered
 class FeatureMonitor(Callback):
     """Render features of the network that is being trained, and log them: put it into anyone's Trainer and watch features form.
 
-    Each time, every target's picture takes `steps` steps on a private copy of the network as it is then. The training is left as it
-    is, bit for bit: weights, gradients, optimizers, modes, statistics of batch normalisation, hooks and random numbers. Pictures go
-    to all loggers that take some; where none does, and where a folder is given, files are written. Over several processes the
-    targets are divided. Averaged weights (Lightning's ``WeightAveraging``) are not looked at, but those that are being trained.
+    Each time, every target's picture takes `steps` steps on a private copy of the network as it is then. The training
+    is left as it is, bit for bit: weights, gradients, optimizers, modes, statistics of batch normalisation, hooks and
+    random numbers. Pictures go to all loggers that take some; where none does, and where a folder is given, files are
+    written. Over several processes the targets are divided. Averaged weights (Lightning's ``WeightAveraging``) are not
+    looked at, but those that are being trained.
 
-    Layers are the names of the LightningModule's ``named_modules()``, with or without ``_orig_mod`` of ``torch.compile``;
-    ``"output"`` is the result of the LightningModule, or of `network`. What is shown the pictures is found once the first batch of
-    the training has told their shape: the smallest module that contains all layers and is handed the picture itself. A
-    LightningModule whose ``forward`` normalises is therefore run with it; one that normalises in ``training_step`` is not, and
-    `mean` and `std` are needed. Users' hooks on the network do not run, and its output behind the deepest layer is not computed.
+    Layers are the names of the LightningModule's ``named_modules()``, with or without ``_orig_mod`` of
+    ``torch.compile``; ``"output"`` is the result of the LightningModule, or of `network`. What is shown the pictures is
+    found once the first batch of the training has told their shape: the smallest module that contains all layers and is
+    handed the picture itself. A LightningModule whose ``forward`` normalises is therefore run with it; one that
+    normalises in ``training_step`` is not, and `mean` and `std` are needed. Users' hooks on the network do not run, and
+    its output behind the deepest layer is not computed.
 
     Args:
-        targets: one or several of ``"net.layer3"`` (the whole layer), ``"net.layer3:5"``, ``"net.layer3:0-15"``, ``"net.layer3:3,8"``,
-            ``"net.layer3:5@y,x"`` (a neuron; ``@`` alone is the centre). One picture for each unit.
+        targets: one or several of ``"net.layer3"`` (the whole layer), ``"net.layer3:5"``, ``"net.layer3:0-15"``,
+            ``"net.layer3:3,8"``, ``"net.layer3:5@y,x"`` (a neuron; ``@`` alone is the centre). One picture for each
+            unit.
         network: name of the module that is shown the pictures; layers are then relative to it.
         every_n_epochs: epochs between two times, 1 or more.
         steps: of each picture each time, 1 or more.
@@ -64,19 +67,23 @@ class FeatureMonitor(Callback):
         on_error: ``"warn"`` says what went wrong and goes on training; ``"raise"`` stops it.
         max_seconds: a budget for each time: after it no picture takes a further step, but each takes at least one.
         every_n_steps: optimizer steps between two times, 1 or more; instead of epochs.
-        when: within an epoch: ``"train_epoch_end"``, or ``"validation_end"`` after each validation, without the sanity check.
-        mean: subtracted from pictures in [0, 1] before the network sees them, one number or one per channel: what the training
-            subtracts from its pictures. None subtracts nothing.
+        when: within an epoch: ``"train_epoch_end"``, or ``"validation_end"`` after each validation, without the sanity
+            check.
+        mean: subtracted from pictures in [0, 1] before the network sees them, one number or one per channel: what the
+            training subtracts from its pictures. None subtracts nothing.
         std: by which they are divided then, above 0. None divides by nothing.
-        warm_start: begin each picture from that of the time before, so that a film moves little; else from the same start each time.
-        preset: of image, views and optimizer. The default one is done in 64 steps, because its learning rate falls to zero over
-            however many there are; after 64 of ``"lucid"`` the first pictures are hazy, and later ones go on where these were left.
+        warm_start: begin each picture from that of the time before, so that a film moves little; else from the same
+            start each time.
+        preset: of image, views and optimizer. The default one is done in 64 steps, because its learning rate falls to
+            zero over however many there are; after 64 of ``"lucid"`` the first pictures are hazy, and later ones go on
+            where these were left.
         seed: of every draw, 0 or more.
         name: of the pictures in the loggers, and of the folder.
 
     Raises:
-        ValueError: when a number, name or target is impossible; at setup, when there is no such layer (listing near names), when the
-            strategy divides layers over processes (FSDP, DeepSpeed), and when another monitor has the same name.
+        ValueError: when a number, name or target is impossible; at setup, when there is no such layer (listing near
+            names), when the strategy divides layers over processes (FSDP, DeepSpeed), and when another monitor has the
+            same name.
 
     Example:
         >>> monitor = FeatureMonitor("net.layer3:0-3", every_n_epochs=5, mean=0.5, std=0.25)
@@ -132,13 +139,19 @@ class FeatureMonitor(Callback):
         self.on_error = _one_of("on_error", on_error, ("warn", "raise"))
         self.when = _one_of("when", when, ("train_epoch_end", "validation_end"))
         if self.every_n_steps is not None and self.when != "train_epoch_end":
-            raise ValueError(f"every_n_steps: {every_n_steps} steps are not counted after validations; leave one of it and `when` out")
+            raise ValueError(
+                f"every_n_steps: {every_n_steps} steps are not counted after validations; leave one of it and `when` out"
+            )
         held = FrozenNetwork(torch.nn.Identity(), mean, std)  # checks them
         self.mean, self.std = held.mean, held.std
         self.warm_start = bool(warm_start)
         seconds = None if max_seconds is None else finite_number("max_seconds", max_seconds, above=0.0)
         self._settings = Settings(
-            recipe(preset), whole_number("views", views), whole_number("steps", steps), whole_number("seed", seed, least=0), seconds
+            recipe(preset),
+            whole_number("views", views),
+            whole_number("steps", steps),
+            whole_number("seed", seed, least=0),
+            seconds,
         )
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"name: {name!r} names nothing; give a text such as 'features'")
@@ -201,7 +214,9 @@ class FeatureMonitor(Callback):
         check_strategy(type(self).__name__, trainer.strategy, trainer.world_size)
         others = [other for other in trainer.callbacks if isinstance(other, FeatureMonitor) and other is not self]  # type: ignore[attr-defined]
         if any(other.name == self.name for other in others):
-            raise ValueError(f"name: two FeatureMonitors are called {self.name!r}, and would write the same files; give one another name")
+            raise ValueError(
+                f"name: two FeatureMonitors are called {self.name!r}, and would write the same files; give one another name"
+            )
         if not _makes_modules_later(pl_module):
             check_names(pl_module, [target.layer for target in self._targets], self.network)
 
@@ -230,9 +245,14 @@ class FeatureMonitor(Callback):
                 )
 
     @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         # Counted in whole intervals: with several optimizers a batch takes several steps.
-        if self.every_n_steps is not None and trainer.global_step // self.every_n_steps > self._latest // self.every_n_steps:
+        if (
+            self.every_n_steps is not None
+            and trainer.global_step // self.every_n_steps > self._latest // self.every_n_steps
+        ):
             self._latest = trainer.global_step
             self._render(trainer, pl_module)
 
@@ -269,7 +289,9 @@ class FeatureMonitor(Callback):
             shares = gathered(share, trainer)
             rendered = {index: one for other in shares for index, one in other.rendered.items()}
             self._keep(rendered)
-            trouble = [f"{', '.join(self._named(indices))}: {what}" for other in shares for indices, what in other.failures]
+            trouble = [
+                f"{', '.join(self._named(indices))}: {what}" for other in shares for indices, what in other.failures
+            ]
             error = share.error
             if rendered and trainer.is_global_zero:
                 try:
@@ -288,7 +310,11 @@ class FeatureMonitor(Callback):
         try:
             network, forward, picture = self._network(module, device)
             names = [relative(full_path(target.layer, self.network), forward) for target in self._targets]
-            starts = {index: one.levels for index, one in self._rendered.items() if self.warm_start and one.levels.shape == picture}
+            starts = {
+                index: one.levels
+                for index, one in self._rendered.items()
+                if self.warm_start and one.levels.shape == picture
+            }
             return render_share(self._targets, batches, names, network, picture, starts, self._settings, device)
         except Exception as error:
             self._forward = None  # the network may have changed
@@ -302,11 +328,15 @@ class FeatureMonitor(Callback):
         check_names(module, layers, self.network)  # again: a network may lose layers between epochs
         if self._forward is None:
             if self.size is None and self._picture is None:
-                raise ValueError("size: the first batch holds no pictures (N, C, H, W), so theirs is not known; give size=…")
+                raise ValueError(
+                    "size: the first batch holds no pictures (N, C, H, W), so theirs is not known; give size=…"
+                )
             channels, height, width = self._picture or (3, 0, 0)
             wanted = (channels, *(self.size or (height, width)))
             paths = [full_path(layer, self.network) for layer in layers]
-            self._forward = find_forward(module, paths, self.network, wanted, device, any_channels=self._picture is None)
+            self._forward = find_forward(
+                module, paths, self.network, wanted, device, any_channels=self._picture is None
+            )
         forward, picture = self._forward
         return guest(module, forward, self.mean, self.std), forward, picture
 
@@ -323,11 +353,15 @@ class FeatureMonitor(Callback):
         """Log the pictures, on the first process, and write them where that is wanted."""
         like = next(iter(self._rendered.values())).levels
         empty = torch.full_like(like, GREY)
-        shown = [self._rendered[index].levels if index in self._rendered else empty for index in range(len(self._targets))]
+        shown = [
+            self._rendered[index].levels if index in self._rendered else empty for index in range(len(self._targets))
+        ]
         pictures = torch.stack(shown).float() / 255
         taken = log_images(trainer, self.name, pictures, caption=self.targets)
         if taken == 0 or self.folder is not None:
-            self._files.append(save_moment(self._place(trainer), trainer.global_step, pictures, self._origin(trainer, module)))
+            self._files.append(
+                save_moment(self._place(trainer), trainer.global_step, pictures, self._origin(trainer, module))
+            )
 
     def _origin(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         """Return where the pictures come from: plain values, equal for equal trainings."""
@@ -351,7 +385,9 @@ class FeatureMonitor(Callback):
             "warm_start": self.warm_start,
         }
 
-    def _say(self, trainer: Trainer, rendered: dict[int, Rendered], trouble: Sequence[str], error: Exception | None) -> None:
+    def _say(
+        self, trainer: Trainer, rendered: dict[int, Rendered], trouble: Sequence[str], error: Exception | None
+    ) -> None:
         """Warn of what went wrong, or raise it."""
         step = trainer.global_step
         if trouble and self.on_error == "raise":

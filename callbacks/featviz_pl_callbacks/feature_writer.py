@@ -51,9 +51,9 @@ class _Neither:
 class FeatureWriter(BasePredictionWriter):
     """Save every picture of a `FeatureSweep` as soon as its batch is done, and go on where an earlier run was stopped.
 
-    Pictures are whole or absent, and carry their origin. What is finished is not rendered again, once its file has been read whole
-    and its origin fits. Units that failed are in the manifest with their reason; they are not tried again. Two sweeps at once in
-    one folder, and other settings than those of the pictures there, are refused.
+    Pictures are whole or absent, and carry their origin. What is finished is not rendered again, once its file has been
+    read whole and its origin fits. Units that failed are in the manifest with their reason; they are not tried again.
+    Two sweeps at once in one folder, and other settings than those of the pictures there, are refused.
 
     Args:
         folder: where the files go; made when missing.
@@ -76,15 +76,16 @@ class FeatureWriter(BasePredictionWriter):
         ['0.png', '1.png', '2.png', '3.png', 'manifest.jsonl', 'output.png']
 
     Writes:
-        ===========================================  =======================================================  =================
-        file                                         content                                                  when
-        ===========================================  =======================================================  =================
-        ``<layer>/<unit>.png``                       the picture                                              after its batch
-        ``<layer>/<unit // 1000>/<unit>.png``        the same, in layers of more than 1,000 units             after its batch
-        ``manifest.<rank>.jsonl``                    a line for each unit of one process                      after its batch
-        ``manifest.jsonl``                           the settings, and at the end a line for each unit        begin and end
-        ``<layer>.png``                              all pictures of the layer                                at the end
-        ===========================================  =======================================================  =================
+        ===========================================  =======================================================
+        ================= file                                         content
+        when ===========================================  =======================================================
+        ================= ``<layer>/<unit>.png``                       the picture
+        after its batch ``<layer>/<unit // 1000>/<unit>.png``        the same, in layers of more than 1,000 units
+        after its batch ``manifest.<rank>.jsonl``                    a line for each unit of one process
+        after its batch ``manifest.jsonl``                           the settings, and at the end a line for each unit
+        begin and end ``<layer>.png``                              all pictures of the layer
+        at the end ===========================================  =======================================================
+        =================
     """
 
     def __init__(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
@@ -132,7 +133,8 @@ class FeatureWriter(BasePredictionWriter):
                 finished = frozenset(filter(self.is_finished, self._targets.targets()))
             except (ValueError, OSError) as error:
                 refusal = error
-        # Every process hears it: one that waited for a process that has gone would hang, and all must agree on what is left.
+        # Every process hears it: one that waited for a process that has gone would hang, and all must agree on what is
+        # left.
         self._settings, finished, refusal = trainer.strategy.broadcast((self._settings, finished, refusal))
         if refusal is not None:
             raise refusal
@@ -162,7 +164,13 @@ class FeatureWriter(BasePredictionWriter):
 
     @override
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self.write_on_batch_end(trainer, pl_module, outputs, None, batch, batch_idx, dataloader_idx)
 
@@ -177,7 +185,9 @@ class FeatureWriter(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        for image, target, origin, failure in zip(prediction.images, prediction.targets, prediction.provenance, prediction.failures):
+        for image, target, origin, failure in zip(
+            prediction.images, prediction.targets, prediction.provenance, prediction.failures
+        ):
             if failure is None:
                 path = save_png(image, self._path(target), origin)
                 self._files.record(finished_entry(self.folder, path, origin))
@@ -219,10 +229,18 @@ class FeatureWriter(BasePredictionWriter):
         place = layer_folder(self.folder, layer)
         path = place.with_name(f"{place.name}.png")
         files = {target: self.folder / entries[target]["path"] for target in own if "failed" not in entries[target]}
-        files = {target: file for target, file in files.items() if file.is_file()}  # somebody may delete one that is not asked for again
-        shown = hashlib.sha256(json.dumps([[target, entries[target].get("score")] for target in files]).encode()).hexdigest()[:16]
+        files = {
+            target: file for target, file in files.items() if file.is_file()
+        }  # somebody may delete one that is not asked for again
+        shown = hashlib.sha256(
+            json.dumps([[target, entries[target].get("score")] for target in files]).encode()
+        ).hexdigest()[:16]
         if (read_origin(path) or {}).get("pictures") != shown:
-            save_sheet([files.get(target) for target in own], path, {**(self._settings or {}), "target": layer, "pictures": shown})
+            save_sheet(
+                [files.get(target) for target in own],
+                path,
+                {**(self._settings or {}), "target": layer, "pictures": shown},
+            )
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -243,7 +261,9 @@ class FeatureWriter(BasePredictionWriter):
         self._settings = self._sweep = self._targets = None
 
 
-def _sweep_and_targets(callback: Callback, trainer: Trainer, module: LightningModule) -> tuple[FeatureSweep, FeatureTargets]:
+def _sweep_and_targets(
+    callback: Callback, trainer: Trainer, module: LightningModule
+) -> tuple[FeatureSweep, FeatureTargets]:
     """Return what this callback works on, or say what it must be."""
     targets = trainer.datamodule  # type: ignore[attr-defined]
     if not isinstance(module, FeatureSweep) or not isinstance(targets, FeatureTargets):

@@ -19,7 +19,8 @@ from featviz_pl.numerics.checks import whole_number
 
 __all__ = ["ImageSink", "log_images", "logged_step", "register_image_sink"]
 
-# Takes the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a caption for each picture or None.
+# Takes the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a caption for each
+# picture or None.
 ImageSink = Callable[[Any, str, Tensor, int, "list[str] | None"], None]
 
 WANDB_MOST = 108  # pictures that Weights & Biases shows of one list; it drops the others
@@ -28,39 +29,44 @@ _registered: dict[type | str, ImageSink] = {}
 _said: set[str] = set()
 
 
-def log_images(loggers: Any, name: str, images: Tensor, step: int | None = None, caption: str | Sequence[str] | None = None) -> int:
+def log_images(
+    loggers: Any, name: str, images: Tensor, step: int | None = None, caption: str | Sequence[str] | None = None
+) -> int:
     """Hand pictures to every logger that takes some, and return how many loggers took them.
 
-    Only the first process writes; the others return 0. Loggers that take no pictures are left out, which is said once for each kind.
-    All write the 256 levels that a PNG file of this library holds. The packages come with the extras ``featviz_pl[tensorboard]``,
-    ``[wandb]`` and ``[mlflow]``; MLflow 3 wants a database, such as ``MLFlowLogger(tracking_uri="sqlite:///mlflow.db")``.
+    Only the first process writes; the others return 0. Loggers that take no pictures are left out, which is said once
+    for each kind. All write the 256 levels that a PNG file of this library holds. The packages come with the extras
+    ``featviz_pl[tensorboard]``, ``[wandb]`` and ``[mlflow]``; MLflow 3 wants a database, such as
+    ``MLFlowLogger(tracking_uri="sqlite:///mlflow.db")``.
 
-    ==========================================  ==============================================================  ==================
-    logger                                      several pictures                                                captions
-    ==========================================  ==============================================================  ==================
-    TensorBoard                                 one contact sheet                                               left out
-    Weights & Biases                            a list; a contact sheet of more than 108                        one for each
-    MLflow                                      one contact sheet, under the images of the run                  left out
-    CSV                                         one contact sheet, ``<log_dir>/images/<name>/step-000063.png``  in the file
-    others with a method ``log_image``          as Weights & Biases                                             where it takes any
-    others with ``experiment.add_image``        as TensorBoard                                                  left out
-    others                                      what `register_image_sink` says                                 so too
-    ==========================================  ==============================================================  ==================
+    ==========================================  ==============================================================
+    ================== logger                                      several pictures
+    captions ==========================================  ==============================================================
+    ================== TensorBoard                                 one contact sheet
+    left out Weights & Biases                            a list; a contact sheet of more than 108
+    one for each MLflow                                      one contact sheet, under the images of the run
+    left out CSV                                         one contact sheet, ``<log_dir>/images/<name>/step-000063.png``
+    in the file others with a method ``log_image``          as Weights & Biases
+    where it takes any others with ``experiment.add_image``        as TensorBoard
+    left out others                                      what `register_image_sink` says
+    so too ==========================================  ==============================================================
+    ==================
 
     Args:
         loggers: a Trainer, a logger, or several loggers.
-        name: of the series of pictures; "/" groups. Where it becomes the name of a file (all but TensorBoard), characters other than
-            letters, digits, ``_-./`` and spaces become "-".
+        name: of the series of pictures; "/" groups. Where it becomes the name of a file (all but TensorBoard),
+            characters other than letters, digits, ``_-./`` and spaces become "-".
         images: pictures with values in [0, 1]; others are clipped.
-        step: on the axis of the loggers, 0 or more; with a Trainer it may be left out: then the step of its latest numbers.
+        step: on the axis of the loggers, 0 or more; with a Trainer it may be left out: then the step of its latest
+            numbers.
         caption: a text for each picture, or one for all.
 
     Shape:
         images: (C, H, W) or (N, C, H, W)
 
     Raises:
-        ValueError: when the name has no letter or digit, the pictures have another shape, the step is below 0 or there is none, or
-            the number of captions is another than that of the pictures.
+        ValueError: when the name has no letter or digit, the pictures have another shape, the step is below 0 or there
+            is none, or the number of captions is another than that of the pictures.
         TypeError: when the pictures are no floating-point tensor.
 
     Example:
@@ -73,7 +79,9 @@ def log_images(loggers: Any, name: str, images: Tensor, step: int | None = None,
         1 ['lightning_logs/version_0/images/features/conv1-3/step-000063.png']
     """
     if not re.search(r"[^\W_]", name):
-        raise ValueError(f"name: {name!r} has no letter or digit; give the name of the pictures, such as 'features/conv1'")
+        raise ValueError(
+            f"name: {name!r} has no letter or digit; give the name of the pictures, such as 'features/conv1'"
+        )
     pictures = _batch(images)
     captions = _captions(caption, len(pictures))
     chosen = getattr(loggers, "loggers", None)
@@ -100,8 +108,8 @@ def register_image_sink(logger: type | str, sink: ImageSink) -> None:
 
     Args:
         logger: the class, or where it is found, ``package.module.Class``, which then need not be installed.
-        sink: called with the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a list of one
-            caption for each picture or None; on the first process only.
+        sink: called with the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a
+            list of one caption for each picture or None; on the first process only.
 
     Raises:
         TypeError: when the logger is neither class nor text, or the sink cannot be called.
@@ -130,8 +138,8 @@ def register_image_sink(logger: type | str, sink: ImageSink) -> None:
 def logged_step(trainer: Any) -> int:
     """Return the step at which Lightning logs the numbers of the latest batch.
 
-    It is the number of batches after which the optimizers have stepped, minus 1, however many optimizers there are; `global_step`
-    counts each optimizer.
+    It is the number of batches after which the optimizers have stepped, minus 1, however many optimizers there are;
+    `global_step` counts each optimizer.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -140,7 +148,8 @@ def logged_step(trainer: Any) -> int:
     """
     loop = trainer.fit_loop.epoch_loop
     batches = loop.batch_progress.current
-    # Lightning counts the batch after its last hook and after a validation that follows it, and steps back for the epoch's numbers.
+    # Lightning counts the batch after its last hook and after a validation that follows it, and steps back for the
+    # epoch's numbers.
     counted = batches.ready == batches.completed and not trainer.evaluating
     return max(0, int(loop._batches_that_stepped) - int(counted))
 
@@ -152,7 +161,9 @@ def _batch(images: Tensor) -> Tensor:
         raise TypeError(f"images must be a floating-point tensor with values in [0, 1], got {kind}")
     pictures = images[None] if images.ndim == 3 else images
     if pictures.ndim != 4 or 0 in pictures.shape:
-        raise ValueError(f"images must be one picture (C, H, W) or several (N, C, H, W), got shape {tuple(images.shape)}")
+        raise ValueError(
+            f"images must be one picture (C, H, W) or several (N, C, H, W), got shape {tuple(images.shape)}"
+        )
     return pictures
 
 
@@ -162,7 +173,9 @@ def _captions(caption: str | Sequence[str] | None, count: int) -> list[str] | No
         return None
     captions = [caption] * count if isinstance(caption, str) else [str(text) for text in caption]
     if len(captions) != count:
-        raise ValueError(f"caption: {len(captions)} captions for {count} pictures; give one for each, or one text for all")
+        raise ValueError(
+            f"caption: {len(captions)} captions for {count} pictures; give one for each, or one text for all"
+        )
     return captions
 
 
@@ -209,7 +222,9 @@ def _say_once(logger: Any) -> None:
     name = type(logger).__name__
     if name not in _said:
         _said.add(name)
-        rank_zero_warn(f"{name} takes no pictures, and gets none; register_image_sink({name}, function) says how it takes them")
+        rank_zero_warn(
+            f"{name} takes no pictures, and gets none; register_image_sink({name}, function) says how it takes them"
+        )
 
 
 def _file_name(name: str) -> str:

@@ -22,8 +22,9 @@ from featviz_pl_callbacks.image_logging import log_images
 class ImageSnapshot(Callback):
     """Save the pictures every so many steps and at the end, with their origin; join the snapshots into an animation.
 
-    Several pictures go into one contact sheet for each snapshot, and at the end also into files of their own. What was done is
-    kept when the run is interrupted or fails. Only the first process writes. Loggers that take images get each snapshot too.
+    Several pictures go into one contact sheet for each snapshot, and at the end also into files of their own. What was
+    done is kept when the run is interrupted or fails. Only the first process writes. Loggers that take images get each
+    snapshot too.
 
     Args:
         folder: where the files go; made when missing.
@@ -88,7 +89,9 @@ class ImageSnapshot(Callback):
                 raise ValueError(f"folder: cannot write into {str(self.folder)!r}")
 
     @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = trainer.global_step
         if step == self._latest or not self.at(step):  # an accumulated step ends several batches
             return
@@ -109,7 +112,9 @@ class ImageSnapshot(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.global_step > 0:
             with suppress(OSError):  # a full disk must not hide what went wrong first
-                self._finish(trainer, visualization(self, pl_module), failed=not isinstance(exception, KeyboardInterrupt))
+                self._finish(
+                    trainer, visualization(self, pl_module), failed=not isinstance(exception, KeyboardInterrupt)
+                )
 
     def _finish(self, trainer: Trainer, module: FeatureVisualization, failed: bool = False) -> None:
         if not trainer.is_global_zero:
@@ -120,7 +125,11 @@ class ImageSnapshot(Callback):
         save_png(sheet(images), self.folder / "final.png", module.sheet_provenance(steps=step, score=scores))
         if len(images) > 1:
             for index, name in enumerate(picture_names(module.targets)):
-                save_png(images[index], self.folder / f"final-{name}.png", module.provenance(index, steps=step, score=scores[index]))
+                save_png(
+                    images[index],
+                    self.folder / f"final-{name}.png",
+                    module.provenance(index, steps=step, score=scores[index]),
+                )
         frames = [self.folder / name for name in [*self._frames, "final.png"] if (self.folder / name).is_file()]
         if self.animate and len(frames) > 1:
             save_animation(frames, self.folder / "animation.webp")

@@ -27,24 +27,24 @@ from featviz_pl_callbacks._support import visualization
 class PictureEvaluation(Callback):
     """Measure at the end of a run what its pictures are worth: `featviz_pl.metrics.evaluation.evaluate` on them as they are saved.
 
-    The first process measures, logs and writes; the run and its pictures are as they would be without. What can be refused is refused
-    at setup; should the measuring fail at the end, there is a warning, and the run is as good as before. Runs that were interrupted
-    are not measured.
+    The first process measures, logs and writes; the run and its pictures are as they would be without. What can be
+    refused is refused at setup; should the measuring fail at the end, there is a warning, and the run is as good as
+    before. Runs that were interrupted are not measured.
 
     Args:
         folder: where the table goes; made when missing. Nothing is written unless given.
         judge: an independent classifier, by name, or a network.
         judge_weights: of a judge by name; see `load_network`.
         photos: folder of photos to compare with.
-        activations: file of the photos' activations, from ``featviz stats``; measured unless given. Of the folder, exactly their
-            photos are then compared.
+        activations: file of the photos' activations, from ``featviz stats``; measured unless given. Of the folder,
+            exactly their photos are then compared.
         views: number of held-out views, 1 or more.
         limit: of the photos, evenly spread; all unless given.
         workers: processes that read photos beside this one.
 
     Raises:
-        ValueError: at setup, when the judge does not have a class, there are no photos, the activations are of other photos, layers or
-            networks, or the folder cannot be written.
+        ValueError: at setup, when the judge does not have a class, there are no photos, the activations are of other
+            photos, layers or networks, or the folder cannot be written.
 
     Example:
         >>> from featviz_pl.images import FourierImage
@@ -55,7 +55,8 @@ class PictureEvaluation(Callback):
         >>> callback.result.rows[0]["target"], sorted(callback.result.summary)[:3]
         ('output:2', ['clipped', 'color_distance', 'held_out'])
 
-    Logs: ``evaluation/<column>``, the mean over the pictures (of ``score`` and ``held_out`` none where targets differ), and
+    Logs: ``evaluation/<column>``, the mean over the pictures (of ``score`` and ``held_out`` none where targets differ),
+        and
     ``evaluation/<name>`` of what is measured of all together, once.
     Keeps ``result``, the `Evaluation`, in the first process.
 
@@ -125,13 +126,18 @@ class PictureEvaluation(Callback):
                 self._check(module)
             except Exception as error:
                 refusal = error
-        refusal = trainer.strategy.broadcast(refusal)  # every process hears it: one that waited for the first would hang
+        refusal = trainer.strategy.broadcast(
+            refusal
+        )  # every process hears it: one that waited for the first would hang
         if refusal is not None:
             raise refusal
 
     def _check(self, module: FeatureVisualization) -> None:
         """Refuse before the run what could not be measured after it."""
-        shown = [EvaluatedPicture("", torch.empty(0), target, module.provenance(index)) for index, target in enumerate(module.targets)]
+        shown = [
+            EvaluatedPicture("", torch.empty(0), target, module.provenance(index))
+            for index, target in enumerate(module.targets)
+        ]
         targets = [target for target in (target_of(picture, own=True) for picture in shown) if target is not None]
         if self.photos is not None:
             photo_paths(self.photos, self.limit)
@@ -170,7 +176,9 @@ class PictureEvaluation(Callback):
             self.result = self._measure(module)
             self._report(trainer, self.result)
         except Exception as error:  # the pictures matter more than what they are worth
-            warnings.warn(f"PictureEvaluation: the pictures could not be measured ({type(error).__name__}: {error})", stacklevel=2)
+            warnings.warn(
+                f"PictureEvaluation: the pictures could not be measured ({type(error).__name__}: {error})", stacklevel=2
+            )
         finally:
             self._loaded = None
 
@@ -192,9 +200,13 @@ class PictureEvaluation(Callback):
         )
 
     def _report(self, trainer: Trainer, found: Evaluation) -> None:
-        means: dict[str, Any] = {f"evaluation/{name}": value for name, value in found.summary.items() if value is not None}
+        means: dict[str, Any] = {
+            f"evaluation/{name}": value for name, value in found.summary.items() if value is not None
+        }
         for logger in trainer.loggers:
-            logger.log_metrics(means, step=max(0, trainer.global_step - 1))  # the axis on which Lightning logs the last step
+            logger.log_metrics(
+                means, step=max(0, trainer.global_step - 1)
+            )  # the axis on which Lightning logs the last step
         if self.folder is not None:
             for name in ("evaluation.json", "evaluation.csv"):
                 found.save(self.folder / name)

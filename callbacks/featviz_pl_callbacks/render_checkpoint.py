@@ -20,7 +20,8 @@ _KEY = "featviz_pl render"
 class RenderCheckpoint(Callback):
     """Keep one checkpoint of a render, every so many steps and when it is interrupted, and refuse to go on from that of another.
 
-    The file is whole or absent. It is kept after the run, so that nothing is lost before the picture is saved: see `discard`.
+    The file is whole or absent. It is kept after the run, so that nothing is lost before the picture is saved: see
+    `discard`.
 
     Args:
         path: of the checkpoint.
@@ -44,7 +45,9 @@ class RenderCheckpoint(Callback):
         self._latest = trainer.global_step
 
     @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         step = trainer.global_step
         if step != self._latest and step % self.every == 0:
             self._save(trainer)
@@ -52,7 +55,8 @@ class RenderCheckpoint(Callback):
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        # Where Lightning forks or spawns the processes, this runs in the one that started them, which has taken no step.
+        # Where Lightning forks or spawns the processes, this runs in the one that started them, which has taken no
+        # step.
         if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
             self._save(trainer)
 
@@ -63,9 +67,15 @@ class RenderCheckpoint(Callback):
     @override
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         there, here = checkpoint.get(_KEY, {}), _arguments(trainer, pl_module)
-        different = [f"{name} {there.get(name)!r} there, {here.get(name)!r} here" for name in here if there.get(name) != here.get(name)]
+        different = [
+            f"{name} {there.get(name)!r} there, {here.get(name)!r} here"
+            for name in here
+            if there.get(name) != here.get(name)
+        ]
         if different:
-            raise ValueError(f"resume: {str(self.path)!r} is of another render ({'; '.join(different)}); give the same, or delete the file")
+            raise ValueError(
+                f"resume: {str(self.path)!r} is of another render ({'; '.join(different)}); give the same, or delete the file"
+            )
 
     def _save(self, trainer: Trainer) -> None:
         part = self.path.with_name(f".{self.path.name}.part")
@@ -91,9 +101,13 @@ def checkpoint_to_resume(path: str | os.PathLike[str]) -> str | None:
         held = torch.load(path, map_location="cpu", weights_only=True)
         fits = isinstance(held, dict) and _KEY in held
     except Exception as error:
-        raise ValueError(f"resume: {os.fspath(path)!r} cannot be read as a checkpoint: {_first_line(error)}; delete the file") from error
+        raise ValueError(
+            f"resume: {os.fspath(path)!r} cannot be read as a checkpoint: {_first_line(error)}; delete the file"
+        ) from error
     if not fits:
-        raise ValueError(f"resume: {os.fspath(path)!r} is no checkpoint of a render; move it away, or choose another output")
+        raise ValueError(
+            f"resume: {os.fspath(path)!r} is no checkpoint of a render; move it away, or choose another output"
+        )
     return os.fspath(path)
 
 
@@ -106,7 +120,9 @@ def _arguments(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Return what makes a render the picture that it is, besides image, objective and seed, which the module compares."""
     assert isinstance(module, FeatureVisualization)
     maker: Any = module.optimizer or torch.optim.Adam
-    weights = [torch.nn.Parameter(torch.zeros(1))]  # the run's own optimizer does not exist yet when a checkpoint is compared
+    weights = [
+        torch.nn.Parameter(torch.zeros(1))
+    ]  # the run's own optimizer does not exist yet when a checkpoint is compared
     return {
         "network": module.network.name,
         "weights": module._problem.weights_hash(),

@@ -21,8 +21,8 @@ class _Bar(Protocol):
 class StepProgressBar(ProgressBar):
     """Show the steps done and left, the speed and the logged values; the total is right after a resume too.
 
-    Lightning's own bars count batches of the current epoch and start from 0 when a run resumes in the middle of it. Drawn by Rich
-    where it is installed, by tqdm otherwise, on stderr.
+    Lightning's own bars count batches of the current epoch and start from 0 when a run resumes in the middle of it.
+    Drawn by Rich where it is installed, by tqdm otherwise, on stderr.
 
     Args:
         refresh_rate: steps between two updates, 1 or more.
@@ -49,11 +49,17 @@ class StepProgressBar(ProgressBar):
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._enabled:
-            total = trainer.max_steps if trainer.max_steps > 0 else trainer.num_training_batches / trainer.accumulate_grad_batches
+            total = (
+                trainer.max_steps
+                if trainer.max_steps > 0
+                else trainer.num_training_batches / trainer.accumulate_grad_batches
+            )
             self._bar = _new_bar(None if math.isinf(total) else math.ceil(total), trainer.global_step)
 
     @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if self._bar is not None and trainer.global_step % self.refresh_rate == 0:
             self._bar.update(trainer.global_step, self._text(trainer, pl_module))
 
@@ -73,7 +79,9 @@ class StepProgressBar(ProgressBar):
 
     def _text(self, trainer: Trainer, module: LightningModule) -> str:
         values = self.get_metrics(trainer, module).items()
-        return ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values)
+        return ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in values
+        )
 
     def _close(self, trainer: Trainer, module: LightningModule) -> None:
         if self._bar is not None:
@@ -85,9 +93,22 @@ class StepProgressBar(ProgressBar):
 class _RichBar:
     def __init__(self, total: int | None, done: int) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
 
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[text]}"),
+        )
         self._progress = Progress(TextColumn("optimising"), *columns, console=Console(stderr=True))
         self._progress.start()
         self._task = self._progress.add_task("optimising", total=total, completed=done, text="")

@@ -16,8 +16,8 @@ from featviz_pl_callbacks._support import visualization
 class StopOnPlateau(Callback):
     """Stop when the best score has not risen for a number of steps.
 
-    Lightning's ``EarlyStopping`` looks at the end of an epoch, and a run is one epoch: it would never fire. The score is the mean
-    over pictures, averaged over the steps since it was last read.
+    Lightning's ``EarlyStopping`` looks at the end of an epoch, and a run is one epoch: it would never fire. The score
+    is the mean over pictures, averaged over the steps since it was last read.
 
     Args:
         patience: optimizer steps without a rise after which the run stops, 1 or more.
@@ -47,7 +47,13 @@ class StopOnPlateau(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "best_step": self.best_step, "sum": float(self._sum), "read": self._read, "latest": self._latest}
+        return {
+            "best": self.best,
+            "best_step": self.best_step,
+            "sum": float(self._sum),
+            "read": self._read,
+            "latest": self._latest,
+        }
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -57,7 +63,9 @@ class StopOnPlateau(Callback):
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         # Each process sums over its own views, and the first one writes the checkpoint that all of them load.
-        checkpoint["callbacks"][self.state_key]["sum"] = float(visualization(self, pl_module).over_ranks(torch.as_tensor(self._sum)))
+        checkpoint["callbacks"][self.state_key]["sum"] = float(
+            visualization(self, pl_module).over_ranks(torch.as_tensor(self._sum))
+        )
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -65,7 +73,9 @@ class StopOnPlateau(Callback):
         self.best, self.best_step, self._sum, self._read, self._latest = -math.inf, 0, 0.0, 0, 0
 
     @override
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         last = visualization(self, pl_module).last
         step = trainer.global_step
         if last is None or step == self._latest:  # an accumulated step ends several batches

@@ -18,8 +18,9 @@ from featviz_pl_callbacks.feature_writer import _sweep_and_targets
 class SweepProgressBar(ProgressBar):
     """Show the features done and left of a sweep, the time left, and how many are made in a minute.
 
-    Counts those of the first process, which has as many as any other, and its share of what was there already, which is done. Drawn
-    by Rich where it is installed, by tqdm otherwise, on stderr. Where the batch size was measured, it begins with the finding.
+    Counts those of the first process, which has as many as any other, and its share of what was there already, which is
+    done. Drawn by Rich where it is installed, by tqdm otherwise, on stderr. Where the batch size was measured, it
+    begins with the finding.
 
     Args:
         refresh_rate: optimisation steps between two updates, 1 or more.
@@ -51,7 +52,10 @@ class SweepProgressBar(ProgressBar):
             return
         sweep, targets = _sweep_and_targets(self, trainer, pl_module)
         self._began, self._ranks, self._steps = None, trainer.world_size, sweep.steps
-        self._made, self._done = 0, sum(target in targets.finished for target in targets.targets()) // trainer.world_size
+        self._made, self._done = (
+            0,
+            sum(target in targets.finished for target in targets.targets()) // trainer.world_size,
+        )
         own = targets.batches(trainer.global_rank, trainer.world_size)
         self._bar = progress._new_bar(self._done + sum(len(batch.targets) for batch in own), self._done)
         if sweep.batch_choice is not None and sweep.batch_choice.seconds:
@@ -59,7 +63,9 @@ class SweepProgressBar(ProgressBar):
         sweep.on_render_step = self._on_step
 
     @override
-    def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any) -> None:
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
         if self._began is None and batch.wanted:
             self._began = time.monotonic()
 

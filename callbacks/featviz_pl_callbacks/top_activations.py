@@ -38,25 +38,27 @@ __all__ = ["TopActivations"]
 class TopActivations(Callback):
     """Keep the photos that excite each unit most, and least, and random ones: ride along anyone's validation, test or prediction.
 
-    Activations are read by forward hooks while the module looks at its batches: there is no second pass, and hooks, weights, modes and
-    random numbers are as before. The score of a photo is the mean activation of the unit over all positions, as for `Channel`, or its
-    maximum; the patch is what the position with the highest activation sees of the photo (see `receptive_fields`), the whole photo
-    behind attention and other layers that see everything. In a training, each validation gives new results; those of the sanity check
-    are left out.
+    Activations are read by forward hooks while the module looks at its batches: there is no second pass, and hooks,
+    weights, modes and random numbers are as before. The score of a photo is the mean activation of the unit over all
+    positions, as for `Channel`, or its maximum; the patch is what the position with the highest activation sees of the
+    photo (see `receptive_fields`), the whole photo behind attention and other layers that see everything. In a
+    training, each validation gives new results; those of the sanity check are left out.
 
-    Photos are known by their index in the data set, where the DataLoader goes through it in order, or as a ``DistributedSampler``
-    divides it; what that one repeats counts once. Otherwise they are numbered as they come. Equal scores go to the lower number, so
-    that batches and processes make no difference. Memory: ``k`` patches for each unit and kind, and the scores of 4,096 random photos,
-    however many photos there are. A network that was compiled runs uncompiled meanwhile, because compiled ones ignore hooks.
+    Photos are known by their index in the data set, where the DataLoader goes through it in order, or as a
+    ``DistributedSampler`` divides it; what that one repeats counts once. Otherwise they are numbered as they come.
+    Equal scores go to the lower number, so that batches and processes make no difference. Memory: ``k`` patches for
+    each unit and kind, and the scores of 4,096 random photos, however many photos there are. A network that was
+    compiled runs uncompiled meanwhile, because compiled ones ignore hooks.
 
     Args:
-        targets: one or several of ``"net.layer3"`` (all its units), ``"net.layer3:5"``, ``"net.layer3:0-15"``, ``"net.layer3:3,8"``.
-            Names are those of the LightningModule's ``named_modules()``; ``"output"`` is the result of the LightningModule's forward,
-            or of `network`.
+        targets: one or several of ``"net.layer3"`` (all its units), ``"net.layer3:5"``, ``"net.layer3:0-15"``,
+            ``"net.layer3:3,8"``. Names are those of the LightningModule's ``named_modules()``; ``"output"`` is the
+            result of the LightningModule's forward, or of `network`.
         k: photos of each kind for each unit, 1 or more.
         network: name of the module that is shown the pictures; layers are then relative to it.
         folder: where files go; nothing is written unless given.
-        mean: what the data subtracts from its pictures, one number or one per channel: patches are shown without it. None: nothing.
+        mean: what the data subtracts from its pictures, one number or one per channel: patches are shown without it.
+            None: nothing.
         std: by which it divides them then, above 0. None: by nothing.
         reduction: ``"mean"`` or ``"max"`` over positions.
         least: photos that excite it least, 0 or more; `k` unless given.
@@ -64,8 +66,9 @@ class TopActivations(Callback):
         seed: of the draw, 0 or more. A photo is drawn by its number, whatever the order.
 
     Raises:
-        ValueError: when a number, name or target is impossible; before the first batch, when there is no such layer (listing near
-            names); after it, when there is no such unit, a batch holds no pictures, or the step does not run a layer.
+        ValueError: when a number, name or target is impossible; before the first batch, when there is no such layer
+            (listing near names); after it, when there is no such unit, a batch holds no pictures, or the step does not
+            run a layer.
 
     Example:
         >>> from torch.utils.data import DataLoader
@@ -84,9 +87,9 @@ class TopActivations(Callback):
         >>> [photo.photo for photo in callback.results["net:1"].top], callback.results["net:1"].top[0].box
         ([19, 18], (0, 0, 3, 3))
 
-    Keeps ``results``, for each target a `UnitActivations`: ``top``, ``random``, ``least`` (each a list of photo, score, peak,
-    position, box, patch) and ``distribution`` (moments and extremes are exact; percentiles and density are those of all photos up to
-    4,096, of so many random ones beyond).
+    Keeps ``results``, for each target a `UnitActivations`: ``top``, ``random``, ``least`` (each a list of photo, score,
+    peak, position, box, patch) and ``distribution`` (moments and extremes are exact; percentiles and density are those
+    of all photos up to 4,096, of so many random ones beyond).
 
     Writes:
         ====================================  ========================================================  ==========
@@ -149,7 +152,9 @@ class TopActivations(Callback):
     @property
     def state_key(self) -> str:
         """Tell two instances apart in a checkpoint."""
-        return self._generate_state_key(targets=self._given["targets"], network=self.network, folder=self._given["folder"], k=self.k)
+        return self._generate_state_key(
+            targets=self._given["targets"], network=self.network, folder=self._given["folder"], k=self.k
+        )
 
     # What Lightning calls: the same for validation, test and prediction.
 
@@ -158,7 +163,9 @@ class TopActivations(Callback):
         check_strategy(type(self).__name__, trainer.strategy, trainer.world_size)
         others = [other for other in trainer.callbacks if isinstance(other, TopActivations) and other is not self]  # type: ignore[attr-defined]
         if self.folder is not None and any(other.folder == self.folder for other in others):
-            raise ValueError(f"folder: two TopActivations would write into {str(self.folder)!r}; give one another folder")
+            raise ValueError(
+                f"folder: two TopActivations would write into {str(self.folder)!r}; give one another folder"
+            )
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -198,19 +205,37 @@ class TopActivations(Callback):
 
     @override
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._after(trainer, dataloader_idx)
 
     @override
     def on_test_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._after(trainer, dataloader_idx)
 
     @override
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._after(trainer, dataloader_idx)
 
@@ -257,7 +282,9 @@ class TopActivations(Callback):
     def _before(self, trainer: Trainer, module: LightningModule, batch: Any) -> None:
         pictures = pictures_in(batch)
         if pictures is None:
-            raise ValueError("batch: it holds no pictures (N, C, H, W), and TopActivations looks for the photos that excite units")
+            raise ValueError(
+                "batch: it holds no pictures (N, C, H, W), and TopActivations looks for the photos that excite units"
+            )
         self._batch = pictures
         if self._cutter is None:
             self._compare_range(pictures)
@@ -317,7 +344,9 @@ class TopActivations(Callback):
             values = values + values.new_tensor(self.mean).view(-1, 1, 1)
         return to_uint8(values).cpu()
 
-    def _add(self, layer: str, said: Said, rows: list[int], photos: NDArray[Any], draws: NDArray[Any], levels: Tensor) -> None:
+    def _add(
+        self, layer: str, said: Said, rows: list[int], photos: NDArray[Any], draws: NDArray[Any], levels: Tensor
+    ) -> None:
         """Offer the photos of one batch to the units of one layer."""
         scores, peaks, places = (values[:, rows] for values in said.numbers())
         if layer not in self._kept:
@@ -378,7 +407,9 @@ def _units_by_layer(targets: str | Sequence[str]) -> dict[str, list[int] | None]
     found: dict[str, list[int] | None] = {}
     for target in listed_targets(targets):
         if target.place:
-            raise ValueError(f"targets: {str(target)!r} is one position, and photos are found by units at all positions; leave '@' out")
+            raise ValueError(
+                f"targets: {str(target)!r} is one position, and photos are found by units at all positions; leave '@' out"
+            )
         units = found.setdefault(target.layer, [])
         if target.unit is None:
             found[target.layer] = None

@@ -1,10 +1,10 @@
 """Train a classifier on Imagenette and watch its features form: one line in `callbacks`.
 
-    python examples/training/classifier.py --data DATA       # DATA holds imagenette2-160/; --download fetches it (94 MB)
-    tensorboard --logdir runs
+    python examples/training/classifier.py --data DATA       # DATA holds imagenette2-160/; --download fetches it (94
+    MB) tensorboard --logdir runs
 
-After every epoch TensorBoard shows what four channels and four classes look for; ``runs/features`` keeps the sheets and, at the end,
-the film. Ten epochs end at four of five held-out photos right.
+After every epoch TensorBoard shows what four channels and four classes look for; ``runs/features`` keeps the sheets
+and, at the end, the film. Ten epochs end at four of five held-out photos right.
 """
 
 from __future__ import annotations
@@ -33,12 +33,20 @@ TARGETS = ["net.layer3:8-11", "output:1,4,8,9"]  # the classes: English springer
 class Photos(LightningDataModule):
     """Serve Imagenette: 9,469 photos to train on, 3,925 held out, ten classes."""
 
-    def __init__(self, root: str, size: int = 96, batch_size: int = 64, workers: int = 2, download: bool = False) -> None:
+    def __init__(
+        self, root: str, size: int = 96, batch_size: int = 64, workers: int = 2, download: bool = False
+    ) -> None:
         super().__init__()
         self.root, self.download = root, download
-        self.batches: dict[str, Any] = {"batch_size": batch_size, "num_workers": workers, "persistent_workers": workers > 0}
+        self.batches: dict[str, Any] = {
+            "batch_size": batch_size,
+            "num_workers": workers,
+            "persistent_workers": workers > 0,
+        }
         floats = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
-        self.seen_in_training = v2.Compose([v2.RandomResizedCrop(size, scale=(0.35, 1)), v2.RandomHorizontalFlip(), *floats])
+        self.seen_in_training = v2.Compose(
+            [v2.RandomResizedCrop(size, scale=(0.35, 1)), v2.RandomHorizontalFlip(), *floats]
+        )
         self.seen_later = v2.Compose([v2.Resize(round(size * 7 / 6)), v2.CenterCrop(size), *floats])
 
     def prepare_data(self) -> None:
@@ -63,9 +71,14 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        first, second = nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        first, second = (
+            nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False),
+            nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False),
+        )
         self.residual = nn.Sequential(first, nn.BatchNorm2d(outputs), nn.ReLU(), second, nn.BatchNorm2d(outputs))
-        self.shortcut = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.shortcut = nn.Sequential(
+            nn.AvgPool2d(2), nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.relu(self.shortcut(x) + self.residual(x))
@@ -116,7 +129,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=96, help="of photos and features, in pixels")
     parser.add_argument("--steps", type=int, default=64, help="of each feature after each epoch")
-    parser.add_argument("--precision", default="32-true", help="of the training; bf16-mixed is faster on newer processors")
+    parser.add_argument(
+        "--precision", default="32-true", help="of the training; bf16-mixed is faster on newer processors"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that read photos")
     asked = parser.parse_args(arguments)
 

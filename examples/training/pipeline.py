@@ -40,7 +40,8 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.test(model, photos)
     torch.save(model.net.state_dict(), asked.output / "network.pt")
 
-    # What is new: every unit of some layers. Each run trains another network, so its pictures replace those of the run before.
+    # What is new: every unit of some layers. Each run trains another network, so its pictures replace those of the run
+    # before.
     sweep = fv.FeatureSweep(model, size=asked.size, steps=asked.steps)
     writer = FeatureWriter(asked.output / "features", overwrite=True)
     last = Trainer(callbacks=[writer, SweepProgressBar()], logger=False, enable_checkpointing=False)

@@ -3,8 +3,8 @@
     python examples/training/classifier.py --data DATA
     python examples/training/top_activations.py --data DATA --checkpoint runs/classifier.ckpt
 
-``runs/photos`` gets the patches that each channel sees, with scores and an index, and ``photos.png``: a row of photos for each
-channel, framed where it looks.
+``runs/photos`` gets the patches that each channel sees, with scores and an index, and ``photos.png``: a row of photos
+for each channel, framed where it looks.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main(arguments: list[str] | None = None) -> None:
         for one in unit.top:
             top, left, bottom, right = one.box
             photo = to_uint8(photos.held_out[one.photo][0])
-            framed.append(draw_bounding_boxes(photo, torch.tensor([[left, top, right - 1, bottom - 1]]), colors="magenta") / 255)
+            framed.append(
+                draw_bounding_boxes(photo, torch.tensor([[left, top, right - 1, bottom - 1]]), colors="magenta") / 255
+            )
         classes = Counter(photos.held_out.classes[photos.held_out[one.photo][1]][0] for one in unit.top)
         print(f"{channel}: {', '.join(f'{count} x {name}' for name, count in classes.most_common())}")
     save_png(contact_sheet(torch.stack(framed), columns=asked.k), asked.output / "photos.png")

@@ -34,8 +34,12 @@ def _network_arguments(
         parser.add_argument(name, nargs="?", default=default, help=f"{what} (default: {default})")
     else:
         parser.add_argument(name, help=what)
-    parser.add_argument("--weights", default="DEFAULT", help="enum name, 'none' for random weights, or a file (default: DEFAULT)")
-    parser.add_argument("--mean", type=float, nargs="+", help="subtracted from pictures in [0, 1], one or one per channel")
+    parser.add_argument(
+        "--weights", default="DEFAULT", help="enum name, 'none' for random weights, or a file (default: DEFAULT)"
+    )
+    parser.add_argument(
+        "--mean", type=float, nargs="+", help="subtracted from pictures in [0, 1], one or one per channel"
+    )
     parser.add_argument("--std", type=float, nargs="+", help="by which they are then divided")
     parser.add_argument("--size", type=_size, help=f"{size}: pixels, or HEIGHTxWIDTH")
 

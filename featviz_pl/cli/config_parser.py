@@ -76,7 +76,11 @@ class CompactHelp(DefaultHelpFormatter):
         notes = ["required"] if action.required else []
         notes += [] if action.default in (None, argparse.SUPPRESS) else ["default: %(default)s"]
         known = re.search(r"known subclasses: ([^)]*)", said)
-        own = sorted({path.rpartition(".")[2] for path in re.findall(r"[\w.]+", known[1]) if path.startswith(_OWN)}) if known else []
+        own = (
+            sorted({path.rpartition(".")[2] for path in re.findall(r"[\w.]+", known[1]) if path.startswith(_OWN)})
+            if known
+            else []
+        )
         notes += [f"one of {', '.join(own)}"] if 1 < len(own) <= _MOST_NAMES else []
         return sentence + (f" ({'; '.join(notes)})" if notes else "")
 
@@ -110,7 +114,11 @@ class ConfigParser(LightningArgumentParser):
 
     def refuse_what_follows(self, flags: Sequence[str]) -> None:
         """Refuse flags of keys that follow from others, where the parser takes them and they would count for nothing."""
-        given = {flag.removeprefix("--").partition("=")[0].replace(".init_args", "") for flag in flags if flag.startswith("--")}
+        given = {
+            flag.removeprefix("--").partition("=")[0].replace(".init_args", "")
+            for flag in flags
+            if flag.startswith("--")
+        }
         for target, source in self.follows.items():
             if target.replace(".init_args", "") in given:
                 self.error(f'Linked "{target}" must be given via "{source}"')
@@ -126,14 +134,20 @@ class ConfigParser(LightningArgumentParser):
         if inner := re.search(f"{_MARK}([^{_MARK}]*){_MARK}([^{_MARK}]*){_MARK}", rest):
             return _joined(key, inner[1]), inner[2]
         if found := _LINKED.search(rest):
-            return found[1].replace(".init_args", ""), f"follows from {found[2].replace('.init_args', '')}; leave it out"
+            return found[1].replace(
+                ".init_args", ""
+            ), f"follows from {found[2].replace('.init_args', '')}; leave it out"
         if found := _UNKNOWN_IN_GROUP.search(rest):
             return self._unknown(key, f"{found[1]}.{found[2]}")
         if found := _UNKNOWN_KEY.search(rest):
             return self._unknown(key, found[1])
         if found := re.match(r"unrecognized arguments: (\S+)", rest):
             name = found[1].lstrip("-").partition("=")[0]
-            return self._unknown(key, name) if found[1].startswith("--") else (name, "there is no such argument; give --KEY VALUE")
+            return (
+                self._unknown(key, name)
+                if found[1].startswith("--")
+                else (name, "there is no such argument; give --KEY VALUE")
+            )
         if found := _MISSING.search(rest):
             return _joined(key, found[1] or found[2]), "must be given"
         for pattern in _UNKNOWN_CLASS:
@@ -144,7 +158,11 @@ class ConfigParser(LightningArgumentParser):
 
     def _unknown(self, key: str, name: str) -> tuple[str, str]:
         """Name the keys like the first part of one that does not exist, of those in the same place."""
-        keys = {action.dest for action in self._actions if not action.dest.endswith(("help", "==", "print_config", "print_shtab"))}
+        keys = {
+            action.dest
+            for action in self._actions
+            if not action.dest.endswith(("help", "==", "print_config", "print_shtab"))
+        }
         parts, place = name.split("."), ""
         while len(parts) > 1 and any(known.startswith(f"{place}{parts[0]}.") for known in keys):
             place += f"{parts.pop(0)}."
@@ -153,7 +171,10 @@ class ConfigParser(LightningArgumentParser):
 
     def _class_names(self, key: str) -> list[str]:
         """Return the names of the classes that a key takes."""
-        said = next((action.extra_help() for action in self._actions if action.dest == key and hasattr(action, "extra_help")), "")
+        said = next(
+            (action.extra_help() for action in self._actions if action.dest == key and hasattr(action, "extra_help")),
+            "",
+        )
         return sorted({path.rpartition(".")[2] for path in re.findall(r"[\w.]+\.[\w.]+", said)})
 
 

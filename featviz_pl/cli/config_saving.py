@@ -17,13 +17,16 @@ NAME = "config.yaml"
 class SavedConfig(SaveConfigCallback):
     """Save the whole configuration as ``config.yaml`` in every folder into which the run writes pictures.
 
-    Without such a folder it goes to the Trainer's folder, if the run writes anything there: logs, checkpoints. The configuration of an
-    earlier run with other settings is kept as ``config-1.yaml``, ``config-2.yaml``, …: its pictures may still be there.
+    Without such a folder it goes to the Trainer's folder, if the run writes anything there: logs, checkpoints. The
+    configuration of an earlier run with other settings is kept as ``config-1.yaml``, ``config-2.yaml``, …: its pictures
+    may still be there.
     """
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        folders = picture_folders(trainer) or other_folders(trainer)  # in every process: Lightning's folder is agreed upon
+        folders = picture_folders(trainer) or other_folders(
+            trainer
+        )  # in every process: Lightning's folder is agreed upon
         if trainer.is_global_zero:
             text = self.parser.dump(self.config, skip_none=False)
             for folder in folders:
@@ -50,7 +53,9 @@ def keep_config(path: Path, text: str) -> None:
     except FileNotFoundError:
         earlier = text
     if earlier != text:
-        number = next(number for number in range(1, 1 << 31) if not path.with_name(f"{path.stem}-{number}{path.suffix}").exists())
+        number = next(
+            number for number in range(1, 1 << 31) if not path.with_name(f"{path.stem}-{number}{path.suffix}").exists()
+        )
         path.replace(path.with_name(f"{path.stem}-{number}{path.suffix}"))
 
     def write(temporary: Path) -> None:

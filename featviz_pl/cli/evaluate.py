@@ -16,16 +16,24 @@ if TYPE_CHECKING:
 
 def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``featviz evaluate`` takes besides the network."""
-    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="PNG files, or folders of them such as that of a sweep")
-    parser.add_argument("--target", nargs="+", metavar="T", help="one for all or one for each (what the files say unless given)")
+    parser.add_argument(
+        "pictures", nargs="+", metavar="PICTURES", help="PNG files, or folders of them such as that of a sweep"
+    )
+    parser.add_argument(
+        "--target", nargs="+", metavar="T", help="one for all or one for each (what the files say unless given)"
+    )
     parser.add_argument("--judge", metavar="NAME", help="an independent classifier that is asked for the class")
     parser.add_argument("--judge-weights", metavar="W", help="enum name, 'none', or a file (default: DEFAULT)")
     parser.add_argument("--photos", metavar="DIR", help="folder of photos to compare with")
     parser.add_argument(
-        "--activations", metavar="FILE", help="of photos, from `featviz stats` with --network and --layer (measured unless given)"
+        "--activations",
+        metavar="FILE",
+        help="of photos, from `featviz stats` with --network and --layer (measured unless given)",
     )
     parser.add_argument("--limit", type=int, metavar="N", help="read at most so many photos, evenly spread")
-    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read photos beside this one (default: 0)")
+    parser.add_argument(
+        "--workers", type=int, default=0, metavar="N", help="processes that read photos beside this one (default: 0)"
+    )
     parser.add_argument("--views", type=int, default=16, help="held-out views of each picture (default: 16)")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the table too: .csv, or .json with everything")
     parser.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
@@ -110,8 +118,8 @@ def _check(options: argparse.Namespace) -> Path | None:
 def _network_of(files: list[Path]) -> str:
     """Return the name of the network that all pictures say they were made with, where that is the embedded one.
 
-    A function that a file names is not called: pictures come from anywhere, and it could be any program. Nor is what a file says a
-    reason to download weights.
+    A function that a file names is not called: pictures come from anywhere, and it could be any program. Nor is what a
+    file says a reason to download weights.
     """
     from featviz_pl.metrics.evaluation.pictures import own_origin
     from featviz_pl.networks import network_names
@@ -120,11 +128,17 @@ def _network_of(files: list[Path]) -> str:
     names = {origin.get("network") for origin in map(own_origin, files)}
     if len(names) > 1:
         listed = ", ".join(sorted(repr(name) if name else "none" for name in names))
-        raise ValueError(f"network: the pictures name different ones ({listed}); give --network NAME, or evaluate them apart")
+        raise ValueError(
+            f"network: the pictures name different ones ({listed}); give --network NAME, or evaluate them apart"
+        )
     (name,) = names or {None}
     if name not in network_names():
-        said = "the pictures name none" if name is None else f"the pictures name {name!r}, which is not loaded by itself"
+        said = (
+            "the pictures name none" if name is None else f"the pictures name {name!r}, which is not loaded by itself"
+        )
         raise ValueError(f"network: {said}; give --network NAME")
     if name != EMBEDDED:
-        raise ValueError(f"network: the pictures name {name!r}, whose weights may have to be downloaded; give --network {name}")
+        raise ValueError(
+            f"network: the pictures name {name!r}, whose weights may have to be downloaded; give --network {name}"
+        )
     return str(name)

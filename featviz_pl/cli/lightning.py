@@ -33,7 +33,9 @@ _NOT_OFFERED = {
     "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
     "predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"},
 }
-_HELP = re.compile(r"-h$|--help$|--(model|data)\.[\w.]+\.help\b")  # of the whole, or of a class that is an argument of the module
+_HELP = re.compile(
+    r"-h$|--help$|--(model|data)\.[\w.]+\.help\b"
+)  # of the whole, or of a class that is an argument of the module
 _BAR = {"fit": StepProgressBar, "predict": SweepProgressBar}
 _DESCRIPTION = {
     "fit": "Optimise pictures of a network's units: a FeatureVisualization, run by Lightning's Trainer.",
@@ -56,11 +58,16 @@ class FeatvizCLI(LightningCLI):
     """
 
     def __init__(
-        self, method: str, model: type[LightningModule], data: type[LightningDataModule] | None = None, args: ArgsType = None
+        self,
+        method: str,
+        model: type[LightningModule],
+        data: type[LightningDataModule] | None = None,
+        args: ArgsType = None,
     ) -> None:
         self.method, self._takes_data = method, data is not None
         given = sys.argv[1:] if args is None else args
-        # Help lists the arguments of the library's own class; a run takes those of any subclass, which is another kind of argument.
+        # Help lists the arguments of the library's own class; a run takes those of any subclass, which is another kind
+        # of argument.
         self._helps = isinstance(given, list) and any(map(_HELP.match, given))
         super().__init__(
             model,
@@ -84,7 +91,9 @@ class FeatvizCLI(LightningCLI):
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that reads files of configuration."""
         parser = ConfigParser(**kwargs)
-        parser.add_argument("-c", "--config", action=ConfigFile, help="file of a configuration, of several the later ones win")
+        parser.add_argument(
+            "-c", "--config", action=ConfigFile, help="file of a configuration, of several the later ones win"
+        )
         return parser
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -99,7 +108,9 @@ class FeatvizCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Let one number of steps decide how long the Trainer runs and how long a cosine is."""
-        self._offered = parser.add_method_arguments(self.trainer_class, self.method, skip=set(_NOT_OFFERED[self.method]))
+        self._offered = parser.add_method_arguments(
+            self.trainer_class, self.method, skip=set(_NOT_OFFERED[self.method])
+        )
         if self.method == "fit":
             steps = "model.steps" if self._helps else "model.init_args.steps"
             parser.link_arguments(steps, "trainer.max_steps")
@@ -120,7 +131,11 @@ class FeatvizCLI(LightningCLI):
         """Refuse a learning rate beside an optimizer, which is made with its own."""
         model = self.config.get("model") or {}
         given = model.get("init_args") or {}
-        if given.get("optimizer") is not None and "lr" in given and given["lr"] != _usual_rate(locate(model["class_path"])):
+        if (
+            given.get("optimizer") is not None
+            and "lr" in given
+            and given["lr"] != _usual_rate(locate(model["class_path"]))
+        ):
             raise ConfigError(
                 f"model.lr: {given['lr']} would count for nothing beside model.optimizer, which has a rate of its own; give "
                 "model.optimizer.lr, and leave model.lr out"
@@ -142,7 +157,11 @@ class FeatvizCLI(LightningCLI):
         own = list(listed) if isinstance(listed, list) else [listed]
         if config.get("enable_progress_bar") is None and not any(isinstance(callback, ProgressBar) for callback in own):
             shown = sys.stderr.isatty() and not config.get("barebones")
-            kwargs = {"enable_progress_bar": shown, "callbacks": [*own, *([_BAR[self.method]()] if shown else [])], **kwargs}
+            kwargs = {
+                "enable_progress_bar": shown,
+                "callbacks": [*own, *([_BAR[self.method]()] if shown else [])],
+                **kwargs,
+            }
         return super().instantiate_trainer(**kwargs)
 
     def run(self, **more: Any) -> int:
@@ -177,7 +196,9 @@ class FeatvizCLI(LightningCLI):
 
 def _usual_rate(module: Any) -> Any:
     """Return the default of a module's learning rate."""
-    makers = [vars(one)["__init__"] for one in inspect.getmro(module) if "__init__" in vars(one)]  # one may hand on to the next
+    makers = [
+        vars(one)["__init__"] for one in inspect.getmro(module) if "__init__" in vars(one)
+    ]  # one may hand on to the next
     taken = [inspect.signature(maker).parameters for maker in makers]
     return next((parameters["lr"].default for parameters in taken if "lr" in parameters), None)
 
@@ -204,7 +225,11 @@ def fit(args: Sequence[str] | ArgsType = None) -> int:
             kept = f"the pictures so far are in {folders}" if saved else "no callback has saved the pictures so far"
             print(f"featviz fit: {_STOPPED[stopped]} after {cli.model.steps_taken} steps; {kept}", file=sys.stderr)
         else:
-            print(f"{folders}: {done}" if folders else f"{done}; no picture was saved: trainer.callbacks has no ImageSnapshot")
+            print(
+                f"{folders}: {done}"
+                if folders
+                else f"{done}; no picture was saved: trainer.callbacks has no ImageSnapshot"
+            )
     return stopped
 
 
@@ -227,7 +252,10 @@ def predict(args: Sequence[str] | ArgsType = None) -> int:
     began = time.perf_counter()
     stopped = cli.run(return_predictions=False)
     if stopped and cli.trainer.is_global_zero:
-        print(f"featviz predict: {_STOPPED[stopped]}; what is done is whole, and the same command goes on from there", file=sys.stderr)
+        print(
+            f"featviz predict: {_STOPPED[stopped]}; what is done is whole, and the same command goes on from there",
+            file=sys.stderr,
+        )
     if stopped or not cli.trainer.is_global_zero:
         return stopped
     return 0 if own is None else _report(own, time.perf_counter() - began)
@@ -241,7 +269,9 @@ def _report(writer: FeatureWriter, seconds: float) -> int:
             f"{len(summary.missing)} of the units are missing ({', '.join(summary.missing[:_SHOWN])}): a process of the sweep has ended "
             "early; the same command goes on from there"
         )
-    print(f"{writer.folder}: {summary.rendered + summary.skipped} pictures, {summary.rendered} of them new, in {seconds:.1f} s")
+    print(
+        f"{writer.folder}: {summary.rendered + summary.skipped} pictures, {summary.rendered} of them new, in {seconds:.1f} s"
+    )
     if summary.failed:
         named = "; ".join(f"{target}: {reason}" for target, reason in list(summary.failed.items())[:_SHOWN])
         more = f"; and {len(summary.failed) - _SHOWN} more, all in the manifest" if len(summary.failed) > _SHOWN else ""

@@ -42,7 +42,9 @@ def main(args: Sequence[str] | None = None) -> int:
 
 def _guarded(run: Any, program: str) -> int:
     # Lightning's own, under torch 2.10 and newer: https://github.com/Lightning-AI/pytorch-lightning/issues/21326
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).* is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance\(treespec, LeafSpec\).* is deprecated", category=FutureWarning
+    )
     try:
         return int(run() or 0)
     except KeyboardInterrupt:
@@ -65,37 +67,64 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"featviz {version('featviz_pl')}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    render = commands.add_parser("render", help="render a target of a network to a PNG", description="Render a target of a network.")
+    render = commands.add_parser(
+        "render", help="render a target of a network to a PNG", description="Render a target of a network."
+    )
     render.set_defaults(run=_render)
     _network_arguments(render)
-    render.add_argument("target", nargs="?", help="layer, layer:unit, layer:0-63, layer:3,5,8, layer:unit@y,x, output:class")
+    render.add_argument(
+        "target", nargs="?", help="layer, layer:unit, layer:0-63, layer:3,5,8, layer:unit@y,x, output:class"
+    )
     render.add_argument("--steps", type=int, help="optimisation steps (the preset's unless given)")
     render.add_argument("--views", type=int, help="views per step (the preset's unless given)")
     render.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
-    render.add_argument("--preset", default="featviz", help="named recipe; `featviz presets` lists them (default: featviz)")
+    render.add_argument(
+        "--preset", default="featviz", help="named recipe; `featviz presets` lists them (default: featviz)"
+    )
     render.add_argument("--lr", type=float, help="learning rate (the preset's unless given)")
-    render.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
+    render.add_argument(
+        "--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)"
+    )
     render.add_argument("--start", metavar="PICTURE", help="picture file to start from")
-    render.add_argument("--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum")
-    render.add_argument("--resume", action="store_true", help="keep a checkpoint beside the output, and go on from it where there is one")
+    render.add_argument(
+        "--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum"
+    )
+    render.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep a checkpoint beside the output, and go on from it where there is one",
+    )
     render.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     render.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
     render.add_argument("--num-nodes", type=int, default=1, help="of the Lightning Trainer (default: 1)")
-    render.add_argument("--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)")
-    render.add_argument("--compile", action="store_true", help="use torch.compile on the network: a minute or more before the first step")
+    render.add_argument(
+        "--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)"
+    )
+    render.add_argument(
+        "--compile",
+        action="store_true",
+        help="use torch.compile on the network: a minute or more before the first step",
+    )
     render.add_argument("-o", "--output", default="feature.png", help="file to write (default: feature.png)")
     render.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
-    sweep = commands.add_parser("sweep", help="render every unit of layers into a folder", description="Render every unit of layers.")
+    sweep = commands.add_parser(
+        "sweep", help="render every unit of layers into a folder", description="Render every unit of layers."
+    )
     sweep.set_defaults(run=_sweep)
     _network_arguments(sweep, default=None)
     add_sweep_arguments(sweep)
 
-    stats = commands.add_parser("stats", help="measure photos: colours and spectrum, or activations", description="Measure photos.")
+    stats = commands.add_parser(
+        "stats", help="measure photos: colours and spectrum, or activations", description="Measure photos."
+    )
     stats.set_defaults(run=_stats)
     add_stats_arguments(stats)
     _network_arguments(
-        stats, "--network", purpose="record activations of ", size="of the spectrum (128), or of what the network sees (its own)"
+        stats,
+        "--network",
+        purpose="record activations of ",
+        size="of the spectrum (128), or of what the network sees (its own)",
     )
 
     evaluate = commands.add_parser(
@@ -103,19 +132,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
     add_evaluate_arguments(evaluate)
-    _network_arguments(evaluate, "--network", purpose="that of the pictures unless given: ", size="of photos, where pictures differ")
+    _network_arguments(
+        evaluate, "--network", purpose="that of the pictures unless given: ", size="of photos, where pictures differ"
+    )
 
-    layers = commands.add_parser("layers", help="list the layers of a network", description="List layers, shapes and units.")
+    layers = commands.add_parser(
+        "layers", help="list the layers of a network", description="List layers, shapes and units."
+    )
     layers.set_defaults(run=_layers)
     _network_arguments(layers)
     layers.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
-    presets = commands.add_parser("presets", help="list the named recipes", description="List the named recipes with their sources.")
+    presets = commands.add_parser(
+        "presets", help="list the named recipes", description="List the named recipes with their sources."
+    )
     presets.set_defaults(run=_presets)
     presets.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
     commands.add_parser("fit", help="run a Lightning configuration: featviz fit --config FILE.yaml", add_help=False)
-    commands.add_parser("predict", help="sweep as a Lightning configuration: featviz predict --config FILE.yaml", add_help=False)
+    commands.add_parser(
+        "predict", help="sweep as a Lightning configuration: featviz predict --config FILE.yaml", add_help=False
+    )
     return parser
 
 
@@ -154,7 +191,12 @@ def _layers(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([{"name": i.name, "kind": i.kind, "shape": list(i.shape), "units": i.units} for i in infos]))
         return 0
-    _print_table([("layer", "kind", "shape", "units"), *((i.name, i.kind, " x ".join(map(str, i.shape)), str(i.units)) for i in infos)])
+    _print_table(
+        [
+            ("layer", "kind", "shape", "units"),
+            *((i.name, i.kind, " x ".join(map(str, i.shape)), str(i.units)) for i in infos),
+        ]
+    )
     return 0
 
 
@@ -164,9 +206,16 @@ def _presets(options: argparse.Namespace) -> int:
     recipes = [make() for make in PRESETS.values()]
     if options.json:
         keys = ("name", "source", "views", "lr", "steps")
-        print(json.dumps([{key: getattr(one, key) for key in keys} | {"optimizer": one.optimizer.__name__} for one in recipes]))
+        print(
+            json.dumps(
+                [{key: getattr(one, key) for key in keys} | {"optimizer": one.optimizer.__name__} for one in recipes]
+            )
+        )
         return 0
-    rows = [(one.name, str(one.views), f"{one.optimizer.__name__} {one.lr:g}", str(one.steps), one.source) for one in recipes]
+    rows = [
+        (one.name, str(one.views), f"{one.optimizer.__name__} {one.lr:g}", str(one.steps), one.source)
+        for one in recipes
+    ]
     _print_table([("preset", "views", "optimizer", "steps", "source"), *rows])
     return 0
 

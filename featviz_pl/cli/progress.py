@@ -22,7 +22,9 @@ def photo_progress(unit: str = "photos", leave: bool = True) -> Iterator[Callabl
     """
     from tqdm import tqdm
 
-    with tqdm(unit=f" {unit}", disable=not sys.stderr.isatty(), file=sys.stderr, dynamic_ncols=True, leave=leave) as bar:
+    with tqdm(
+        unit=f" {unit}", disable=not sys.stderr.isatty(), file=sys.stderr, dynamic_ncols=True, leave=leave
+    ) as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total

@@ -25,7 +25,20 @@ def _render(options: argparse.Namespace) -> int:
     for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here
         logging.getLogger(name).setLevel(logging.ERROR)
     devices = int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices
-    taken = ("steps", "size", "views", "seed", "preset", "lr", "image", "start", "stats", "accelerator", "num_nodes", "precision")
+    taken = (
+        "steps",
+        "size",
+        "views",
+        "seed",
+        "preset",
+        "lr",
+        "image",
+        "start",
+        "stats",
+        "accelerator",
+        "num_nodes",
+        "precision",
+    )
     try:
         with announced("featviz render"):
             result = render(
@@ -62,10 +75,15 @@ def _render(options: argparse.Namespace) -> int:
         print(json.dumps(report))
     else:
         what = f"{len(paths)} pictures" if len(paths) > 1 else report["target"]
-        print(f"{output}: {what} of {options.network}, score {report['score']:.4g}, {report['steps']} steps in {report['seconds']:.1f} s")
+        print(
+            f"{output}: {what} of {options.network}, score {report['score']:.4g}, {report['steps']} steps in {report['seconds']:.1f} s"
+        )
     if result.interrupted:
         more = "; the same command goes on" if options.resume else ""
-        print(f"featviz render: interrupted after {report['steps']} steps; the picture so far was saved{more}", file=sys.stderr)
+        print(
+            f"featviz render: interrupted after {report['steps']} steps; the picture so far was saved{more}",
+            file=sys.stderr,
+        )
     return INTERRUPTED if result.interrupted else 0
 
 

@@ -27,16 +27,37 @@ _WEIGHTS = "DEFAULT"  # unless given
 def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``featviz stats`` takes besides the network."""
     parser.add_argument("source", nargs="?", metavar="SOURCE", help="folder of photos, by classes or not")
-    parser.add_argument("--dataset", metavar="NAME", help="in place of SOURCE: a data set of torchvision, such as CIFAR10")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="in place of SOURCE: a data set of torchvision, such as CIFAR10"
+    )
     parser.add_argument("--root", metavar="DIR", help="folder of the data set")
-    parser.add_argument("--split", metavar="NAME", help="of the data set, such as train or test (its own default unless given)")
-    parser.add_argument("--download", action="store_true", help="download the data set where it is missing; nothing is otherwise")
-    parser.add_argument("--option", action="append", default=[], metavar="KEY=VALUE", help="further argument of the data set; repeatable")
-    parser.add_argument("--layer", action="append", metavar="LAYER", help="of --network: record the photos' activations there; repeatable")
-    parser.add_argument("-o", "--output", metavar="FILE", help="file to write (default: stats.pt; activations.pt with --network)")
+    parser.add_argument(
+        "--split", metavar="NAME", help="of the data set, such as train or test (its own default unless given)"
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="download the data set where it is missing; nothing is otherwise"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="further argument of the data set; repeatable",
+    )
+    parser.add_argument(
+        "--layer",
+        action="append",
+        metavar="LAYER",
+        help="of --network: record the photos' activations there; repeatable",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="file to write (default: stats.pt; activations.pt with --network)"
+    )
     parser.add_argument("--channels", type=int, choices=(1, 3), help="3 for colour, 1 for grayscale (default: 3)")
     parser.add_argument("--limit", type=int, metavar="N", help="read at most so many photos, evenly spread")
-    parser.add_argument("--workers", type=int, metavar="N", help="processes that read photos (as many as help unless given)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that read photos (as many as help unless given)"
+    )
     parser.add_argument("--batch-size", type=int, metavar="N", help="photos at once in the network (default: 32)")
     parser.add_argument("--compact", action="store_true", help="store the spectrum in half precision")
     parser.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
@@ -55,7 +76,12 @@ def run_stats(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
     _check(options)
     began = time.perf_counter()
     report = _statistics(options, output) if options.network is None else _activations(options, output, load)
-    report = {"path": str(output), "source": options.source or options.dataset, **report, "seconds": round(time.perf_counter() - began, 3)}
+    report = {
+        "path": str(output),
+        "source": options.source or options.dataset,
+        **report,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
     done, skipped = report.pop("done"), report.pop("skipped")
     print(json.dumps(report) if options.json else f"{output}: {done} in {report['seconds']:.1f} s; {skipped}")
     return 0
@@ -81,9 +107,13 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, name):
             raise ValueError(f"{name}: belongs to colours and spectrum, which are measured without --network")
     if options.dataset is not None:
-        raise ValueError("dataset: activations are recorded with the photos' files; give a folder of photos in place of --dataset")
+        raise ValueError(
+            "dataset: activations are recorded with the photos' files; give a folder of photos in place of --dataset"
+        )
     if not options.layer:
-        raise ValueError("layer: say where to record, for example --layer features.9; `featviz layers NETWORK` lists the layers")
+        raise ValueError(
+            "layer: say where to record, for example --layer features.9; `featviz layers NETWORK` lists the layers"
+        )
 
 
 def _statistics(options: argparse.Namespace, output: Path) -> dict[str, Any]:
@@ -101,7 +131,9 @@ def _statistics(options: argparse.Namespace, output: Path) -> dict[str, Any]:
             found = folder_statistics(options.source, **arguments, workers=_workers(options, count), progress=progress)
     else:
         with _no_chatter():
-            dataset = torchvision_dataset(options.dataset, options.root, options.split, options.download, _pairs(options.option))
+            dataset = torchvision_dataset(
+                options.dataset, options.root, options.split, options.download, _pairs(options.option)
+            )
         count = min(len(dataset), options.limit or len(dataset))
         with photo_progress("readings") as progress:
             found = dataset_statistics(dataset, **arguments, workers=_workers(options, count), progress=progress)
@@ -130,7 +162,12 @@ def _activations(options: argparse.Namespace, output: Path, load: Callable[[], F
 
     count = len(photo_paths(options.source, options.limit))  # before a network is loaded
     workers = _workers(options, count)
-    chosen = {"size": options.size, "limit": options.limit, "batch_size": options.batch_size or _BATCH_SIZE, "workers": workers}
+    chosen = {
+        "size": options.size,
+        "limit": options.limit,
+        "batch_size": options.batch_size or _BATCH_SIZE,
+        "workers": workers,
+    }
     with photo_progress("readings") as progress:
         found = measure_activations(load(), options.source, options.layer, **chosen, progress=progress)
     found.save(output)
@@ -172,5 +209,8 @@ def _pairs(texts: list[str]) -> dict[str, Any]:
 def _no_chatter() -> Iterator[None]:
     """Keep what data sets print off stdout, which is for results, and off an stderr that nobody watches."""
     watched = sys.stderr.isatty()
-    with redirect_stdout(sys.stderr if watched else io.StringIO()), redirect_stderr(sys.stderr if watched else io.StringIO()):
+    with (
+        redirect_stdout(sys.stderr if watched else io.StringIO()),
+        redirect_stderr(sys.stderr if watched else io.StringIO()),
+    ):
         yield

@@ -29,9 +29,14 @@ _SHOWN = 5  # failures that are named
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what ``featviz sweep`` takes besides the network."""
     parser.add_argument(
-        "layers", nargs="+", metavar="LAYERS", help="layer (every unit), layer:0-63, layer:3,5, 'features.*:0-63', or a FILE.txt of these"
+        "layers",
+        nargs="+",
+        metavar="LAYERS",
+        help="layer (every unit), layer:0-63, layer:3,5, 'features.*:0-63', or a FILE.txt of these",
     )
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="folder of the pictures; a sweep there goes on")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="folder of the pictures; a sweep there goes on"
+    )
     parser.add_argument("--steps", type=int, help="optimisation steps of each picture (the preset's unless given)")
     parser.add_argument(
         "--tolerance",
@@ -41,24 +46,44 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--views", type=int, help="views per step (the preset's unless given)")
     parser.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
-    parser.add_argument("--preset", default="featviz", help="named recipe; `featviz presets` lists them (default: featviz)")
+    parser.add_argument(
+        "--preset", default="featviz", help="named recipe; `featviz presets` lists them (default: featviz)"
+    )
     parser.add_argument("--lr", type=float, help="learning rate (the preset's unless given)")
-    parser.add_argument("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
+    parser.add_argument(
+        "--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)"
+    )
     parser.add_argument("--start", metavar="PICTURE", help="picture file from which every picture starts")
-    parser.add_argument("--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum")
+    parser.add_argument(
+        "--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum"
+    )
     parser.add_argument(
         "--photos",
         metavar="DIR",
         help="show beside each picture the photos in DIR that excite the unit most; or those TopActivations wrote",
     )
     parser.add_argument("--photo-count", type=int, metavar="N", help="photos beside each picture (default: 6)")
-    parser.add_argument("--batch-size", type=_batch_size, default="auto", metavar="N", help="pictures in a batch, or auto (default: auto)")
+    parser.add_argument(
+        "--batch-size",
+        type=_batch_size,
+        default="auto",
+        metavar="N",
+        help="pictures in a batch, or auto (default: auto)",
+    )
     parser.add_argument("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     parser.add_argument("--devices", default="1", help="of the Lightning Trainer (default: 1)")
     parser.add_argument("--num-nodes", type=int, default=1, help="of the Lightning Trainer (default: 1)")
-    parser.add_argument("--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)")
-    parser.add_argument("--compile", action="store_true", help="use torch.compile on the network: a minute or more before the first step")
-    parser.add_argument("--overwrite", action="store_true", help="remove the pictures of an earlier sweep in DIR and begin anew")
+    parser.add_argument(
+        "--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)"
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="use torch.compile on the network: a minute or more before the first step",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="remove the pictures of an earlier sweep in DIR and begin anew"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
 
 
@@ -107,7 +132,9 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
     began = time.perf_counter()
     with announced("featviz sweep", "featviz_pl.networks"):
         stopped = _predict(trainer, sweep, targets, writer)
-    if not trainer.is_global_zero:  # the first process reports; Lightning would kill it for another's exit code before it has
+    if (
+        not trainer.is_global_zero
+    ):  # the first process reports; Lightning would kill it for another's exit code before it has
         return 0
     photos: PhotoSummary | None = None
     if source is not None and not stopped:
@@ -116,7 +143,9 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
 
         try:
             with photo_progress(leave=False) as progress:
-                photos = save_photo_sheets(writer.folder, source, sweep, targets, trainer.strategy.root_device, progress)
+                photos = save_photo_sheets(
+                    writer.folder, source, sweep, targets, trainer.strategy.root_device, progress
+                )
         except KeyboardInterrupt:
             stopped = INTERRUPTED
     if stopped:
@@ -198,7 +227,9 @@ def _predict(trainer: Trainer, sweep: FeatureSweep, targets: FeatureTargets, wri
         trainer.predict(sweep, targets, return_predictions=False)
     except SystemExit as stopped:
         _end_other_processes(trainer)
-        if isinstance(stopped.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit, and leaves the signal ignored
+        if isinstance(
+            stopped.__context__, KeyboardInterrupt
+        ):  # Lightning turns Ctrl-C into an exit, and leaves the signal ignored
             if in_main_thread:
                 signal.signal(signal.SIGINT, handler)
             return INTERRUPTED
@@ -217,7 +248,11 @@ def _end_other_processes(trainer: Trainer) -> None:
 
 
 def _report(
-    options: argparse.Namespace, sweep: FeatureSweep, writer: FeatureWriter, seconds: float, photos: PhotoSummary | None = None
+    options: argparse.Namespace,
+    sweep: FeatureSweep,
+    writer: FeatureWriter,
+    seconds: float,
+    photos: PhotoSummary | None = None,
 ) -> int:
     summary = writer.summary
     assert summary is not None
@@ -252,7 +287,9 @@ def _report(
         print(json.dumps(report))
     else:
         beside = "" if photos is None else f", {photos.sheets} sheets with photos"
-        print(f"{options.output}: {done} pictures of {options.network}, {summary.rendered} of them new{beside}, in {seconds:.1f} s")
+        print(
+            f"{options.output}: {done} pictures of {options.network}, {summary.rendered} of them new{beside}, in {seconds:.1f} s"
+        )
     if photos is not None:
         _say_what_is_missing(photos)
     if summary.failed:
@@ -267,7 +304,10 @@ def _say_what_is_missing(photos: PhotoSummary) -> None:
     """Name photos that could not be read, and units that have none."""
     if photos.unreadable:
         why = f" ({photos.reason})" if photos.reason else ""
-        print(f"featviz sweep: {len(photos.unreadable)} photos cannot be read: {_named(photos.unreadable)}{why}", file=sys.stderr)
+        print(
+            f"featviz sweep: {len(photos.unreadable)} photos cannot be read: {_named(photos.unreadable)}{why}",
+            file=sys.stderr,
+        )
     if photos.without:
         print(f"featviz sweep: {len(photos.without)} units have no photos: {_named(photos.without)}", file=sys.stderr)
 

@@ -1,14 +1,15 @@
 """The same classes for the separate package ``pytorch_lightning``: import from here what goes into its Trainer.
 
-``lightning.pytorch`` and ``pytorch_lightning`` are two packages with equal names and different classes. A Trainer of the one refuses
-modules of the other: given `featviz_pl.FeatureVisualization`, that of ``pytorch_lightning`` raises ``TypeError: `model` must be a
-`LightningModule` or `torch._dynamo.OptimizedModule`, got `FeatureVisualization```. The classes here belong to both packages, and are
-those of the same name in `featviz_pl` and `featviz_pl.callbacks` otherwise: pictures are the same bit for bit, and checkpoints can be
-exchanged. Both packages are installed with this library; works with ``pytorch_lightning`` 2.4 and newer.
+``lightning.pytorch`` and ``pytorch_lightning`` are two packages with equal names and different classes. A Trainer of
+the one refuses modules of the other: given `featviz_pl.FeatureVisualization`, that of ``pytorch_lightning`` raises
+``TypeError: `model` must be a `LightningModule` or `torch._dynamo.OptimizedModule`, got `FeatureVisualization```. The
+classes here belong to both packages, and are those of the same name in `featviz_pl` and `featviz_pl.callbacks`
+otherwise: pictures are the same bit for bit, and checkpoints can be exchanged. Both packages are installed with this
+library; works with ``pytorch_lightning`` 2.4 and newer.
 
-Callbacks of `featviz_pl.callbacks` can be in a list of callbacks too, from ``pytorch_lightning`` 2.6 on. Those from here are recognised
-everywhere: by older releases, alone (``callbacks=callback``), in YAML files, and progress bars in place of Lightning's own. What is
-no class, such as `log_images`, works with the loggers of both packages.
+Callbacks of `featviz_pl.callbacks` can be in a list of callbacks too, from ``pytorch_lightning`` 2.6 on. Those from
+here are recognised everywhere: by older releases, alone (``callbacks=callback``), in YAML files, and progress bars in
+place of Lightning's own. What is no class, such as `log_images`, works with the loggers of both packages.
 
 Example:
     >>> import torch

@@ -20,7 +20,8 @@ _THEIRS, _OURS = ("pytorch_lightning", "lightning_fabric"), ("lightning",)
 class _TheirsFirst(type):
     """Look up what this library leaves to Lightning in ``pytorch_lightning``, then in ``lightning``.
 
-    A Trainer tells hooks that somebody has written from its own by their code, which differs between releases of the two packages.
+    A Trainer tells hooks that somebody has written from its own by their code, which differs between releases of the
+    two packages.
     """
 
     def mro(cls) -> list[type]:

@@ -39,7 +39,9 @@ class Ascent:
         ValueError: when image and objective ask for different numbers of pictures.
     """
 
-    def __init__(self, image: Image, network: FrozenNetwork, objective: Objective, seed: int = 0, views: Views | None = None) -> None:
+    def __init__(
+        self, image: Image, network: FrozenNetwork, objective: Objective, seed: int = 0, views: Views | None = None
+    ) -> None:
         self.image, self.network, self.objective = image, network, objective
         self.seed, self.views = whole_number("seed", seed, least=0), views
         if not any(isinstance(node, Term) for node in objective.optimised()):
@@ -90,7 +92,8 @@ class Ascent:
             step: counted over the whole run, from 0; or one for each picture, where nothing `follows_progress`.
             steps: of the whole run, for schedules.
             indices: of the views to evaluate; all unless given.
-            in_all: where other processes evaluate the other views: turns what holds (N,) in this one into what holds in all.
+            in_all: where other processes evaluate the other views: turns what holds (N,) in this one into what holds in
+                all.
         """
         pictures, views, draw = self.look(step, steps, indices)
         seen = self._observer.observe(pictures, views, draw, step if isinstance(step, int) else max(step))
@@ -111,14 +114,18 @@ class Ascent:
     def _names_dead(self, step: int, steps: int) -> bool:
         return not self._warned and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1)
 
-    def look(self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Draw]:
+    def look(
+        self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor, Draw]:
         """Return the pictures (N, C, H, W) before a step, the step's views of them (N, V, C, h, w), and what was drawn."""
         with torch.autocast(self.image.initialized.device.type, enabled=False):
             self.image.advance(step if isinstance(step, int) else max(step), steps)
         pictures = self.decoded()
         return (pictures, *self.show(pictures, step, steps, indices))
 
-    def show(self, pictures: Tensor, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Draw]:
+    def show(
+        self, pictures: Tensor, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None
+    ) -> tuple[Tensor, Draw]:
         """Return a step's views (N, V, C, h, w) of pictures, and what was drawn."""
         draw = self._draw(step, steps, indices)
         with torch.autocast(self.image.initialized.device.type, enabled=False):
@@ -128,7 +135,9 @@ class Ascent:
         if isinstance(step, int):
             return self._observer.draw(self.seed, step, step / max(1, steps - 1), self.view_keys, indices)
         drawn = [self._observer.draw(self.seed, own, 0.0, [key], indices) for own, key in zip(step, self.view_keys)]
-        return replace(drawn[0], **{field.name: _joined([getattr(draw, field.name) for draw in drawn]) for field in fields(Draw)})
+        return replace(
+            drawn[0], **{field.name: _joined([getattr(draw, field.name) for draw in drawn]) for field in fields(Draw)}
+        )
 
     def begin_anew(self, places: Sequence[int], objective: Objective, fresh: Image) -> None:
         """Let the pictures at some places begin anew with other targets; the others stay as they are.
@@ -142,7 +151,9 @@ class Ascent:
             ValueError: when the objective reads other layers than the present one.
         """
         if list(objective.sources()) != list(self.objective.sources()):
-            raise ValueError(f"objective: {objective!r} reads other layers than {self.objective!r}; make a new problem for it")
+            raise ValueError(
+                f"objective: {objective!r} reads other layers than {self.objective!r}; make a new problem for it"
+            )
         self.objective = self._observer.objective = objective
         objective.to(self.image.initialized.device)
         self.targets = objective.targets(len(self.keys))
@@ -174,14 +185,17 @@ class Ascent:
             pictures: Tensor = self.image()
         return pictures
 
-    def _revive(self, scores: Tensor, pictures: Tensor, views: Tensor, draw: Draw, in_all: Callable[[Tensor], Tensor]) -> None:
+    def _revive(
+        self, scores: Tensor, pictures: Tensor, views: Tensor, draw: Draw, in_all: Callable[[Tensor], Tensor]
+    ) -> None:
         """Give pictures whose whole gradient is zero, once it is known, the one that rectifiers would pass if they were on.
 
         The whole gradient is that of all views, also of those that other processes evaluate.
         """
         device = views.device.type
         autocast = torch.autocast(device, torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device))
-        # Whatever is done to the loss between here and backward (accumulation, a scaler) arrives as the gradient of the scores.
+        # Whatever is done to the loss between here and backward (accumulation, a scaler) arrives as the gradient of the
+        # scores.
         upstream: list[Tensor] = []
         scores.register_hook(upstream.append)
         # Detached: a hook that held the views would keep the step's whole graph, and with it the run, alive for ever.
@@ -219,7 +233,9 @@ class Ascent:
         """
         count = len(self.keys)
         if any(parameter.ndim < 2 or len(parameter) != count for parameter in trained_parameters(self.image)):
-            raise ValueError(f"image: the pictures of {type(self.image).__name__} share weights, so none can fail, or be made, alone")
+            raise ValueError(
+                f"image: the pictures of {type(self.image).__name__} share weights, so none can fail, or be made, alone"
+            )
         self._warned = True  # what the warning would say is in the reasons
         # The redirected gradient of the first steps brings units to life; one that needs it for ever is dead.
         live_from = REDIRECTED_STEPS if steps > REDIRECTED_STEPS else 0
@@ -248,7 +264,9 @@ def trained_parameters(image: Image) -> list[nn.Parameter]:
     """
     parameters = [parameter for parameter in image.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError(f"image: {type(image).__name__} holds nothing that could be optimised; stack it with another image")
+        raise ValueError(
+            f"image: {type(image).__name__} holds nothing that could be optimised; stack it with another image"
+        )
     return parameters
 
 

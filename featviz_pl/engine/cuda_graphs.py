@@ -40,8 +40,8 @@ class CudaGraphs:
     def rehearse(self, function: Callable[[], object]) -> None:
         """Run the function: libraries make their plans and workspaces now, and what waits for the device is found out.
 
-        A capture that fails leaves torch's generators and allocator in doubtful states, so what can be known is asked before. Only
-        warned of: the mode is that of all threads, and an error could hit one that may wait.
+        A capture that fails leaves torch's generators and allocator in doubtful states, so what can be known is asked
+        before. Only warned of: the mode is that of all threads, and an error could hit one that may wait.
 
         Raises:
             RuntimeError: when something in it waits for the device.
@@ -63,7 +63,10 @@ class CudaGraphs:
         """Capture the function, and return what replays it on the stream of whoever calls."""
         graph = torch.cuda.CUDAGraph()
         # Of this thread alone: others, such as those of a training around it, may do what a capture must not.
-        with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             result = function()
 
         def replay() -> Result:

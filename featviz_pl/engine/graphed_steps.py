@@ -32,9 +32,10 @@ Gradients = Sequence[Tensor | None]
 class StepGradients:
     """Take the steps of a problem, and the gradients of its parameters.
 
-    On a GPU the first steps, which look for pictures without a gradient, are taken plainly; the next one is captured in a graph,
-    and replayed from then on, each time with its own draws. The first two replays are compared with the plain steps. Whatever cannot
-    be captured, raises or differs leaves the run with plain steps, and a line in the log: the pictures are the same either way.
+    On a GPU the first steps, which look for pictures without a gradient, are taken plainly; the next one is captured in
+    a graph, and replayed from then on, each time with its own draws. The first two replays are compared with the plain
+    steps. Whatever cannot be captured, raises or differs leaves the run with plain steps, and a line in the log: the
+    pictures are the same either way.
 
     Args:
         problem: initialised and prepared.
@@ -78,7 +79,9 @@ class StepGradients:
                 self._capture(self._graphs, circumstances, step, steps)
                 return self._plain(step, steps)
             replayed = self._captured(step, steps)
-        except Exception as error:  # of torch, of CUDA, of a guest: what is wrong with the step itself, the plain one says
+        except (
+            Exception
+        ) as error:  # of torch, of CUDA, of a guest: what is wrong with the step itself, the plain one says
             self._give_up(f"{type(error).__name__}: {error}".partition("\n")[0])
             return self._plain(step, steps)
         if self._captured.replays > _CHECKS:

@@ -33,9 +33,9 @@ def ascend(
         optimizer: makes an optimizer of the image's parameters; Adam with `lr` unless given.
         lr: learning rate of the default optimizer.
         on_step: called after every step with its index and result.
-        failures: where given, a picture that fails does not end the run and does no harm to the others: its index and the reason
-            are put in here; when all have failed the run ends. A picture fails when its score or gradient is not finite, or when no
-            gradient but a redirected one reaches it in its first 64 steps.
+        failures: where given, a picture that fails does not end the run and does no harm to the others: its index and
+            the reason are put in here; when all have failed the run ends. A picture fails when its score or gradient is
+            not finite, or when no gradient but a redirected one reaches it in its first 64 steps.
 
     Raises:
         NonFiniteError: when a step gives NaN or infinity, and no `failures` take it.

@@ -49,7 +49,9 @@ class Observer:
         count: number of pictures.
     """
 
-    def __init__(self, image: Image, network: FrozenNetwork, objective: Objective, views: Views | None, count: int) -> None:
+    def __init__(
+        self, image: Image, network: FrozenNetwork, objective: Objective, views: Views | None, count: int
+    ) -> None:
         self.network, self.objective, self.count = network, objective, count
         self.views = _on_backgrounds(views) if image.alpha else views
         self.picture = (image.channels, *image.size)
@@ -73,7 +75,9 @@ class Observer:
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype | None) -> None:
         """Make the shadows, check names and shapes with one pass over a grey picture, and read the fixed references."""
-        at_references = _with_what_they_need([replace(source, reference=None) for source in self.sources if source.reference is not None])
+        at_references = _with_what_they_need(
+            [replace(source, reference=None) for source in self.sources if source.reference is not None]
+        )
         for network in dict.fromkeys(source.network for source in [*self.sources, *at_references]):
             self._networks[network] = self.network if network is None else as_network(network)  # type: ignore[arg-type]
             self._shadows[network] = self._networks[network].shadow()
@@ -91,13 +95,17 @@ class Observer:
 
     def _check(self, size: Size) -> None:
         """Probe every network with a picture of this size and let the objective refuse what cannot work."""
-        shapes = {source: tuple(activation.shape[2:]) for (source, own), activation in self._fixed.items() if own == size}
+        shapes = {
+            source: tuple(activation.shape[2:]) for (source, own), activation in self._fixed.items() if own == size
+        }
         channels = self.picture[0] - self.alpha
         for source in self.sources:
             if source.reference is not None and source.reference.through_views:
                 self._check_moving(source.reference)
         for network, sources in _grouped(source for source in self.sources if source not in shapes).items():
-            found = probe(self._shadows[network], (channels, *size), list(dict.fromkeys(source.layer for source in sources)))
+            found = probe(
+                self._shadows[network], (channels, *size), list(dict.fromkeys(source.layer for source in sources))
+            )
             shapes |= {source: found[source.layer] for source in sources}
         names = {network: held.classes for network, held in self._networks.items() if network is not None}
         self.objective.check(Setting(shapes, self.count, self.picture, self.network.classes, self.alpha, names))
@@ -134,14 +142,18 @@ class Observer:
 
     def _check_count(self, reference: Reference) -> None:
         if not reference.together and len(reference.image) not in (1, self.count):
-            raise ValueError(f"reference: {len(reference.image)} pictures do not fit {self.count}; give one, or as many")
+            raise ValueError(
+                f"reference: {len(reference.image)} pictures do not fit {self.count}; give one, or as many"
+            )
 
     def draw(self, seed: int, step: int, progress: float, keys: Sequence[int], indices: Sequence[int] | None) -> Draw:
         """Draw how every picture is seen in one step."""
         parameters = None if self.views is None else self.views.sample(seed, step, keys, indices)
         background = None
         if self._backgrounds is not None:
-            background = self._backgrounds.sample(mix(seed, "background"), step, keys, [0] if self.views is None else indices)
+            background = self._backgrounds.sample(
+                mix(seed, "background"), step, keys, [0] if self.views is None else indices
+            )
         return Draw(parameters, progress, background)
 
     def show(self, pictures: Tensor, draw: Draw) -> Tensor:
@@ -159,12 +171,16 @@ class Observer:
         seen = self._observation(pictures, views, opaque, own, step)
         activations = dict(seen.activations)
         size = (int(views.shape[-2]), int(views.shape[-1]))
-        activations |= {source: self._fixed[source, size] for sources in self._by_reference(False).values() for source in sources}
+        activations |= {
+            source: self._fixed[source, size] for sources in self._by_reference(False).values() for source in sources
+        }
         for reference, sources in self._by_reference(True).items():
             activations |= self._read_moving(reference, sources, pictures, draw)
         return replace(seen, activations=activations)
 
-    def _observation(self, pictures: Tensor, views: Tensor, opaque: Tensor, sources: list[Source], step: int | None) -> Observation:
+    def _observation(
+        self, pictures: Tensor, views: Tensor, opaque: Tensor, sources: list[Source], step: int | None
+    ) -> Observation:
         """Read sources of the views themselves, activations first and then gradients by them."""
         activations: dict[Source, Tensor] = {}
         graph: dict[Source, Tensor] = {}
@@ -180,7 +196,12 @@ class Observer:
         return seen
 
     def _read(
-        self, network: object, sources: list[Source], views: Tensor, into: dict[Source, Tensor], graph: dict[Source, Tensor] | None
+        self,
+        network: object,
+        sources: list[Source],
+        views: Tensor,
+        into: dict[Source, Tensor],
+        graph: dict[Source, Tensor] | None,
     ) -> None:
         """Read layers for views (N, V, C, h, w); with `graph`, keep also what deeper layers were computed from."""
         shadow, layers = self._shadows[network], [source.layer for source in sources]
@@ -216,18 +237,24 @@ class Observer:
         laid_out: Tensor = gradient.detach().unflatten(0, seen.shown().shape[:2])
         return laid_out
 
-    def _read_reference(self, reference: Reference, sources: list[Source], size: Size, device: torch.device | str) -> dict[Source, Tensor]:
+    def _read_reference(
+        self, reference: Reference, sources: list[Source], size: Size, device: torch.device | str
+    ) -> dict[Source, Tensor]:
         """Read a reference as it is; one of the picture's size follows it to the size of the views."""
         self._check_count(reference)
         channels = self.picture[0] - self.alpha
         if reference.image.shape[1] != channels:
-            raise ValueError(f"reference: it has {reference.image.shape[1]} channels, and the network is shown {channels}")
+            raise ValueError(
+                f"reference: it has {reference.image.shape[1]} channels, and the network is shown {channels}"
+            )
         image = reference.image.to(device)
         if tuple(image.shape[-2:]) == self.picture[1:]:
             image = resize(image, size)
         return self._read_views(sources, image[None] if reference.together else image[:, None])
 
-    def _read_moving(self, reference: Reference, sources: list[Source], pictures: Tensor, draw: Draw) -> dict[Source, Tensor]:
+    def _read_moving(
+        self, reference: Reference, sources: list[Source], pictures: Tensor, draw: Draw
+    ) -> dict[Source, Tensor]:
         """Read a reference through the views of this step."""
         image = self._moved.get(reference)
         if image is None or image.device != pictures.device or image.dtype != pictures.dtype:
@@ -275,10 +302,15 @@ def _on_backgrounds(views: Views | None) -> Views | None:
     if views is None:
         return None
     listed = views.transforms.listed()
-    first = next((place for place, one in enumerate(listed) if isinstance(one, (Noise, ColorShift, Torchvision, Background))), None)
+    first = next(
+        (place for place, one in enumerate(listed) if isinstance(one, (Noise, ColorShift, Torchvision, Background))),
+        None,
+    )
     if first is None or isinstance(listed[first], Background):
         return views
-    return Views(Compose([*listed[:first], Background(), *listed[first:]], views.transforms.size), views.count, views.schedule)
+    return Views(
+        Compose([*listed[:first], Background(), *listed[first:]], views.transforms.size), views.count, views.schedule
+    )
 
 
 def _grouped(sources: Iterable[Source]) -> dict[object, list[Source]]:
@@ -293,6 +325,9 @@ def _with_what_they_need(sources: Sequence[Source]) -> list[Source]:
     found = dict.fromkeys(sources)
     for source in sources:
         if source.gradient_of is not None and source.reference is None:
-            inner = [replace(one, network=source.network if one.network is None else one.network) for one in source.gradient_of.sources()]
+            inner = [
+                replace(one, network=source.network if one.network is None else one.network)
+                for one in source.gradient_of.sources()
+            ]
             found |= dict.fromkeys(_with_what_they_need([replace(source, gradient_of=None), *inner]))
     return list(found)

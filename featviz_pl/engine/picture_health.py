@@ -15,8 +15,9 @@ _CALM = 2  # stretches in a row that bring next to nothing: of one alone, the dr
 class Watch:
     """Keep what is not finite from the other pictures, and remember who failed, and why. Nothing here waits for the device but `looks`.
 
-    A picture has converged when each of its last 2 stretches of 32 steps has raised its mean score, over the steps of the stretch, by
-    no more than a share of all that it has gained since its first step: ``mean - mean before <= tolerance * (mean - first)``.
+    A picture has converged when each of its last 2 stretches of 32 steps has raised its mean score, over the steps of
+    the stretch, by no more than a share of all that it has gained since its first step:
+    ``mean - mean before <= tolerance * (mean - first)``.
 
     Args:
         count: number of pictures.
@@ -32,14 +33,18 @@ class Watch:
         ([4, 0], {1: 'the score or the gradient of step 0 is not finite'})
     """
 
-    def __init__(self, count: int, steps: int, live_from: int, device: torch.device | str, tolerance: float | None = None) -> None:
+    def __init__(
+        self, count: int, steps: int, live_from: int, device: torch.device | str, tolerance: float | None = None
+    ) -> None:
         self._tolerance = tolerance
         self._live_from, self._dead_at = live_from, min(steps, DEAD_AFTER) - 1
         self._age = torch.zeros(count, dtype=torch.int64, device=device)
         self._first_bad = torch.full((count,), -1, device=device)
         self._reached = torch.zeros(count, dtype=torch.bool, device=device)
         self._dead = torch.zeros(count, dtype=torch.bool, device=device)
-        self._first, self._before, self._sum = (torch.zeros(count, dtype=torch.float32, device=device) for _ in range(3))
+        self._first, self._before, self._sum = (
+            torch.zeros(count, dtype=torch.float32, device=device) for _ in range(3)
+        )
         self._calm = torch.zeros(count, dtype=torch.int64, device=device)
 
     def kept(self, scores: Tensor, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
@@ -59,7 +64,9 @@ class Watch:
         if healthy.device.type == "cpu" and bool(healthy.all()):  # elsewhere, asking would wait for the device
             return tuple(gradients)
         return tuple(
-            None if gradient is None else torch.where(healthy.view(-1, *[1] * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
+            None
+            if gradient is None
+            else torch.where(healthy.view(-1, *[1] * (gradient.ndim - 1)), gradient, torch.zeros_like(gradient))
             for gradient in gradients
         )
 

@@ -31,7 +31,9 @@ class FastestPrecision(NamedTuple):
         """Say it in one line."""
         if len(self.seconds) == 1:
             return f"precision {self.name}: this device has no bfloat16"
-        return f"precision {self.name}: a step takes " + ", ".join(f"{own * 1e3:.3g} ms in {name}" for name, own in self.seconds.items())
+        return f"precision {self.name}: a step takes " + ", ".join(
+            f"{own * 1e3:.3g} ms in {name}" for name, own in self.seconds.items()
+        )
 
 
 def fastest_precision(problem: Ascent, steps: int) -> FastestPrecision:

@@ -32,8 +32,8 @@ def follows_progress(image: Image, views: Views | None) -> bool:
 def why_not_alike(image: Image, views: Views | None, objective: Objective) -> str | None:
     """Return why a step, computed again with other weights and other draws, may not be another step of the run; None where it is.
 
-    Of what others have written nobody knows, and the answer is careful. A network may be anybody's: what it asks of Python objects
-    is read once for a run, see `featviz_pl.networks.fx_reader`.
+    Of what others have written nobody knows, and the answer is careful. A network may be anybody's: what it asks of
+    Python objects is read once for a run, see `featviz_pl.networks.fx_reader`.
 
     Example:
         >>> from featviz_pl.images import FourierImage

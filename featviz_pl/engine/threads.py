@@ -61,9 +61,9 @@ def processes_here(trainer: Any) -> int:
 def fair_threads(processes: int) -> int:
     """Return with how many threads each of so many processes of this machine should compute: never more than it does now.
 
-    Threads that outnumber the cores wait for one another at the end of every operation, which was seen to cost ten times the time. An
-    ``OMP_NUM_THREADS`` of the user is respected; that which Lightning sets for the processes that it starts knows nothing of what a
-    container is allowed.
+    Threads that outnumber the cores wait for one another at the end of every operation, which was seen to cost ten
+    times the time. An ``OMP_NUM_THREADS`` of the user is respected; that which Lightning sets for the processes that it
+    starts knows nothing of what a container is allowed.
 
     Args:
         processes: of this run on this machine, 1 or more.

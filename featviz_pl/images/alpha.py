@@ -18,21 +18,23 @@ from featviz_pl.numerics.checks import finite_number, size_pair, whole_number
 class AlphaImage(CompositeImage):
     """Optimise how opaque each pixel is, beside its colour: ``(image(), sigmoid(irfft2(scale * weight) / 4))``.
 
-    Shown on backgrounds that change from view to view, a picture becomes opaque where the unit needs it and stays clear elsewhere.
-    The alpha plane is a one-channel `FourierImage`; at the start it is nearly `opacity` everywhere.
+    Shown on backgrounds that change from view to view, a picture becomes opaque where the unit needs it and stays clear
+    elsewhere. The alpha plane is a one-channel `FourierImage`; at the start it is nearly `opacity` everywhere.
 
     Shape:
         () -> (N, C + 1, H, W), alpha last
 
     Args:
-        size: of the pictures in pixels, one number or (height, width); that of `image` where one is given, else 224 unless given.
+        size: of the pictures in pixels, one number or (height, width); that of `image` where one is given, else 224
+            unless given.
         count: number of pictures; None lets the objective decide.
         channels: of the colour picture, without alpha; those of `image` where one is given, else 3 unless given.
         image: the colour picture; a `FourierImage` unless given.
         opacity: of the start, from 0.001 to 0.999.
 
     Raises:
-        ValueError: when `image` has another size or number of channels than is asked for, or an alpha channel of its own.
+        ValueError: when `image` has another size or number of channels than is asked for, or an alpha channel of its
+            own.
 
     Example:
         >>> image = AlphaImage(size=8, count=2)
@@ -98,7 +100,9 @@ class AlphaImage(CompositeImage):
         self.plane.initialize(len(generators), generators)
         level = math.log(self.opacity / (1 - self.opacity))
         weight = self.plane.required_weight()
-        weight.add_(self.plane.encode_latent(torch.full((1, 1, *self.size), level, dtype=weight.dtype, device=weight.device)))
+        weight.add_(
+            self.plane.encode_latent(torch.full((1, 1, *self.size), level, dtype=weight.dtype, device=weight.device))
+        )
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:

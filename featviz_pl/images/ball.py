@@ -19,10 +19,11 @@ _MARGIN = 1e-5  # weights outside the ball are brought this far inside, where ro
 class BallImage(LatentImage):
     """Optimise a perturbation of a picture that never leaves a ball: ``clip(picture + radius * v / max(1, |v|))``.
 
-    With ``norm="l2"``, ``|v|`` is the Euclidean length over all values of a picture and ``v = weight / sqrt(C H W)``, so that one
-    learning rate means the same share of the radius in both norms; with ``"linf"`` it is each value's own size and ``v = weight``.
-    In a run, weights outside the ball are projected onto it before every step (projected gradient ascent): by the formula alone
-    they would get no gradient that leads back. The picture is no part of checkpoints: who resumes a run gives it again.
+    With ``norm="l2"``, ``|v|`` is the Euclidean length over all values of a picture and ``v = weight / sqrt(C H W)``,
+    so that one learning rate means the same share of the radius in both norms; with ``"linf"`` it is each value's own
+    size and ``v = weight``. In a run, weights outside the ball are projected onto it before every step (projected
+    gradient ascent): by the formula alone they would get no gradient that leads back. The picture is no part of
+    checkpoints: who resumes a run gives it again.
 
     Shape:
         () -> (N, C, H, W)
@@ -79,7 +80,9 @@ class BallImage(LatentImage):
             ValueError: when the pictures were allocated, or the centres were given, with another number.
         """
         if len(self.picture) not in (1, whole_number("count", count)):
-            raise ValueError(f"count: {len(self.picture)} centres were given, but {count} pictures are asked for; give one or as many")
+            raise ValueError(
+                f"count: {len(self.picture)} centres were given, but {count} pictures are asked for; give one or as many"
+            )
         super().allocate(count)
 
     def weight_shape(self) -> tuple[int, ...]:
@@ -115,7 +118,9 @@ class BallImage(LatentImage):
         lengths = _lengths(latent) if self.norm == "l2" else latent.abs().amax((1, 2, 3), keepdim=True)
         if float(lengths.max()) > 1 + 1e-6:
             farthest = float(lengths.max()) * self.radius
-            raise ValueError(f"image: a picture lies {farthest:g} from the centre of the ball, farther than its radius {self.radius:g}")
+            raise ValueError(
+                f"image: a picture lies {farthest:g} from the centre of the ball, farther than its radius {self.radius:g}"
+            )
         return latent
 
     @torch.no_grad()

@@ -14,9 +14,10 @@ from featviz_pl.numerics.checks import size_pair, whole_number
 class Image(nn.Module, ABC):
     """Hold the weights of N pictures and decode them to (N, C, H, W) in [0, 1].
 
-    A picture draws nothing when it is built: its weights are allocated once the number of pictures is known (`allocate`) and
-    drawn once by the run, from the run's seed (`initialize`), unless they came from a picture (`start_from`) or a checkpoint.
-    Weights stay in float32 at least, whatever precision the rest of the program is cast to.
+    A picture draws nothing when it is built: its weights are allocated once the number of pictures is known
+    (`allocate`) and drawn once by the run, from the run's seed (`initialize`), unless they came from a picture
+    (`start_from`) or a checkpoint. Weights stay in float32 at least, whatever precision the rest of the program is cast
+    to.
 
     Most parameterizations are a `LatentImage`. One that is made of other images implements `count`, `allocate`, `draw`,
     `start_from` and `forward` itself.
@@ -106,7 +107,9 @@ class Image(nn.Module, ABC):
         """Return pictures (N, C, H, W) that can start this one, or raise an error that says why they cannot."""
         pictures = check_pictures("image", image)
         if tuple(pictures.shape[1:]) != (self.channels, *self.size):
-            raise ValueError(f"image: shape {tuple(pictures.shape[1:])} does not fit pictures of {(self.channels, *self.size)}")
+            raise ValueError(
+                f"image: shape {tuple(pictures.shape[1:])} does not fit pictures of {(self.channels, *self.size)}"
+            )
         if self.count is None:
             self.allocate(len(pictures))
         if len(pictures) not in (1, self.count):
@@ -121,7 +124,9 @@ def check_pictures(argument: str, image: Tensor) -> Tensor:
     if image.ndim == 3:
         image = image[None]
     if image.ndim != 4 or not image.is_floating_point() or not image.numel():
-        raise ValueError(f"{argument} must be floats (C, H, W) or (N, C, H, W) in [0, 1], got {image.dtype} of shape {tuple(image.shape)}")
+        raise ValueError(
+            f"{argument} must be floats (C, H, W) or (N, C, H, W) in [0, 1], got {image.dtype} of shape {tuple(image.shape)}"
+        )
     low, high = float(image.min()), float(image.max())
     if not (low >= 0.0 and high <= 1.0):
         raise ValueError(f"{argument} must lie in [0, 1], got values from {low:g} to {high:g}")

@@ -23,31 +23,32 @@ class CPPNImage(LatentImage):
     A compositional pattern-producing network draws smooth, vector-like pictures and can show them at any resolution
     (`pictures_at`). It starts from grey, since its last layer starts from zero. The usual optimizer is Adam at 0.005.
 
-    The published activation has a mean: all its units together move the whole picture at once, and on some units of a network every
-    pixel ends in one saturated colour. ``"unbiased"`` does not, and climbs several times as high there.
+    The published activation has a mean: all its units together move the whole picture at once, and on some units of a
+    network every pixel ends in one saturated colour. ``"unbiased"`` does not, and climbs several times as high there.
 
-    Hidden weights start from ``N(0, deviation / sqrt(inputs))`` and biases from zero, as in the article's notebook; Lucid's library
-    draws biases from N(0, 0.1).
+    Hidden weights start from ``N(0, deviation / sqrt(inputs))`` and biases from zero, as in the article's notebook;
+    Lucid's library draws biases from N(0, 0.1).
 
     Shape:
         () -> (N, C, H, W)
 
     Args:
-        size: of the pictures in pixels, one number or (height, width). The longer side spans coordinates from -sqrt(3) to sqrt(3);
-            pixels are square.
+        size: of the pictures in pixels, one number or (height, width). The longer side spans coordinates from -sqrt(3)
+            to sqrt(3); pixels are square.
         count: number of pictures; None lets the objective decide.
         channels: of each picture.
         color: see `LatentImage`; the source mixes none.
         deviation: scale of the first hidden weights, relative to the source's; more makes busier pictures.
         width: units of each hidden layer.
         depth: number of hidden layers.
-        activation: ``"composite"``, the arc tangent and its square, with ``a = atan(x)``: ``(a / .67, a ** 2 / .6)``; ``"unbiased"``:
-            ``(a / .67, (a ** 2 - .45) / .396)``; ``"relu"``: ``(max(x, 0) - .40) / .58``.
-        tile: whether opposite borders continue each other. Coordinates are then sine and cosine along each axis, times sqrt(2) so that
-            their variance is 1 as well, and each axis of the picture is one period.
+        activation: ``"composite"``, the arc tangent and its square, with ``a = atan(x)``: ``(a / .67, a ** 2 / .6)``;
+            ``"unbiased"``: ``(a / .67, (a ** 2 - .45) / .396)``; ``"relu"``: ``(max(x, 0) - .40) / .58``.
+        tile: whether opposite borders continue each other. Coordinates are then sine and cosine along each axis, times
+            sqrt(2) so that their variance is 1 as well, and each axis of the picture is one period.
 
     Raises:
-        ValueError: when an argument cannot work, and by `start_from`: a network that draws a given picture would have to be trained.
+        ValueError: when an argument cannot work, and by `start_from`: a network that draws a given picture would have
+            to be trained.
 
     Example:
         >>> image = CPPNImage(size=8, count=2)
@@ -157,7 +158,8 @@ class CPPNImage(LatentImage):
         weight, bias = layer[..., :-1], layer[..., -1:]
         if self.activation == "relu":
             return torch.baddbmm(bias, weight, (nn.functional.relu(net) - 0.40) / 0.58)
-        # The scales of the activation go into the weights, so that its two halves, twice as large as `net`, are never written.
+        # The scales of the activation go into the weights, so that its two halves, twice as large as `net`, are never
+        # written.
         mean, scale = (0.0, 0.6) if self.activation == "composite" else (0.45, 0.396)
         linear, squared = weight[..., : self.width] / 0.67, weight[..., self.width :] / scale
         bent = torch.atan(net)

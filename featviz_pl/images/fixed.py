@@ -29,7 +29,8 @@ class FixedImage(Image):
         alpha: whether the last channel says how opaque each pixel is.
 
     Raises:
-        ValueError: when a file is no picture, values lie outside [0, 1], or files differ in size and `size` is not given.
+        ValueError: when a file is no picture, values lie outside [0, 1], or files differ in size and `size` is not
+            given.
 
     Example:
         >>> FixedImage(torch.full((3, 4, 6), 0.25))().shape
@@ -89,7 +90,10 @@ class FixedImage(Image):
 
 
 def as_pictures(
-    argument: str, picture: str | Sequence[str] | Tensor, channels: int | None = None, size: tuple[int, int] | None = None
+    argument: str,
+    picture: str | Sequence[str] | Tensor,
+    channels: int | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Tensor:
     """Return pictures (N, C, H, W), detached, from a tensor or from files, which are read with 3 channels unless told otherwise."""
     if isinstance(picture, Tensor):
@@ -108,7 +112,9 @@ def as_pictures(
         read = [resize(one, size).clamp(0, 1) for one in read]
     sizes = sorted({tuple(one.shape[-2:]) for one in read})
     if len(sizes) > 1:
-        raise ValueError(f"{argument}: the files hold pictures of {sizes[0]} and {sizes[1]} pixels; give the size that all shall have")
+        raise ValueError(
+            f"{argument}: the files hold pictures of {sizes[0]} and {sizes[1]} pixels; give the size that all shall have"
+        )
     return torch.cat(read)
 
 

@@ -15,9 +15,10 @@ from featviz_pl.numerics.isolated_copy import guest_copy
 class GeneratorImage(LatentImage):
     """Optimise the latent of a generator: ``picture = clip((generator(weight) - low) / (high - low))``.
 
-    The generator's prior keeps pictures natural, and puts into them what it knows: a picture shows what both networks agree on.
-    The generator is a frozen guest: the image works on a private copy that shares its weights, in evaluation mode, in the image's
-    own precision, and is no part of checkpoints or optimizers. It must give the same picture for the same latent.
+    The generator's prior keeps pictures natural, and puts into them what it knows: a picture shows what both networks
+    agree on. The generator is a frozen guest: the image works on a private copy that shares its weights, in evaluation
+    mode, in the image's own precision, and is no part of checkpoints or optimizers. It must give the same picture for
+    the same latent.
 
     Shape:
         () -> (N, C, H, W)
@@ -40,8 +41,8 @@ class GeneratorImage(LatentImage):
         torch.Size([2, 3, 4, 6])
 
     Reference:
-        Nguyen, Dosovitskiy, Yosinski, Brox, Clune, "Synthesizing the preferred inputs for neurons in neural networks via deep
-        generator networks", 2016
+        Nguyen, Dosovitskiy, Yosinski, Brox, Clune, "Synthesizing the preferred inputs for neurons in neural networks
+        via deep generator networks", 2016
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class GeneratorImage(LatentImage):
         if channels is not None and whole_number("channels", channels) != found[0]:
             raise ValueError(f"channels: the generator's pictures have {found[0]}, not {channels}")
         super().__init__(found[1:], None, found[0], "none", deviation, "clip")
-        if len(value_range) != 2 or not finite_number("value_range", value_range[0]) < finite_number("value_range", value_range[1]):
+        if len(value_range) != 2 or not finite_number("value_range", value_range[0]) < finite_number(
+            "value_range", value_range[1]
+        ):
             raise ValueError(f"value_range must be (low, high), low below high, got {value_range!r}")
         self.value_range = (float(value_range[0]), float(value_range[1]))
         self.latent_shape = shape
@@ -126,13 +129,18 @@ def _pictured(generator: nn.Module, latent_shape: tuple[int, ...]) -> tuple[int,
     """Return (C, H, W) of what the generator paints from a latent of zeros."""
     like = _first_weight(generator)
     latent = torch.zeros(
-        1, *latent_shape, device=None if like is None else like.device, dtype=torch.float32 if like is None else like.dtype
+        1,
+        *latent_shape,
+        device=None if like is None else like.device,
+        dtype=torch.float32 if like is None else like.dtype,
     )
     try:
         with torch.no_grad(), torch.inference_mode(False):
             painted = generator(latent)
     except Exception as error:
-        raise ValueError(f"latent_shape: the generator fails on a latent (1, {str(latent_shape)[1:]}: {error}") from error
+        raise ValueError(
+            f"latent_shape: the generator fails on a latent (1, {str(latent_shape)[1:]}: {error}"
+        ) from error
     if not isinstance(painted, Tensor) or painted.ndim != 4 or len(painted) != 1:
         got = tuple(painted.shape) if isinstance(painted, Tensor) else type(painted).__name__
         raise ValueError(f"generator must give pictures (N, C, H, W); for one latent it gave {got}")

@@ -19,13 +19,14 @@ from featviz_pl.numerics.resampling import resize
 class GrowingImage(CompositeImage):
     """Optimise a small picture first and larger ones later, each begun from the one before; shown at full size throughout.
 
-    Every stage has its own image, all of them there from the start, so that optimizers and checkpoints never change form. When a
-    stage begins, its image starts from the picture of the stage before, enlarged by the share `zoom` of the growth and centred in
-    what the stage itself was drawn with. Images of other stages get no gradient at all, so that Adam begins afresh with each stage.
-    On several processes that needs ``Trainer(strategy="ddp_find_unused_parameters_true")``.
+    Every stage has its own image, all of them there from the start, so that optimizers and checkpoints never change
+    form. When a stage begins, its image starts from the picture of the stage before, enlarged by the share `zoom` of
+    the growth and centred in what the stage itself was drawn with. Images of other stages get no gradient at all, so
+    that Adam begins afresh with each stage. On several processes that needs
+    ``Trainer(strategy="ddp_find_unused_parameters_true")``.
 
-    The stage is kept in checkpoints. A picture never shrinks by itself: a second run goes on in the stage that the first one reached;
-    `start_from` goes back to the first stage.
+    The stage is kept in checkpoints. A picture never shrinks by itself: a second run goes on in the stage that the
+    first one reached; `start_from` goes back to the first stage.
 
     Shape:
         () -> (N, C, H, W)
@@ -34,8 +35,8 @@ class GrowingImage(CompositeImage):
         size: of the pictures that are shown, one number or (height, width).
         count: number of pictures; None lets the objective decide.
         channels: of each picture.
-        sizes: shorter side of each stage's picture, growing up to that of `size`; two sevenths, four sevenths and all of it unless
-            given, which is 64, 128 and 224 of 224.
+        sizes: shorter side of each stage's picture, growing up to that of `size`; two sevenths, four sevenths and all
+            of it unless given, which is 64, 128 and 224 of 224.
         starts: where each stage begins, as a share of the run, 0 first and below 1; equal stages unless given.
         zoom: 1 enlarges the picture to its next size; 0 leaves it as large as it is, in the middle, and adds a rim.
         image: class of the stages' images, which a picture must be able to start; in a configuration its dotted path.
@@ -56,8 +57,9 @@ class GrowingImage(CompositeImage):
         torch.Size([1, 3, 16, 16])
 
     Reference:
-        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with Data
-        Augmentations", 2022: seven stages, from two eighths of the size to all of it by eighths; zoom, centering, or half of each
+        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with
+        Data Augmentations", 2022: seven stages, from two eighths of the size to all of it by eighths; zoom, centering,
+        or half of each
     """
 
     stage: Tensor
@@ -203,7 +205,9 @@ def _check_start(trial: Image) -> None:
     try:
         trial.start_from(torch.full((trial.channels, *trial.size), 0.5))
     except ValueError as error:
-        raise ValueError(f"image: a stage begins from the picture before it, but {type(trial).__name__} refuses: {error}") from error
+        raise ValueError(
+            f"image: a stage begins from the picture before it, but {type(trial).__name__} refuses: {error}"
+        ) from error
 
 
 def _first_step(start: float, steps: int) -> int:

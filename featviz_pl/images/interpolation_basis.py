@@ -21,10 +21,10 @@ _FINE = (1, 2)  # for what a pair of objectives has of its own
 class InterpolationBasisImage(ColorImage):
     """Optimise pictures on the way between every two of N objectives, in M steps each, in a basis that makes them align.
 
-    Picture (n, m, s) is step s on the way from objective n to objective m; it is the same as (m, n, M - 1 - s). Its latent is
-    ``constant + example_n[s] + example_m[M - 1 - s] + between_nm[s]``: a part that all pictures share; one for each of the two
-    objectives, interpolated from two maps over the steps; and one for the pair, a map for each step, zero for n = m. All are sums of
-    several resolutions. Pictures are joint.
+    Picture (n, m, s) is step s on the way from objective n to objective m; it is the same as (m, n, M - 1 - s). Its
+    latent is ``constant + example_n[s] + example_m[M - 1 - s] + between_nm[s]``: a part that all pictures share; one
+    for each of the two objectives, interpolated from two maps over the steps; and one for the pair, a map for each
+    step, zero for n = m. All are sums of several resolutions. Pictures are joint.
 
     The N N M pictures are in the order (n, m, s): ``image().unflatten(0, (N, N, M))``.
 
@@ -46,8 +46,8 @@ class InterpolationBasisImage(ColorImage):
         (45, torch.Size([3, 3, 5, 3, 16, 16]))
 
     Reference:
-        Lucid, recipes/image_interpolation_params.py: multi_interpolation_basis. Its code reads ``[m][N - n]`` where the reverse of the
-        pair (m, n) is meant, as here.
+        Lucid, recipes/image_interpolation_params.py: multi_interpolation_basis. Its code reads ``[m][N - n]`` where the
+        reverse of the pair (m, n) is meant, as here.
     """
 
     constant: nn.Parameter
@@ -114,7 +114,9 @@ class InterpolationBasisImage(ColorImage):
         """
         pictures = self.fitting(image)
         if len(pictures) != 1:
-            raise ValueError(f"image: {len(pictures)} pictures cannot start parts that are shared; give one for all of them")
+            raise ValueError(
+                f"image: {len(pictures)} pictures cannot start parts that are shared; give one for all of them"
+            )
         levels = split_levels(self.unfinish(pictures), halved_sizes(self.size, _COARSE))
         self.constant.copy_(torch.cat([level.flatten() for level in levels]))
         self.examples.zero_()
@@ -140,7 +142,9 @@ class InterpolationBasisImage(ColorImage):
     def _places(self) -> list[int]:
         """Return where each (n, m) finds its own part: pairs forwards, then backwards, then nothing."""
         pairs = [(n, m) for n in range(self.objectives) for m in range(n + 1, self.objectives)]
-        places = {pair: place for place, pair in enumerate(pairs)} | {(m, n): len(pairs) + place for place, (n, m) in enumerate(pairs)}
+        places = {pair: place for place, pair in enumerate(pairs)} | {
+            (m, n): len(pairs) + place for place, (n, m) in enumerate(pairs)
+        }
         return [places.get((n, m), 2 * len(pairs)) for n in range(self.objectives) for m in range(self.objectives)]
 
     def __repr__(self) -> str:

@@ -18,8 +18,9 @@ Interpolation = Literal["bilinear", "bicubic"]
 class LaplacianPyramidImage(LatentImage):
     """Optimise a pyramid: ``picture = sigmoid(colour @ sum_n enlarged(weight_n))``, level n with ``size // 2 ** n`` pixels.
 
-    A step moves every level, so low frequencies move further than high ones: milder than `FourierImage`, and local. Levels are
-    enlarged bilinearly about the centres of their pixels, where Lucid's old TensorFlow aligned upper left corners.
+    A step moves every level, so low frequencies move further than high ones: milder than `FourierImage`, and local.
+    Levels are enlarged bilinearly about the centres of their pixels, where Lucid's old TensorFlow aligned upper left
+    corners.
 
     Shape:
         () -> (N, C, H, W)
@@ -99,7 +100,9 @@ def enlarged_sum(levels: Sequence[Tensor], size: tuple[int, int], interpolation:
         >>> enlarged_sum([torch.ones(1, 1, 1, 1), torch.tensor([[[[0.0, 4.0]]]])], (1, 4)).flatten().tolist()
         [1.0, 2.0, 4.0, 5.0]
     """
-    return sum((_enlarged(level, size, interpolation) for level in levels[1:]), _enlarged(levels[0], size, interpolation))
+    return sum(
+        (_enlarged(level, size, interpolation) for level in levels[1:]), _enlarged(levels[0], size, interpolation)
+    )
 
 
 def _enlarged(level: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
@@ -108,7 +111,9 @@ def _enlarged(level: Tensor, size: tuple[int, int], interpolation: Interpolation
     return functional.interpolate(level, size, mode=interpolation, align_corners=False)
 
 
-def split_levels(picture: Tensor, sizes: Sequence[tuple[int, int]], interpolation: Interpolation = "bilinear") -> list[Tensor]:
+def split_levels(
+    picture: Tensor, sizes: Sequence[tuple[int, int]], interpolation: Interpolation = "bilinear"
+) -> list[Tensor]:
     """Invert `enlarged_sum`: from the coarsest level on, each takes the averages of what those before it have left.
 
     What the finest level cannot show is lost; nothing is where it has as many pixels as the picture.

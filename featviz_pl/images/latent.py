@@ -16,7 +16,9 @@ from featviz_pl.images.base import Image, check_pictures
 from featviz_pl.numerics.checks import finite_number, unknown, whole_number
 from featviz_pl.numerics.color import COLOUR_SPACES, color_matrix, color_mean, mix_channels
 
-_SQUASH_MARGIN = 1e-4  # pictures are moved this far from 0 and 1: the inverse sigmoid is infinite there, a clip's gradient may be 0
+_SQUASH_MARGIN = (
+    1e-4  # pictures are moved this far from 0 and 1: the inverse sigmoid is infinite there, a clip's gradient may be 0
+)
 
 
 class ColorImage(Image):
@@ -66,7 +68,11 @@ class ColorImage(Image):
         """Invert `finish`, in float64."""
         latent = pictures.double().clamp(_SQUASH_MARGIN, 1 - _SQUASH_MARGIN)
         latent = torch.logit(latent) if self.color_mean is None else latent - self.color_mean.to(latent)
-        return latent if self.color_matrix is None else mix_channels(latent, torch.linalg.inv(self.color_matrix.to(latent)))
+        return (
+            latent
+            if self.color_matrix is None
+            else mix_channels(latent, torch.linalg.inv(self.color_matrix.to(latent)))
+        )
 
     def extra_repr(self) -> str:
         """Show what makes this parameterization differ from another."""
@@ -89,11 +95,12 @@ class LatentImage(ColorImage):
         size: of the pictures in pixels, one number or (height, width).
         count: number of pictures; None lets the objective decide.
         channels: of each picture.
-        color: ``"auto"`` (decorrelated by the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"i1i2i3"``,
-            ``"none"``, a C x C matrix from decorrelated to picture channels, statistics with a ``matrix``, or their file.
+        color: ``"auto"`` (decorrelated by the ImageNet matrix for three channels, none otherwise), ``"imagenet"``,
+            ``"i1i2i3"``, ``"none"``, a C x C matrix from decorrelated to picture channels, statistics with a
+            ``matrix``, or their file.
         deviation: standard deviation of the first weights.
-        squash: ``"sigmoid"``, or ``"clip"`` to [0, 1] about the mean colour of photos (of the statistics; grey where colours
-            are not decorrelated).
+        squash: ``"sigmoid"``, or ``"clip"`` to [0, 1] about the mean colour of photos (of the statistics; grey where
+            colours are not decorrelated).
     """
 
     weight: nn.Parameter | None
@@ -139,7 +146,9 @@ class LatentImage(ColorImage):
         if self.weight is None:
             device = self.initialized.device
             with torch.inference_mode(False):
-                self.weight = nn.Parameter(torch.zeros(count, *self.weight_shape(), device=device, dtype=self._precision))
+                self.weight = nn.Parameter(
+                    torch.zeros(count, *self.weight_shape(), device=device, dtype=self._precision)
+                )
         elif len(self.weight) != count:
             raise ValueError(f"count: the image holds {len(self.weight)} pictures, but the objective asks for {count}")
 
@@ -158,8 +167,8 @@ class LatentImage(ColorImage):
     def from_image(cls, image: Tensor, **arguments: Any) -> LatentImage:
         """Build a parameterization whose pictures are the given ones.
 
-        The round trip is exact to 1e-3 where the parameterization can show any picture: values nearer than 1e-4 to 0 or 1 are
-        moved there, where the squash can be inverted.
+        The round trip is exact to 1e-3 where the parameterization can show any picture: values nearer than 1e-4 to 0 or
+        1 are moved there, where the squash can be inverted.
 
         Shape:
             image (C, H, W) or (N, C, H, W) in [0, 1]

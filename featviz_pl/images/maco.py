@@ -18,15 +18,17 @@ _LEAST_DEVIATION = 1e-5  # Xplique's: added to the deviation of the phase before
 class MacoImage(LatentImage):
     """Optimise the phase of the spectrum and keep its magnitude: ``picture = sigmoid(colour @ irfft2(magnitude * exp(i phase)))``.
 
-    The magnitude is that of natural images and never moves, so nothing can grow noisy or lose contrast, and no penalty is needed. The
-    phase is standardised, picture by picture: ``(phase - mean) / (deviation + 1e-5)``. Frequencies that are their own negative, and
-    pairs of a frequency and its negative within the half spectrum, are tied as they are in every real picture, so the magnitude of
-    the decoded picture is exactly the template. The mean colour is that of the statistics, and does not move; of a bare spectrum, every
-    channel's mean is positive. The usual optimizer is NAdam at 1.
+    The magnitude is that of natural images and never moves, so nothing can grow noisy or lose contrast, and no penalty
+    is needed. The phase is standardised, picture by picture: ``(phase - mean) / (deviation + 1e-5)``. Frequencies that
+    are their own negative, and pairs of a frequency and its negative within the half spectrum, are tied as they are in
+    every real picture, so the magnitude of the decoded picture is exactly the template. The mean colour is that of the
+    statistics, and does not move; of a bare spectrum, every channel's mean is positive. The usual optimizer is NAdam at
+    1.
 
-    While it is trained, the picture adds up how strongly each pixel is wanted: ``transparency = sum_t |d loss / d picture|``, averaged
-    over channels. `mask` and `rgba` show it. The sum is running state and stays in checkpoints; the magnitude does not, so a checkpoint
-    wants an image with the same `spectrum`. Under a gradient scaler it is of the scaled gradient, on several devices of one's views.
+    While it is trained, the picture adds up how strongly each pixel is wanted:
+    ``transparency = sum_t |d loss / d picture|``, averaged over channels. `mask` and `rgba` show it. The sum is running
+    state and stays in checkpoints; the magnitude does not, so a checkpoint wants an image with the same `spectrum`.
+    Under a gradient scaler it is of the scaled gradient, on several devices of one's views.
 
     Shape:
         () -> (N, C, H, W)
@@ -37,8 +39,8 @@ class MacoImage(LatentImage):
         channels: of each picture.
         color: as in `LatentImage`; with ``"auto"``, the channels in which the spectrum was measured, where it says so.
         deviation: standard deviation of the first phases before they are standardised: it scales how far a step goes.
-        spectrum: the magnitude: ``"natural"`` for that of photos that is shipped, a file of `featviz_pl.statistics`, measured
-            statistics, or a tensor (C, H, W // 2 + 1) for the orthonormal transform.
+        spectrum: the magnitude: ``"natural"`` for that of photos that is shipped, a file of `featviz_pl.statistics`,
+            measured statistics, or a tensor (C, H, W // 2 + 1) for the orthonormal transform.
 
     Raises:
         ValueError: when the spectrum does not fit the pictures.
@@ -51,7 +53,8 @@ class MacoImage(LatentImage):
         [1.0]
 
     Reference:
-        Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization", NeurIPS 2023
+        Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization",
+        NeurIPS 2023
     """
 
     template: Tensor
@@ -81,7 +84,8 @@ class MacoImage(LatentImage):
             for name in ("transparency", "phase_mean", "phase_deviation"):
                 self.register_buffer(name, None)
         if measured is not statistics and isinstance(getattr(statistics, "mean", None), Tensor):
-            # A magnitude has no sign, but a mean has one: that of each decorrelated channel in a picture of the mean colour.
+            # A magnitude has no sign, but a mean has one: that of each decorrelated channel in a picture of the mean
+            # colour.
             latent = self.unfinish(statistics.mean.view(1, -1, 1, 1).clamp(0, 1)).view(-1)
             self.template[:, 0, 0] = latent * math.sqrt(self.size[0] * self.size[1])
         if count is not None:
@@ -119,7 +123,9 @@ class MacoImage(LatentImage):
             phase = phase * self.phase_deviation + self.phase_mean  # of the picture it started from, if it did
         phase = tied(phase, self.size[1])
         template = self.template.to(weight.dtype)
-        latent: Tensor = torch.fft.irfft2(torch.complex(template * phase.cos(), template * phase.sin()), s=self.size, norm="ortho")
+        latent: Tensor = torch.fft.irfft2(
+            torch.complex(template * phase.cos(), template * phase.sin()), s=self.size, norm="ortho"
+        )
         return latent
 
     def encode_latent(self, latent: Tensor) -> Tensor:
@@ -159,7 +165,9 @@ class MacoImage(LatentImage):
     def _record(self, gradient: Tensor | None) -> None:
         """Add how strongly each pixel is wanted; what is not finite never reaches the picture, nor its transparency."""
         if gradient is not None and self.transparency is not None:
-            self.transparency += torch.nan_to_num(gradient.detach().abs().mean(1), nan=0.0, posinf=0.0).to(self.transparency)
+            self.transparency += torch.nan_to_num(gradient.detach().abs().mean(1), nan=0.0, posinf=0.0).to(
+                self.transparency
+            )
 
     @torch.no_grad()
     def mask(self, percentile: float = 80.0) -> Tensor:
@@ -231,7 +239,9 @@ def _resolved(spectrum: Any) -> Any:
 def _check_channels(measured: Any, channels: int) -> None:
     """Refuse a measured spectrum of other channels, before its colours are."""
     if hasattr(measured, "resized") and len(measured.magnitude) != channels:
-        raise ValueError(f"spectrum: measured on {len(measured.magnitude)} channels, which do not fit pictures of {channels}")
+        raise ValueError(
+            f"spectrum: measured on {len(measured.magnitude)} channels, which do not fit pictures of {channels}"
+        )
 
 
 def _magnitude(measured: Any, channels: int, size: tuple[int, int]) -> Tensor:
@@ -241,10 +251,14 @@ def _magnitude(measured: Any, channels: int, size: tuple[int, int]) -> Tensor:
     try:
         magnitude = torch.as_tensor(getattr(measured, "magnitude", measured), dtype=torch.float32).detach().clone()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"spectrum must be 'natural', a file, statistics or a tensor, got {type(measured).__name__}") from error
+        raise TypeError(
+            f"spectrum must be 'natural', a file, statistics or a tensor, got {type(measured).__name__}"
+        ) from error
     wanted = (channels, size[0], size[1] // 2 + 1)
     if tuple(magnitude.shape) != wanted:
-        raise ValueError(f"spectrum: shape {tuple(magnitude.shape)} does not fit pictures of {(channels, *size)}; it must be {wanted}")
+        raise ValueError(
+            f"spectrum: shape {tuple(magnitude.shape)} does not fit pictures of {(channels, *size)}; it must be {wanted}"
+        )
     if not torch.isfinite(magnitude).all() or (magnitude < 0).any() or not magnitude.any():
         raise ValueError("spectrum: the magnitude must be finite, nowhere negative and somewhere positive")
     for column in {0} if size[1] % 2 else {0, size[1] // 2}:

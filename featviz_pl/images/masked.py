@@ -24,10 +24,12 @@ class MaskedImage(CompositeImage):
 
     Args:
         image: what is shown where the mask is 1.
-        picture: what is shown where it is 0: (C, H, W) or (N, C, H, W) in [0, 1] in the size of `image`, or the path of a picture file
-            or several, which are resampled to it. Where `image` is transparent, a picture without alpha is opaque.
+        picture: what is shown where it is 0: (C, H, W) or (N, C, H, W) in [0, 1] in the size of `image`, or the path of
+            a picture file or several, which are resampled to it. Where `image` is transparent, a picture without alpha
+            is opaque.
         mask: (H, W), (1, H, W) or (N, 1, H, W) in [0, 1], or the path of a grey picture file or several.
-        start: ``"picture"``: an image that was not started yet begins as the picture; ``"drawn"``: it draws its own start.
+        start: ``"picture"``: an image that was not started yet begins as the picture; ``"drawn"``: it draws its own
+            start.
 
     Raises:
         ValueError: when shapes do not fit, values lie outside [0, 1] or the mask is 0 everywhere.
@@ -61,7 +63,9 @@ class MaskedImage(CompositeImage):
         if image.alpha:
             pictures = with_alpha(pictures, image.channels)
         if tuple(pictures.shape[1:]) != (image.channels, *image.size):
-            raise ValueError(f"picture: shape {tuple(pictures.shape[1:])} does not fit an image of {(image.channels, *image.size)}")
+            raise ValueError(
+                f"picture: shape {tuple(pictures.shape[1:])} does not fit an image of {(image.channels, *image.size)}"
+            )
         masks = _as_masks(mask, image.size)
         if len({len(pictures), len(masks), image.count or 1} - {1}) > 1:
             raise ValueError(
@@ -92,7 +96,9 @@ class MaskedImage(CompositeImage):
         """
         for what, given in (("pictures", self.picture), ("masks", self.mask)):
             if len(given) not in (1, count):
-                raise ValueError(f"count: {len(given)} {what} were given, but {count} are asked for; give one or as many")
+                raise ValueError(
+                    f"count: {len(given)} {what} were given, but {count} are asked for; give one or as many"
+                )
         self.image.allocate(count)
 
     @torch.no_grad()
@@ -141,7 +147,9 @@ def _as_masks(mask: str | Sequence[str] | Tensor, size: tuple[int, int]) -> Tens
     else:
         masks = as_pictures("mask", mask, 1, size)
     if tuple(masks.shape[1:]) != (1, *size):
-        raise ValueError(f"mask: shape {tuple(masks.shape)} does not fit; it must be {size}, {(1, *size)} or {('N', 1, *size)}")
+        raise ValueError(
+            f"mask: shape {tuple(masks.shape)} does not fit; it must be {size}, {(1, *size)} or {('N', 1, *size)}"
+        )
     if not masks.flatten(1).any(1).all():
         raise ValueError("mask: it is 0 everywhere, so nothing would be optimised")
     return masks

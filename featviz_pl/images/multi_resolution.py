@@ -16,10 +16,11 @@ from featviz_pl.numerics.checks import unknown, whole_number
 class MultiResolutionImage(LatentImage):
     """Optimise all resolutions at once: ``picture = (1 + tanh(sum_r enlarged(weight_r))) / 2``.
 
-    The parameterization of direct ascent synthesis. Coarse resolutions are shared by many pixels, so the gradient itself favours
-    the spectrum of photos. Where colours are mixed, they are mixed inside the tanh.
+    The parameterization of direct ascent synthesis. Coarse resolutions are shared by many pixels, so the gradient
+    itself favours the spectrum of photos. Where colours are mixed, they are mixed inside the tanh.
 
-    Resolution r has r pixels along the longer side of the picture and as many along the shorter one as keep pixels square, at least 1.
+    Resolution r has r pixels along the longer side of the picture and as many along the shorter one as keep pixels
+    square, at least 1.
 
     Shape:
         () -> (N, C, H, W)
@@ -30,9 +31,9 @@ class MultiResolutionImage(LatentImage):
         channels: of each picture.
         color: see `LatentImage`; the source mixes none.
         deviation: standard deviation of the first weights; the source starts from grey.
-        resolutions: pixels along the longer side, each at most the picture's. None takes the powers of two and the picture's own,
-            1, 2, 4, … as an implementation by others does; the authors' blog takes 1, 5, 9, … A picture can only be started from exactly
-            where its own resolution is among them.
+        resolutions: pixels along the longer side, each at most the picture's. None takes the powers of two and the
+            picture's own, 1, 2, 4, … as an implementation by others does; the authors' blog takes 1, 5, 9, … A picture
+            can only be started from exactly where its own resolution is among them.
         interpolation: how resolutions are enlarged, ``"bicubic"`` as in the source or ``"bilinear"``.
 
     Raises:
@@ -44,7 +45,8 @@ class MultiResolutionImage(LatentImage):
         ([1, 2, 4, 8, 12], [(1, 1), (1, 2), (2, 4), (4, 8), (6, 12)], [0.5])
 
     Reference:
-        Fort, Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models", 2025
+        Fort, Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models",
+        2025
     """
 
     def __init__(
@@ -62,10 +64,14 @@ class MultiResolutionImage(LatentImage):
         if resolutions is None:
             resolutions = [*(2**power for power in range((longest - 1).bit_length())), longest]
         if isinstance(resolutions, str) or not isinstance(resolutions, Sequence) or not resolutions:
-            raise ValueError(f"resolutions: give pixels along the longer side, such as [1, 2, 4, {longest}], got {resolutions!r}")
+            raise ValueError(
+                f"resolutions: give pixels along the longer side, such as [1, 2, 4, {longest}], got {resolutions!r}"
+            )
         self.resolutions = [whole_number("resolutions", resolution) for resolution in resolutions]
         if max(self.resolutions) > longest:
-            raise ValueError(f"resolutions: {max(self.resolutions)} is more than the picture's longer side has pixels, {longest}")
+            raise ValueError(
+                f"resolutions: {max(self.resolutions)} is more than the picture's longer side has pixels, {longest}"
+            )
         if interpolation not in ("bilinear", "bicubic"):
             raise unknown("interpolation", "interpolation", str(interpolation), ["bilinear", "bicubic"])
         self.interpolation: Interpolation = interpolation
@@ -89,7 +95,9 @@ class MultiResolutionImage(LatentImage):
 
     def encode_latent(self, latent: Tensor) -> Tensor:
         """Split the picture: from the coarsest resolution on, each takes what those before it have left."""
-        return torch.cat([level.flatten(1) for level in split_levels(latent / 2, self.level_sizes(), self.interpolation)], 1)
+        return torch.cat(
+            [level.flatten(1) for level in split_levels(latent / 2, self.level_sizes(), self.interpolation)], 1
+        )
 
     def extra_repr(self) -> str:
         """Show the resolutions too."""

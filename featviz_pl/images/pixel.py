@@ -11,8 +11,8 @@ from featviz_pl.images.latent import LatentImage
 class PixelImage(LatentImage):
     """Optimise the pixels themselves: ``picture = sigmoid(colour @ weight)``.
 
-    The naive parameterization: all frequencies move equally fast, so high ones win and the picture grows noisy. Useful as a
-    baseline, and where every pixel must be free.
+    The naive parameterization: all frequencies move equally fast, so high ones win and the picture grows noisy. Useful
+    as a baseline, and where every pixel must be free.
 
     Shape:
         () -> (N, C, H, W)

@@ -22,12 +22,13 @@ ALIGNED = ((1, 2), (1, 4), (1, 8), (2, 8), (1, 16), (2, 16))  # Lucid's notebook
 class SharedImage(Image):
     """Add to every picture what all pictures share: ``latent = own_weight * own + sum shared + group_weight * groups @ G``.
 
-    The shared parts are few pixels that the gradients of all pictures move, so pictures that start out alike stay alike in what is
-    coarse. Each is k maps of ``size // d`` pixels, enlarged bilinearly: with k = 1 the same for all pictures, with k > 1 spread evenly
-    along the batch and interpolated linearly, the first map for the first picture and the last for the last.
+    The shared parts are few pixels that the gradients of all pictures move, so pictures that start out alike stay alike
+    in what is coarse. Each is k maps of ``size // d`` pixels, enlarged bilinearly: with k = 1 the same for all
+    pictures, with k > 1 spread evenly along the batch and interpolated linearly, the first map for the first picture
+    and the last for the last.
 
-    With `groups`, pictures also share G whole pictures of the same parameterization, each as much as the matrix says: with the
-    factors of a non-negative factorization, an activation grid whose cells agree.
+    With `groups`, pictures also share G whole pictures of the same parameterization, each as much as the matrix says:
+    with the factors of a non-negative factorization, an activation grid whose cells agree.
 
     Pictures are joint: the gradient of one moves what it shares with the others, and with it the others.
 
@@ -52,8 +53,8 @@ class SharedImage(Image):
         (torch.Size([3, 3, 16, 16]), torch.Size([72]))
 
     Reference:
-        Mordvintsev, Pezzotti, Schubert, Olah, "Differentiable Image Parameterizations", Distill, 2018; for groups: Olah et al.,
-        "The Building Blocks of Interpretability", Distill, 2018
+        Mordvintsev, Pezzotti, Schubert, Olah, "Differentiable Image Parameterizations", Distill, 2018; for groups: Olah
+        et al., "The Building Blocks of Interpretability", Distill, 2018
     """
 
     shared: nn.Parameter
@@ -78,19 +79,26 @@ class SharedImage(Image):
         super().__init__(image.size, image.channels)
         self.image = image
         self.parts = [_part(part) for part in shared]
-        self.own_weight, self.group_weight = finite_number("own_weight", own_weight), finite_number("group_weight", group_weight)
+        self.own_weight, self.group_weight = (
+            finite_number("own_weight", own_weight),
+            finite_number("group_weight", group_weight),
+        )
         self.deviation = finite_number("deviation", deviation, least=0.0)
         device = image.initialized.device
         with torch.inference_mode(False):
             self.initialized = self.initialized.to(device)
             elements = sum(shape.numel() for shape in self._shapes())
             self.shared = nn.Parameter(torch.zeros(elements, dtype=self._precision, device=device))
-            matrix = None if groups is None else torch.as_tensor(groups, dtype=torch.float32, device=device).detach().clone()
+            matrix = (
+                None if groups is None else torch.as_tensor(groups, dtype=torch.float32, device=device).detach().clone()
+            )
             self.register_buffer("groups", matrix, persistent=False)
             self.register_parameter("group", None)
             if matrix is not None:
                 if matrix.ndim != 2 or not matrix.numel() or not torch.isfinite(matrix).all():
-                    raise ValueError(f"groups: must be finite numbers (pictures, groups), got shape {tuple(matrix.shape)}")
+                    raise ValueError(
+                        f"groups: must be finite numbers (pictures, groups), got shape {tuple(matrix.shape)}"
+                    )
                 shape = (matrix.shape[1], *image.weight_shape())
                 self.group = nn.Parameter(torch.zeros(shape, dtype=self._precision, device=device))
                 if image.count is not None:
@@ -102,7 +110,9 @@ class SharedImage(Image):
 
     def _check_rows(self, count: int) -> None:
         if self.groups is not None and len(self.groups) != count:
-            raise ValueError(f"groups: {len(self.groups)} rows do not fit {count} pictures; give one row for each picture")
+            raise ValueError(
+                f"groups: {len(self.groups)} rows do not fit {count} pictures; give one row for each picture"
+            )
 
     @property
     def count(self) -> int | None:
@@ -161,7 +171,9 @@ class SharedImage(Image):
         if self.parts:
             latent = latent + self._shared_latent(len(weight))
         if self.group is not None and self.groups is not None:
-            latent = latent + self.group_weight * torch.tensordot(self.groups.to(latent), self.image.decode_latent(self.group), 1)
+            latent = latent + self.group_weight * torch.tensordot(
+                self.groups.to(latent), self.image.decode_latent(self.group), 1
+            )
         return self.image.finish(latent)
 
     def _shared_latent(self, count: int) -> Tensor:
@@ -186,7 +198,8 @@ def _part(part: Any) -> tuple[int, int]:
 def spread_matrix(count: int, maps: int) -> Tensor:
     """Return how much each picture takes of each map when maps are spread evenly along the batch.
 
-    The first picture takes the first map, the last one the last, and those between interpolate linearly between two maps.
+    The first picture takes the first map, the last one the last, and those between interpolate linearly between two
+    maps.
 
     Shape:
         () -> (count, maps)

@@ -17,11 +17,11 @@ from featviz_pl.numerics.checks import whole_number
 class StackImage(CompositeImage):
     """Train several images of one size as one batch, in order; fixed ones may stand among them.
 
-    Objectives that compare pictures, such as diversity or alignment, so see fixed and optimised ones together, and pictures of one
-    run can have different parameterizations.
+    Objectives that compare pictures, such as diversity or alignment, so see fixed and optimised ones together, and
+    pictures of one run can have different parameterizations.
 
-    The number of pictures is the sum over the images. An image without a count holds the rest of what the objective asks for when it
-    is the only such one, and one picture otherwise.
+    The number of pictures is the sum over the images. An image without a count holds the rest of what the objective
+    asks for when it is the only such one, and one picture otherwise.
 
     Shape:
         () -> (N, C, H, W)
@@ -47,7 +47,9 @@ class StackImage(CompositeImage):
         first = given[0]
         for place, image in enumerate(given):
             if (image.channels, *image.size) != (first.channels, *first.size) or image.alpha != first.alpha:
-                raise ValueError(f"images: {_described(image)} at place {place} does not fit {_described(first)} at place 0")
+                raise ValueError(
+                    f"images: {_described(image)} at place {place} does not fit {_described(first)} at place 0"
+                )
         super().__init__(first.size, first.channels)
         self.images = nn.ModuleList(given)
         self.follow_parts()
@@ -75,7 +77,8 @@ class StackImage(CompositeImage):
         share = rest if len(waiting) == 1 else 1
         if share < 1 or share * len(waiting) != rest:
             held = ", ".join(
-                f"{type(part).__name__} {part.count or 'at least 1' if len(waiting) == 1 else part.count or 1}" for part in self.parts
+                f"{type(part).__name__} {part.count or 'at least 1' if len(waiting) == 1 else part.count or 1}"
+                for part in self.parts
             )
             raise ValueError(f"count: {count} pictures are asked for, but the images hold {held}; give each its count")
         for part in waiting:

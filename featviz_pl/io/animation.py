@@ -36,7 +36,14 @@ def save_animation(frames: Sequence[Path], path: str | os.PathLike[str], millise
 
     def write(temporary: Path) -> None:
         pictures[0].save(
-            temporary, format="WEBP", save_all=True, append_images=pictures[1:], duration=times, loop=0, quality=90, minimize_size=True
+            temporary,
+            format="WEBP",
+            save_all=True,
+            append_images=pictures[1:],
+            duration=times,
+            loop=0,
+            quality=90,
+            minimize_size=True,
         )
 
     return write_whole(chosen, write)

@@ -39,16 +39,23 @@ class PhotoBatch:
 
 
 def photo_batches(
-    paths: Sequence[str | os.PathLike[str]], size: int | Sequence[int], channels: int = 3, batch_size: int = 32, workers: int = 0
+    paths: Sequence[str | os.PathLike[str]],
+    size: int | Sequence[int],
+    channels: int = 3,
+    batch_size: int = 32,
+    workers: int = 0,
 ) -> Iterator[PhotoBatch]:
     """Read photos, cut to the aspect of `size` about their centre, resampled to it and rounded to 256 levels.
 
-    The arguments are checked at once, the files are read one batch after the other. The result does not depend on the number of
-    workers; it is that of `read_photos`, with what could not be read skipped and counted.
+    The arguments are checked at once, the files are read one batch after the other. The result does not depend on the
+    number of workers; it is that of `read_photos`, with what could not be read skipped and counted.
     """
     check_photo_channels(channels)
-    photos = _Photos([os.fspath(path) for path in paths], size_pair("size", size), channels, whole_number("batch_size", batch_size))
-    # A generator of its own: a loader would draw from the global one. Arrays, not tensors, go through a pipe and need no shared memory.
+    photos = _Photos(
+        [os.fspath(path) for path in paths], size_pair("size", size), channels, whole_number("batch_size", batch_size)
+    )
+    # A generator of its own: a loader would draw from the global one. Arrays, not tensors, go through a pipe and need
+    # no shared memory.
     loader = DataLoader(
         photos,
         batch_size=None,

@@ -41,8 +41,20 @@ def load_record(path: str | os.PathLike[str], kind: str, version: int, maker: st
     try:
         with Path(path).open("rb") as file:
             held = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"path: {str(path)!r} is damaged or holds no {what} of featviz_pl; make some with {maker}") from error
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise ValueError(
+            f"path: {str(path)!r} is damaged or holds no {what} of featviz_pl; make some with {maker}"
+        ) from error
     if not isinstance(held, Mapping) or held.get("format") != f"featviz_pl.{kind}":
         raise ValueError(f"path: {str(path)!r} holds no {what} of featviz_pl; make some with {maker}")
     if held.get("version") != version:

@@ -23,7 +23,9 @@ class _TargetMetric(PictureMetric):
 
     higher_is_better = True
 
-    def __init__(self, network: str | nn.Module | FrozenNetwork, reduction: Literal["mean", "none"] = "mean", **kwargs: Any) -> None:
+    def __init__(
+        self, network: str | nn.Module | FrozenNetwork, reduction: Literal["mean", "none"] = "mean", **kwargs: Any
+    ) -> None:
         super().__init__(reduction, **kwargs)
         self._given = repr(network) if isinstance(network, str) else None
         self.network = as_network(network)
@@ -65,8 +67,8 @@ class _TargetMetric(PictureMetric):
 class Activation(_TargetMetric):
     """Measure how strongly each picture excites its target: the score that a render reports, without views.
 
-    ``score(picture)``: for a channel the mean over positions, for a class the logit. Scores of different units do not compare; their
-    percentiles do.
+    ``score(picture)``: for a channel the mean over positions, for a class the logit. Scores of different units do not
+    compare; their percentiles do.
 
     Range: (-∞, ∞); higher is better, between pictures of one target.
 
@@ -74,13 +76,14 @@ class Activation(_TargetMetric):
         update: pictures (N, C, H, W) in [0, 1] and N targets; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        network: a name, a module that takes pictures in [0, 1], or a frozen network. Read as it is at the first update, or at the
-            first one after a reset.
+        network: a name, a module that takes pictures in [0, 1], or a frozen network. Read as it is at the first update,
+            or at the first one after a reset.
         reduction: ``"mean"`` over all pictures, or ``"none"`` for a value for each.
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: when a target does not parse or names several units, or the network has no such layer, unit or class.
+        ValueError: when a target does not parse or names several units, or the network has no such layer, unit or
+            class.
 
     Example:
         >>> import torch
@@ -103,9 +106,9 @@ class Activation(_TargetMetric):
 class HeldOutActivation(_TargetMetric):
     """Measure how strongly each picture excites its target through views that it was not made for.
 
-    ``mean over views of score(view)``. The views are drawn from the seed and their number alone, so all pictures, of any target and
-    size, are seen through the same ones: see `held_out_transforms`. A picture that only fires as it is, pixel by pixel, loses most
-    of its score.
+    ``mean over views of score(view)``. The views are drawn from the seed and their number alone, so all pictures, of
+    any target and size, are seen through the same ones: see `held_out_transforms`. A picture that only fires as it is,
+    pixel by pixel, loses most of its score.
 
     Range: (-∞, ∞); higher is better, between pictures of one target.
 
@@ -115,13 +118,15 @@ class HeldOutActivation(_TargetMetric):
     Args:
         network: a name, a module that takes pictures in [0, 1], or a frozen network; see `Activation`.
         views: number of views, 1 or more.
-        transforms: what happens to each view, in place of `held_out_transforms`; ranges that move during a run stay as at its start.
+        transforms: what happens to each view, in place of `held_out_transforms`; ranges that move during a run stay as
+            at its start.
         seed: of the views.
         reduction: ``"mean"`` over all pictures, or ``"none"`` for a value for each.
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: when a target does not parse or names several units, or the network has no such layer, unit or class.
+        ValueError: when a target does not parse or names several units, or the network has no such layer, unit or
+            class.
 
     Example:
         >>> import torch
@@ -149,7 +154,9 @@ class HeldOutActivation(_TargetMetric):
         self.views = whole_number("views", views)
         self.seed = whole_number("seed", seed, least=0)
         if transforms is not None and not isinstance(transforms, Transform):
-            raise TypeError(f"transforms must be a transform such as Rotate([-5.0, 5.0]), got {type(transforms).__name__}")
+            raise TypeError(
+                f"transforms must be a transform such as Rotate([-5.0, 5.0]), got {type(transforms).__name__}"
+            )
         self.transforms = transforms
 
     def value(self, pictures: Tensor, targets: list[str]) -> Tensor:
@@ -166,10 +173,11 @@ class HeldOutActivation(_TargetMetric):
 def held_out_transforms(size: tuple[int, int]) -> Compose:
     """Return moderate views that no preset trains on, the same for every size: their lengths are shares of the shorter side.
 
-    Turned by up to 8 degrees, zoomed by 0.85 to 1.15, shifted by up to a sixteenth of the side on each axis, blurred with a deviation
-    of up to 1/448 of the side (half a pixel at 224), with Gaussian noise of deviation 0.02. All are drawn uniformly from an interval,
-    as in no preset whose pictures are moved as a whole. Outside the picture is a grey drawn for each view: presets are trained to
-    mirrored borders, to middle grey, to black or to none at all, and this is none of these.
+    Turned by up to 8 degrees, zoomed by 0.85 to 1.15, shifted by up to a sixteenth of the side on each axis, blurred
+    with a deviation of up to 1/448 of the side (half a pixel at 224), with Gaussian noise of deviation 0.02. All are
+    drawn uniformly from an interval, as in no preset whose pictures are moved as a whole. Outside the picture is a grey
+    drawn for each view: presets are trained to mirrored borders, to middle grey, to black or to none at all, and this
+    is none of these.
 
     Args:
         size: of the picture, (height, width) in pixels.
@@ -181,7 +189,14 @@ def held_out_transforms(size: tuple[int, int]) -> Compose:
     side = min(size)
     shift = Jitter(uniform(-side / SHIFT, side / SHIFT))
     return Compose(
-        [Pad(0, "grey"), Rotate(uniform(-DEGREES, DEGREES)), Scale(uniform(*ZOOM)), shift, Blur(uniform(0.0, side / BLUR)), Noise(NOISE)]
+        [
+            Pad(0, "grey"),
+            Rotate(uniform(-DEGREES, DEGREES)),
+            Scale(uniform(*ZOOM)),
+            shift,
+            Blur(uniform(0.0, side / BLUR)),
+            Noise(NOISE),
+        ]
     )
 
 
@@ -191,8 +206,8 @@ DEGREES, ZOOM, SHIFT, BLUR, NOISE = 8.0, (0.85, 1.15), 16, 448, 0.02
 class ActivationPercentile(_TargetMetric):
     """Measure how many photos excite a picture's target less than the picture does.
 
-    ``100 * (photos below + half of those equal) / photos``: at 100 the picture excites its unit more than every photo does. Means over
-    positions depend a little on the size: measure the photos at the size of the pictures.
+    ``100 * (photos below + half of those equal) / photos``: at 100 the picture excites its unit more than every photo
+    does. Means over positions depend a little on the size: measure the photos at the size of the pictures.
 
     Range: [0, 100]; higher is better.
 
@@ -225,8 +240,8 @@ class ActivationPercentile(_TargetMetric):
         75.0
 
     Reference:
-        Borowski, Zimmermann and others, "Exemplary Natural Images Explain CNN Activations Better than State-of-the-Art Feature
-        Visualization", 2021 (photos as the measure of a unit)
+        Borowski, Zimmermann and others, "Exemplary Natural Images Explain CNN Activations Better than State-of-the-Art
+        Feature Visualization", 2021 (photos as the measure of a unit)
     """
 
     plot_lower_bound = 0.0

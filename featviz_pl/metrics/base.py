@@ -18,16 +18,19 @@ REDUCTIONS = ("mean", "none")
 class PictureMetric(ExactMetric):
     """Measure every picture for itself; a subclass says how in `measure`.
 
-    The values of all pictures are kept in float64, so the result is exact over batches and over processes, and a table can have a
-    row for each; casts of the program around it do not reach them. Where the range is open, the bound is None.
+    The values of all pictures are kept in float64, so the result is exact over batches and over processes, and a table
+    can have a row for each; casts of the program around it do not reach them. Where the range is open, the bound is
+    None.
 
     Shape:
-        update: pictures (N, C, H, W) in [0, 1] and what else the metric asks for; compute: () or, with ``"none"``, (all pictures,)
+        update: pictures (N, C, H, W) in [0, 1] and what else the metric asks for; compute: () or, with ``"none"``, (all
+            pictures,)
 
     Args:
-        reduction: ``"mean"`` over all pictures, or ``"none"`` for a value for each, in the order in which they came; of several
-            processes, those of the first come first.
-        kwargs: of `torchmetrics.Metric`, such as ``sync_on_compute=False`` for a metric that one process computes alone.
+        reduction: ``"mean"`` over all pictures, or ``"none"`` for a value for each, in the order in which they came; of
+            several processes, those of the first come first.
+        kwargs: of `torchmetrics.Metric`, such as ``sync_on_compute=False`` for a metric that one process computes
+            alone.
     """
 
     higher_is_better: bool | None = None  # type: ignore[assignment]  # the base has no direction, subclasses have
@@ -59,7 +62,13 @@ class PictureMetric(ExactMetric):
         Raises:
             ValueError: when there are none yet.
         """
-        held = self.values if isinstance(self.values, Tensor) else torch.cat(self.values) if self.values else torch.empty(0)
+        held = (
+            self.values
+            if isinstance(self.values, Tensor)
+            else torch.cat(self.values)
+            if self.values
+            else torch.empty(0)
+        )
         if not held.numel():
             raise ValueError(f"{type(self).__name__}: there are no pictures yet; update it first")
         return held.mean() if self.reduction == "mean" else held
@@ -97,7 +106,9 @@ class PictureMetric(ExactMetric):
         @functools.wraps(compute)
         def listed(*args: Any, **kwargs: Any) -> Any:
             result = wrapped(*args, **kwargs)
-            return result[None] if self.reduction == "none" and isinstance(result, Tensor) and not result.ndim else result
+            return (
+                result[None] if self.reduction == "none" and isinstance(result, Tensor) and not result.ndim else result
+            )
 
         return listed
 
@@ -113,9 +124,13 @@ def check_pictures(pictures: Any) -> Tensor:
     low, high = (float(bound) for bound in torch.aminmax(pictures.detach()))
     if low != low:  # aminmax gives NaN where there is one
         bad = pictures.detach().isnan().flatten(1).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"pictures: NaN in {len(bad)} of {len(pictures)}, the first at index {bad[0]}; they must lie in [0, 1]")
+        raise ValueError(
+            f"pictures: NaN in {len(bad)} of {len(pictures)}, the first at index {bad[0]}; they must lie in [0, 1]"
+        )
     if low < 0.0 or high > 1.0:
-        raise ValueError(f"pictures must lie in [0, 1], got values from {low:g} to {high:g}; pass them before they are normalised")
+        raise ValueError(
+            f"pictures must lie in [0, 1], got values from {low:g} to {high:g}; pass them before they are normalised"
+        )
     return pictures.detach() if pictures.dtype == torch.float64 else pictures.detach().float()
 
 
@@ -123,7 +138,9 @@ def check_targets(targets: Any, count: int) -> list[str]:
     """Return one target for each picture; a single one is that of all."""
     listed = [targets] * count if isinstance(targets, str) else list(targets) if isinstance(targets, Sequence) else None
     if listed is None or not all(isinstance(target, str) for target in listed):
-        raise TypeError(f"targets must be a target such as 'features.9:33', or a list of one for each picture, got {targets!r}")
+        raise TypeError(
+            f"targets must be a target such as 'features.9:33', or a list of one for each picture, got {targets!r}"
+        )
     if len(listed) != count:
         raise ValueError(f"targets: {len(listed)} do not fit {count} pictures; give one, or one for each")
     return listed

@@ -30,17 +30,19 @@ _OTHER_SIZE = 224  # for networks that name none
 class Embedding:
     """Turn pictures into vectors of length 1, whose product is their similarity.
 
-    ``v = concatenation over layers of unit(mean over positions of activation)``, then ``unit(v)``; ``unit(x) = x / |x|``. All layers
-    weigh the same. Pictures are cut about the centre to the aspect of `size`, and resized to it.
+    ``v = concatenation over layers of unit(mean over positions of activation)``, then ``unit(v)``;
+    ``unit(x) = x / |x|``. All layers weigh the same. Pictures are cut about the centre to the aspect of `size`, and
+    resized to it.
 
     Shape:
         (N, C, H, W) in [0, 1] -> (N, D), float32 or, where network and pictures are, float64
 
     Args:
-        network: a name, a module that takes pictures in [0, 1], or a frozen network. It is read as it is at the first call.
+        network: a name, a module that takes pictures in [0, 1], or a frozen network. It is read as it is at the first
+            call.
         layer: one layer or several; all five blocks of the embedded network, and for others a layer must be named.
-        size: at which the pictures are seen, one number or (height, width); 192 for the embedded network, and the network's own, or
-            224, for others.
+        size: at which the pictures are seen, one number or (height, width); 192 for the embedded network, and the
+            network's own, or 224, for others.
 
     Raises:
         ValueError: when no layer is named, the network has no such layer, or its activations are not finite.
@@ -53,8 +55,8 @@ class Embedding:
         (torch.Size([2, 544]), 1.0)
 
     Reference:
-        Fu, Tamir, Sundaram and others, "DreamSim: Learning New Dimensions of Human Visual Similarity using Synthetic Data", 2023
-        (similarity of pictures as that of embeddings; theirs is learned from people)
+        Fu, Tamir, Sundaram and others, "DreamSim: Learning New Dimensions of Human Visual Similarity using Synthetic
+        Data", 2023 (similarity of pictures as that of embeddings; theirs is learned from people)
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Embedding:
         self.network = as_network(network)
         own = self.network.name == EMBEDDED
         if layer is None and not own:
-            raise ValueError(f"layer: name the layer of {self.network.name!r} by which pictures are compared; network.layers() lists them")
+            raise ValueError(
+                f"layer: name the layer of {self.network.name!r} by which pictures are compared; network.layers() lists them"
+            )
         self.layers = list(_LAYERS) if layer is None else [layer] if isinstance(layer, str) else list(layer)
         check_layers(self.network, self.layers)
         self.size = size_pair("size", size if size is not None else _SIZE if own else self.network.size or _OTHER_SIZE)
@@ -83,18 +87,27 @@ class Embedding:
             seen = torch.stack([fitted(picture, self.size) for picture in shown]).clone()
             read = self._shadow.activations(seen, self.layers)
             parts = [
-                at_positions(value.to(torch.promote_types(value.dtype, torch.float32))[:, None]).mean(2)[:, 0] for value in read.values()
+                at_positions(value.to(torch.promote_types(value.dtype, torch.float32))[:, None]).mean(2)[:, 0]
+                for value in read.values()
             ]
             vectors = functional.normalize(torch.cat([functional.normalize(part, dim=1) for part in parts], 1), dim=1)
         if not torch.isfinite(vectors).all():
-            raise ValueError(f"network: {self.network.name!r} gives activations at {', '.join(self.layers)} that are not finite")
+            raise ValueError(
+                f"network: {self.network.name!r} gives activations at {', '.join(self.layers)} that are not finite"
+            )
         return vectors
 
     def identity(self) -> dict[str, Any]:
         """Return what the vectors depend on, in plain values."""
         network = self.network
         mean, std = (None if values is None else list(values) for values in (network.mean, network.std))
-        return {"weights_hash": network.weights_hash(), "layers": list(self.layers), "size": list(self.size), "mean": mean, "std": std}
+        return {
+            "weights_hash": network.weights_hash(),
+            "layers": list(self.layers),
+            "size": list(self.size),
+            "mean": mean,
+            "std": std,
+        }
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be made again."""
@@ -160,7 +173,9 @@ class PhotoEmbeddings:
         unreadable_paths: Sequence[str] = (),
     ) -> None:
         if values.ndim != 2 or not len(paths) or len(values) != len(paths):
-            raise ValueError(f"values must be (photos, D) for {len(paths)} photos, at least one, got shape {tuple(values.shape)}")
+            raise ValueError(
+                f"values must be (photos, D) for {len(paths)} photos, at least one, got shape {tuple(values.shape)}"
+            )
         self.values, self.paths, self.identity = values, [str(path) for path in paths], dict(identity)
         self.enlarged = whole_number("enlarged", enlarged, least=0)
         self.unreadable = whole_number("unreadable", unreadable, least=0)
@@ -181,7 +196,9 @@ class PhotoEmbeddings:
         other = [name for name, value in wanted.items() if self.identity.get(name) != value]
         if other:
             said = ", ".join(f"{name}={self.identity.get(name)}, not {wanted[name]}" for name in other)
-            raise ValueError(f"photos: they were embedded with {said}; embed them again with {embedding!r} and {_MAKER}")
+            raise ValueError(
+                f"photos: they were embedded with {said}; embed them again with {embedding!r} and {_MAKER}"
+            )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the record to a file for `load_embeddings`; missing folders are made, and the file is whole or absent."""
@@ -229,15 +246,16 @@ def embed_photos(
 ) -> PhotoEmbeddings:
     """Embed the photos in a folder and its subfolders, or those of a list.
 
-    Photos are cut and resampled to the embedding's size as `read_photos` does it; smaller ones are enlarged and counted, files that
-    cannot be read are skipped and counted. Runs where the network's weights are.
+    Photos are cut and resampled to the embedding's size as `read_photos` does it; smaller ones are enlarged and
+    counted, files that cannot be read are skipped and counted. Runs where the network's weights are.
 
     Args:
         embedding: that turns pictures into vectors.
         folder: with photos, or paths of photos, which are then named as they are given.
         limit: embed at most this many, evenly spread over the sorted names; all unless given.
         batch_size: photos in one pass.
-        workers: processes that read photos beside this one; a program that starts some must guard its main part, as for every DataLoader.
+        workers: processes that read photos beside this one; a program that starts some must guard its main part, as for
+            every DataLoader.
         progress: called after each batch with the number of photos read so far and of all.
 
     Raises:

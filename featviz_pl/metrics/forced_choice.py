@@ -23,14 +23,16 @@ Paths = str | os.PathLike[str]
 class ForcedChoice(RowMetric, PictureMetric):
     """Measure how often a picture's likeness tells a photo that excites its unit strongly from one that does so weakly.
 
-    Of the k photos that excite the target most and the k that do so least, every pair is a question. The answer is right when
-    ``s(strong) > s(weak)``, where ``s(photo) = cos(photo, picture) - mean over controls of cos(photo, control)``; the score is the share
-    of right answers, ties counted half. Of fewer than 2 k photos, half are strong and half weak.
+    Of the k photos that excite the target most and the k that do so least, every pair is a question. The answer is
+    right when ``s(strong) > s(weak)``, where ``s(photo) = cos(photo, picture) - mean over controls of cos(photo,
+    control)``; the score is the share of right answers, ties counted half. Of fewer than 2 k photos, half are strong
+    and half weak.
 
-    The controls are pictures of other targets. Rendered pictures have much in common, and what they share is nearer to some photos
-    whatever the unit: without controls those of other units, too, answer up to 80 % of the questions. A picture of another unit is at
-    chance, 0.5, on average. Unless `controls` or an opposite are given, the controls are the other pictures that the metric has seen,
-    and the score of one depends on them; where none are of another target, it is NaN.
+    The controls are pictures of other targets. Rendered pictures have much in common, and what they share is nearer to
+    some photos whatever the unit: without controls those of other units, too, answer up to 80 % of the questions. A
+    picture of another unit is at chance, 0.5, on average. Unless `controls` or an opposite are given, the controls are
+    the other pictures that the metric has seen, and the score of one depends on them; where none are of another target,
+    it is NaN.
 
     Range: [0, 1]; higher is better, and 0.5 is chance.
 
@@ -42,15 +44,16 @@ class ForcedChoice(RowMetric, PictureMetric):
         embeddings: of the same photos, from `embed_photos`, or a file of them. They are matched by path.
         embedding: by which they were embedded; the default `Embedding` unless given.
         k: number of photos on either side, 1 or more.
-        controls: pictures that were made in the same way for other targets: a batch (M, C, H, W), their vectors (M, D), or files. The
-            measured pictures themselves may be among them.
-        control_targets: what the controls were made for, one for each: those of a picture's own target are then left out for it.
+        controls: pictures that were made in the same way for other targets: a batch (M, C, H, W), their vectors (M, D),
+            or files. The measured pictures themselves may be among them.
+        control_targets: what the controls were made for, one for each: those of a picture's own target are then left
+            out for it.
         reduction: ``"mean"`` over all pictures, or ``"none"`` for a value for each.
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: when there is only one photo, the photos differ, they were embedded by another embedding, or a target is not among
-            the activations.
+        ValueError: when there is only one photo, the photos differ, they were embedded by another embedding, or a
+            target is not among the activations.
 
     Example:
         >>> red, blue = (torch.tensor(color).view(1, 3, 1, 1).expand(2, 3, 48, 48) for color in ([1.0, 0.0, 0.0], [0.0, 0.0, 1.0]))
@@ -63,8 +66,8 @@ class ForcedChoice(RowMetric, PictureMetric):
         1.0
 
     Reference:
-        Zimmermann, Klindt, Brendel, "Measuring Per-Unit Interpretability at Scale Without Humans", 2024 (there the control is the
-        picture of the least activation, and similarity is DreamSim's)
+        Zimmermann, Klindt, Brendel, "Measuring Per-Unit Interpretability at Scale Without Humans", 2024 (there the
+        control is the picture of the least activation, and similarity is DreamSim's)
     """
 
     higher_is_better = True
@@ -84,7 +87,8 @@ class ForcedChoice(RowMetric, PictureMetric):
     ) -> None:
         super().__init__(reduction, **kwargs)
         self._files = [
-            None if isinstance(one, (PhotoActivations, PhotoEmbeddings)) else os.fspath(one) for one in (activations, embeddings)
+            None if isinstance(one, (PhotoActivations, PhotoEmbeddings)) else os.fspath(one)
+            for one in (activations, embeddings)
         ]
         self.activations = activations if isinstance(activations, PhotoActivations) else load_activations(activations)
         self.embeddings = embeddings if isinstance(embeddings, PhotoEmbeddings) else load_embeddings(embeddings)
@@ -97,10 +101,16 @@ class ForcedChoice(RowMetric, PictureMetric):
         if control_targets is not None and controls is None:
             raise ValueError("control_targets: there are no controls; give both, or neither")
         self._controls = None if controls is None else self._control_vectors(controls)
-        held = None if self._controls is None or control_targets is None else check_targets(control_targets, len(self._controls))
+        held = (
+            None
+            if self._controls is None or control_targets is None
+            else check_targets(control_targets, len(self._controls))
+        )
         self._control_keys = None if held is None else target_keys(held)
         self.add_rows("vectors")
-        self.add_rows("contrasts")  # of the controls; NaN where these are the other pictures, which are known at the end
+        self.add_rows(
+            "contrasts"
+        )  # of the controls; NaN where these are the other pictures, which are known at the end
         self.add_rows("queries", torch.int64)
         self.add_rows("keys", torch.int64)
 
@@ -109,7 +119,9 @@ class ForcedChoice(RowMetric, PictureMetric):
         if isinstance(controls, Tensor) and controls.ndim == 2:
             width = self.embeddings.values.shape[1]
             if controls.shape[1] != width or not len(controls):
-                raise ValueError(f"controls must be (M, {width}) as vectors of this embedding, got shape {tuple(controls.shape)}")
+                raise ValueError(
+                    f"controls must be (M, {width}) as vectors of this embedding, got shape {tuple(controls.shape)}"
+                )
             return functional.normalize(controls.detach().to("cpu", torch.float64), dim=1)
         if isinstance(controls, Tensor):
             return unit_vectors(self.embedding, check_pictures(controls)).cpu()
@@ -130,7 +142,9 @@ class ForcedChoice(RowMetric, PictureMetric):
         """Number of photos on either side."""
         return min(self.k, len(self.activations) // 2)
 
-    def update(self, pictures: Tensor, targets: str | Sequence[str] = (), opposites: Tensor | None = None, *others: Any) -> None:
+    def update(
+        self, pictures: Tensor, targets: str | Sequence[str] = (), opposites: Tensor | None = None, *others: Any
+    ) -> None:
         """Add further pictures (N, C, H, W), each of its target: one for all, or one for each.
 
         Args:
@@ -142,7 +156,9 @@ class ForcedChoice(RowMetric, PictureMetric):
         for name, rows in self._seen(check_pictures(pictures), targets, opposites).items():
             getattr(self, name).append(rows)
 
-    def measure(self, pictures: Tensor, targets: str | Sequence[str] = (), opposites: Tensor | None = None, *others: Any) -> Tensor:
+    def measure(
+        self, pictures: Tensor, targets: str | Sequence[str] = (), opposites: Tensor | None = None, *others: Any
+    ) -> Tensor:
         """Return the score (N,) of each picture among these; see `update`."""
         return self._scores(**self._seen(pictures, targets, opposites))
 
@@ -168,7 +184,12 @@ class ForcedChoice(RowMetric, PictureMetric):
         else:
             contrasts = _mean_of_others(keys, self._controls, self._control_keys)
         device = vectors.device
-        return {"vectors": vectors, "contrasts": contrasts.to(device), "queries": queries.to(device), "keys": keys.to(device)}
+        return {
+            "vectors": vectors,
+            "contrasts": contrasts.to(device),
+            "queries": queries.to(device),
+            "keys": keys.to(device),
+        }
 
     def _queries(self, target: str) -> Tensor:
         """Return the places (2 k,) of the strong photos and then of the weak ones among the embeddings."""

@@ -1,7 +1,7 @@
 """How natural a picture's values, colours and neighbours are; no network is asked.
 
-What the docstrings say of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of ImageNet, each of
-another class, measured by ``python benchmarks/natural.py imagenet-samples``.
+What the docstrings say of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of
+ImageNet, each of another class, measured by ``python benchmarks/natural.py imagenet-samples``.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _ROUNDING = 1e-6  # 254 / 255 in float32 is not quite 1 - 1 / 255
 class ClippedShare(PictureMetric):
     """Measure the share of values next to black or white: ``mean(x <= level or x >= 1 - level)`` over pixels and channels.
 
-    Both bounds belong to it, so at the default level the values 0, 1, 254 and 255 of 256 count as clipped. Photos have 0.034 ± 0.072,
-    half of them less than 0.012. Where pictures end in a sigmoid, which comes near its ends but never there, ``level=4 / 255`` tells
-    burnt pictures better; photos have about 0.06 then.
+    Both bounds belong to it, so at the default level the values 0, 1, 254 and 255 of 256 count as clipped. Photos have
+    0.034 ± 0.072, half of them less than 0.012. Where pictures end in a sigmoid, which comes near its ends but never
+    there, ``level=4 / 255`` tells burnt pictures better; photos have about 0.06 then.
 
     Range: [0, 1]; lower is better.
 
@@ -46,7 +46,8 @@ class ClippedShare(PictureMetric):
         0.6
 
     Reference:
-        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017: the sigmoid that is to keep pictures within the range
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017: the sigmoid that is to keep pictures within
+        the range
     """
 
     higher_is_better = False
@@ -72,9 +73,10 @@ class ClippedShare(PictureMetric):
 class ColorDistance(PictureMetric):
     """Measure how far a picture's colours are from those of photos: the Fréchet distance of their Gaussians.
 
-    ``sqrt(|m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁^½ C₂ C₁^½)^½))`` with mean and covariance over the picture's pixels and over all pixels of
-    all photos. In units of colour: two grey levels that differ by 0.1 in every one of three channels are 0.1 √3 apart. A single
-    photo has fewer colours than all together: photos have 0.254 ± 0.127, and what is below 0.5 lies within what they do.
+    ``sqrt(|m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁^½ C₂ C₁^½)^½))`` with mean and covariance over the picture's pixels and over
+    all pixels of all photos. In units of colour: two grey levels that differ by 0.1 in every one of three channels are
+    0.1 √3 apart. A single photo has fewer colours than all together: photos have 0.254 ± 0.127, and what is below 0.5
+    lies within what they do.
 
     Range: [0, ∞); lower is better, down to that of photos.
 
@@ -82,8 +84,8 @@ class ColorDistance(PictureMetric):
         update: pictures (N, C, H, W) in [0, 1]; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        statistics: of photos of as many channels: measured, or the file that ``featviz stats`` wrote; those that ship with the library
-            unless given.
+        statistics: of photos of as many channels: measured, or the file that ``featviz stats`` wrote; those that ship
+            with the library unless given.
         reduction: ``"mean"`` or ``"none"``.
         kwargs: of `torchmetrics.Metric`.
 
@@ -98,7 +100,8 @@ class ColorDistance(PictureMetric):
         (0.3162, 0.3162)
 
     Reference:
-        Dowson, Landau, "The Fréchet distance between multivariate normal distributions", Journal of Multivariate Analysis, 1982
+        Dowson, Landau, "The Fréchet distance between multivariate normal distributions", Journal of Multivariate
+        Analysis, 1982
     """
 
     higher_is_better = False
@@ -164,8 +167,8 @@ def _root(covariance: Tensor) -> Tensor:
 class VariationPerPixel(PictureMetric):
     """Measure how much neighbours differ: ``mean|x[i+1, j] - x[i, j]| + mean|x[i, j+1] - x[i, j]|``, over pairs and channels.
 
-    The mean, unlike the sum that penalties take, lets pictures of different sizes be compared. Photos have 0.087 ± 0.047, noise that is
-    uniform over the range has 0.667, blurred pictures have less.
+    The mean, unlike the sum that penalties take, lets pictures of different sizes be compared. Photos have 0.087 ±
+    0.047, noise that is uniform over the range has 0.667, blurred pictures have less.
 
     Range: [0, 2]; neither end is better, near that of photos is.
 
@@ -196,6 +199,8 @@ class VariationPerPixel(PictureMetric):
         """Return the variation of each picture."""
         height, width = pictures.shape[-2:]
         if min(height, width) < 2:
-            raise ValueError(f"pictures: {height} x {width} pixels have no neighbours on each side; at least 2 x 2 are needed")
+            raise ValueError(
+                f"pictures: {height} x {width} pixels have no neighbours on each side; at least 2 x 2 are needed"
+            )
         down, across = (pictures.diff(dim=dimension).abs().flatten(1).double().mean(1) for dimension in (-2, -1))
         return down + across

@@ -25,12 +25,13 @@ _AT_ONCE = 16
 class PathSimilarity(RowMetric):
     """Measure at each layer how like that of natural pictures of the same kind a picture's activation is.
 
-    ``(a - o) / (s - o)``, with the mean similarity a of the picture to the k photos that excite its target most, s of those photos
-    among themselves, and o of those photos to k others, evenly spread over the rest from strongly to weakly exciting: at 1 the layer
-    treats the picture like a photo of its kind, at 0 like any other. Similarity is Spearman's rank correlation, ties at their mean
-    rank, of all activations of the layer, position by position. Of several pictures, numerators and denominators are averaged first.
-    NaN where the photos of the kind are not more alike than others (s <= o): the layer does not tell them apart. Where it hardly does,
-    pictures that show little of anything have values far above 1, for they are as like these photos as all others: compare with them.
+    ``(a - o) / (s - o)``, with the mean similarity a of the picture to the k photos that excite its target most, s of
+    those photos among themselves, and o of those photos to k others, evenly spread over the rest from strongly to
+    weakly exciting: at 1 the layer treats the picture like a photo of its kind, at 0 like any other. Similarity is
+    Spearman's rank correlation, ties at their mean rank, of all activations of the layer, position by position. Of
+    several pictures, numerators and denominators are averaged first. NaN where the photos of the kind are not more
+    alike than others (s <= o): the layer does not tell them apart. Where it hardly does, pictures that show little of
+    anything have values far above 1, for they are as like these photos as all others: compare with them.
 
     Range: (-∞, ∞); higher is better, up to 1.
 
@@ -40,16 +41,16 @@ class PathSimilarity(RowMetric):
     Args:
         network: the one by which the photos were measured.
         layers: names of layers, of which all positions are compared.
-        photos: from `measure_activations`, or a file of them: they say which photos excite a target. Pictures are cut and resized to
-            the size at which these were measured.
+        photos: from `measure_activations`, or a file of them: they say which photos excite a target. Pictures are cut
+            and resized to the size at which these were measured.
         folder: where the photos are.
         k: number of photos of the kind, 2 or more, and of others.
         measure: ``"spearman"``, or ``"cosine"``.
         kwargs: of `torchmetrics.Metric`.
 
     Raises:
-        ValueError: when the network has no such layer, the photos were measured by another, are not in the folder, or are fewer than
-            2 k.
+        ValueError: when the network has no such layer, the photos were measured by another, are not in the folder, or
+            are fewer than 2 k.
 
     Example:
         >>> import tempfile
@@ -67,8 +68,8 @@ class PathSimilarity(RowMetric):
         ['output']
 
     Reference:
-        Geirhos, Zimmermann, Bilodeau, Brendel, Kim, "Don't trust your eyes: on the (un)reliability of feature visualizations", 2024
-        (there the kind is a class of labelled photos)
+        Geirhos, Zimmermann, Bilodeau, Brendel, Kim, "Don't trust your eyes: on the (un)reliability of feature
+        visualizations", 2024 (there the kind is a class of labelled photos)
     """
 
     higher_is_better = True  # type: ignore[assignment]  # the base has no direction
@@ -94,7 +95,9 @@ class PathSimilarity(RowMetric):
         self.folder = os.fspath(folder)
         self.k = whole_number("k", k, least=2)
         if 2 * self.k > len(self.photos):
-            raise ValueError(f"k: {self.k} photos of the kind and as many others are more than the {len(self.photos)} there are")
+            raise ValueError(
+                f"k: {self.k} photos of the kind and as many others are more than the {len(self.photos)} there are"
+            )
         if measure not in MEASURES:
             raise unknown("measure", "measure", str(measure), MEASURES)
         self.measure = measure
@@ -140,7 +143,10 @@ class PathSimilarity(RowMetric):
             raise ValueError(
                 f"folder: {self.folder!r} does not hold {missing.relative_to(self.folder).as_posix()!r}, one of the photos measured"
             )
-        batches = [self._paths(batch.to(device)) for batch in read_photos(paths, self.photos.size, self.network.channels, _AT_ONCE)]
+        batches = [
+            self._paths(batch.to(device))
+            for batch in read_photos(paths, self.photos.size, self.network.channels, _AT_ONCE)
+        ]
         found = []
         for parts in zip(*batches):
             vectors = torch.cat(parts).double()

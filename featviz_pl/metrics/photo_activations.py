@@ -19,17 +19,26 @@ from featviz_pl.numerics.activation_axes import at_positions
 from featviz_pl.numerics.checks import near, size_pair, whole_number
 from featviz_pl.objectives import DeepDream, Neuron, Observation, Setting
 
-_KIND, _VERSION, _MAKER = "photo_activations", 1, "featviz stats FOLDER --network NAME --layer LAYER, or measure_activations"
+_KIND, _VERSION, _MAKER = (
+    "photo_activations",
+    1,
+    "featviz stats FOLDER --network NAME --layer LAYER, or measure_activations",
+)
 _SIZE = 224  # of the photos, for networks that name none
 
 
 def read_photos(
-    paths: Sequence[str | os.PathLike[str]], size: int | Sequence[int], channels: int = 3, batch_size: int = 32, workers: int = 0
+    paths: Sequence[str | os.PathLike[str]],
+    size: int | Sequence[int],
+    channels: int = 3,
+    batch_size: int = 32,
+    workers: int = 0,
 ) -> Iterator[Tensor]:
     """Read photos in batches of one size, in the order of the paths.
 
-    Each is cut to the aspect of `size` about its centre, resampled to it (blurred first where it shrinks, enlarged where it is
-    smaller) and rounded to 256 levels, as pictures are before they are scored. Grayscale, CMYK and palettes are converted.
+    Each is cut to the aspect of `size` about its centre, resampled to it (blurred first where it shrinks, enlarged
+    where it is smaller) and rounded to 256 levels, as pictures are before they are scored. Grayscale, CMYK and palettes
+    are converted.
 
     Shape:
         each batch (B, channels, h, w) in [0, 1], float32
@@ -65,8 +74,8 @@ def _all_read(batch: PhotoBatch) -> Tensor:
 class PhotoActivations:
     """Hold how strongly each photo of a folder excites each unit of some layers of one network.
 
-    The score of photo p for unit u is that of a picture for ``layer:u``: the mean over positions or tokens, or the logit of a class.
-    Made by `measure_activations`.
+    The score of photo p for unit u is that of a picture for ``layer:u``: the mean over positions or tokens, or the
+    logit of a class. Made by `measure_activations`.
 
     Args:
         values: (P, U) for each layer: P photos by U units.
@@ -108,9 +117,13 @@ class PhotoActivations:
             raise ValueError("values: there are none; measure at least one layer for at least one photo")
         for layer, held in values.items():
             if held.ndim != 2 or len(held) != len(paths):
-                raise ValueError(f"values: those of {layer!r} are {tuple(held.shape)}, not (photos, units) for {len(paths)} photos")
+                raise ValueError(
+                    f"values: those of {layer!r} are {tuple(held.shape)}, not (photos, units) for {len(paths)} photos"
+                )
             if held.isnan().any():
-                raise ValueError(f"values: {layer!r} gives NaN for {int(held.isnan().any(1).sum())} of {len(paths)} photos")
+                raise ValueError(
+                    f"values: {layer!r} gives NaN for {int(held.isnan().any(1).sum())} of {len(paths)} photos"
+                )
         self.values = dict(values)
         self.paths = list(paths)
         self.network, self.weights_hash = str(network), str(weights_hash)
@@ -139,12 +152,18 @@ class PhotoActivations:
         """
         objective, source = single_target(target)
         if isinstance(objective, (DeepDream, Neuron)):
-            raise ValueError(f"target: {target!r} is no channel or class, and photos are measured for those; give 'layer:unit'")
+            raise ValueError(
+                f"target: {target!r} is no channel or class, and photos are measured for those; give 'layer:unit'"
+            )
         if source.layer not in self.values:
-            raise ValueError(f"target: the photos were not measured at {source.layer!r}; {near(source.layer, self.layers)}")
+            raise ValueError(
+                f"target: the photos were not measured at {source.layer!r}; {near(source.layer, self.layers)}"
+            )
         held = self.values[source.layer]
         objective.check(Setting({source: tuple(held.shape[1:])}, 1, (1, 1, 1), self.classes))
-        score: Tensor = objective(Observation(held.new_zeros(len(held), 1, 1, 1), {source: held[:, None]}, self.classes))
+        score: Tensor = objective(
+            Observation(held.new_zeros(len(held), 1, 1, 1), {source: held[:, None]}, self.classes)
+        )
         return score[:, 0]
 
     def percentile(self, target: str, values: Tensor | float) -> Tensor:
@@ -235,8 +254,8 @@ def measure_activations(
 ) -> PhotoActivations:
     """Measure how strongly each photo in a folder and its subfolders excites each unit of some layers.
 
-    All layers are read in one pass, which ends at the deepest. Photos are cut and resampled to `size` as `read_photos` does it; files
-    that cannot be read are skipped and counted. Runs where the network's weights are.
+    All layers are read in one pass, which ends at the deepest. Photos are cut and resampled to `size` as `read_photos`
+    does it; files that cannot be read are skipped and counted. Runs where the network's weights are.
 
     Args:
         network: a name, a module that takes pictures in [0, 1], or a frozen network.
@@ -245,7 +264,8 @@ def measure_activations(
         size: of the photos, one number or (height, width); the network's own, or 224, unless given.
         limit: read at most this many photos, evenly spread over the sorted names; all unless given.
         batch_size: photos in one pass.
-        workers: processes that read photos beside this one; a program that starts some must guard its main part, as for every DataLoader.
+        workers: processes that read photos beside this one; a program that starts some must guard its main part, as for
+            every DataLoader.
         progress: called after each batch with the number of photos read so far and of all.
 
     Raises:
@@ -268,14 +288,17 @@ def measure_activations(
     chosen = size_pair("size", size if size is not None else guest.size or _SIZE)
     paths = photo_paths(folder, limit)
     with torch.inference_mode(False), torch.no_grad():
-        found = over_photos(paths, chosen, guest.channels, batch_size, workers, _reader(guest, wanted, chosen), progress)
+        found = over_photos(
+            paths, chosen, guest.channels, batch_size, workers, _reader(guest, wanted, chosen), progress
+        )
         values = {layer: torch.cat(parts) for layer, parts in found.values.items()}
     if not found.indices:
         raise ValueError(
             f"folder: none of {len(paths)} files in {str(folder)!r} can be read as a photo of 8 bits per channel; {found.reason}"
         )
     names, unreadable = (
-        [Path(os.path.relpath(paths[index], folder)).as_posix() for index in part] for part in (found.indices, found.unreadable)
+        [Path(os.path.relpath(paths[index], folder)).as_posix() for index in part]
+        for part in (found.indices, found.unreadable)
     )
     about = guest.mean, guest.std, guest.classes, found.enlarged, len(unreadable), unreadable
     return PhotoActivations(values, names, guest.name, guest.weights_hash(), chosen, *about)

@@ -53,7 +53,8 @@ class NearestPhotos(PictureMetric):
         (1.0, 'red.png')
 
     Reference:
-        Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization" (plausibility), 2023
+        Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization"
+        (plausibility), 2023
     """
 
     higher_is_better = True
@@ -108,7 +109,9 @@ class NearestPhotos(PictureMetric):
     def _nearest(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Return the similarities and indices (N, k) of the nearest photos; of equal ones the first in their order."""
         vectors = unit_vectors(self.embedding, pictures)
-        similarities, indices = (vectors @ self._photo_vectors(vectors.device).T).sort(dim=1, descending=True, stable=True)
+        similarities, indices = (vectors @ self._photo_vectors(vectors.device).T).sort(
+            dim=1, descending=True, stable=True
+        )
         return similarities[:, : self.k], indices[:, : self.k]
 
     def _photo_vectors(self, device: torch.device) -> Tensor:

@@ -84,5 +84,7 @@ def check_embedding(embedding: Any) -> Embedding:
     if embedding is None:
         return Embedding()
     if not isinstance(embedding, Embedding):
-        raise TypeError(f"embedding must be an Embedding, such as Embedding('embedded'), got {type(embedding).__name__}")
+        raise TypeError(
+            f"embedding must be an Embedding, such as Embedding('embedded'), got {type(embedding).__name__}"
+        )
     return embedding

@@ -58,8 +58,8 @@ class PairwiseDistance(_SetMetric):
         0.0
 
     Reference:
-        Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", 2018 (distance
-        of pictures by the features of a network)
+        Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual Metric",
+        2018 (distance of pictures by the features of a network)
     """
 
     plot_lower_bound = 0.0
@@ -74,9 +74,9 @@ class PairwiseDistance(_SetMetric):
 class VendiScore(_SetMetric):
     """Count how many different pictures there are, as far as an embedding can tell.
 
-    ``exp(-sum of l log l)`` over the eigenvalues l of ``K / n``, ``K_ij = cos(v_i, v_j)``: n pictures that are the same count as 1, n
-    that have nothing in common as n. By the default embedding, in which all pictures have something in common, 50 photos of different
-    classes count as 7: compare sets of the same number by the same embedding.
+    ``exp(-sum of l log l)`` over the eigenvalues l of ``K / n``, ``K_ij = cos(v_i, v_j)``: n pictures that are the same
+    count as 1, n that have nothing in common as n. By the default embedding, in which all pictures have something in
+    common, 50 photos of different classes count as 7: compare sets of the same number by the same embedding.
 
     Range: [1, number of pictures]; neither is better: higher is more diverse, and noise is diverse too.
 
@@ -112,9 +112,10 @@ class VendiScore(_SetMetric):
 class Agreement(_SetMetric):
     """Measure whether pictures of one target, from other seeds or parameterizations, show the same.
 
-    For each target that has two pictures or more, ``(w - b) / (1 - b)``, where w is the mean cosine of pairs of its pictures and b that
-    of its pictures with those of other targets; then the mean over targets: 1 where its pictures are the same, 0 where they are no more
-    alike than those of different targets. NaN where no target has two pictures, or there is only one target.
+    For each target that has two pictures or more, ``(w - b) / (1 - b)``, where w is the mean cosine of pairs of its
+    pictures and b that of its pictures with those of other targets; then the mean over targets: 1 where its pictures
+    are the same, 0 where they are no more alike than those of different targets. NaN where no target has two pictures,
+    or there is only one target.
 
     Range: (-∞, 1]; higher is better.
 
@@ -133,8 +134,8 @@ class Agreement(_SetMetric):
         1.0
 
     Reference:
-        Bareeva, Höhne, Warnecke, Pirch, Müller, Rieck, Lapuschkin, Bykov, "Manipulating Feature Visualizations with Gradient
-        Slingshots", 2025 (other starts as a defence); the normalisation is this library's
+        Bareeva, Höhne, Warnecke, Pirch, Müller, Rieck, Lapuschkin, Bykov, "Manipulating Feature Visualizations with
+        Gradient Slingshots", 2025 (other starts as a defence); the normalisation is this library's
     """
 
     higher_is_better = True  # type: ignore[assignment]  # the base has no direction

@@ -1,7 +1,7 @@
 """How natural a picture's spectrum is: its slope, and how much of it lies in fine detail; no network is asked.
 
-What the docstrings say of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of ImageNet, each of
-another class, measured by ``python benchmarks/natural.py imagenet-samples``.
+What the docstrings say of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of
+ImageNet, each of another class, measured by ``python benchmarks/natural.py imagenet-samples``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ def natural_slope() -> tuple[float, float]:
     """Return mean and standard deviation of `SpectrumSlope` over photos.
 
     Measured on the central 224 x 224 pixels of 934 photos of ImageNet, each of another class, by
-    ``python benchmarks/natural.py imagenet-samples``; 66 photos have fewer pixels. Central parts of 96 and 128 pixels give means within
-    0.02. Shrinking softens: the largest square about the centre shrunk to 224 pixels has -1.36 ± 0.22.
+    ``python benchmarks/natural.py imagenet-samples``; 66 photos have fewer pixels. Central parts of 96 and 128 pixels
+    give means within 0.02. Shrinking softens: the largest square about the centre shrunk to 224 pixels has -1.36 ±
+    0.22.
 
     Example:
         >>> natural_slope()
@@ -42,14 +43,14 @@ def natural_slope() -> tuple[float, float]:
 class SpectrumSlope(PictureMetric):
     """Measure how fast the spectrum falls: the slope of log mean amplitude over log frequency.
 
-    The picture's luminance (ITU-R BT.601 for three channels, else the mean of the channels), less its mean and under a Hann window
-    against the edges, is transformed; amplitudes are averaged in 14 rings of equal width in log frequency from 1/32 to 0.35 cycles
-    per pixel, and a line is fitted to the logarithms by least squares: ``amplitude ~ f^slope``. White noise has 0, photos have
-    -1.22 ± 0.23 (`natural_slope`), blurred pictures less. Rings are in cycles per pixel, so pictures of different sizes can be compared.
-    A flat picture has 0.
+    The picture's luminance (ITU-R BT.601 for three channels, else the mean of the channels), less its mean and under a
+    Hann window against the edges, is transformed; amplitudes are averaged in 14 rings of equal width in log frequency
+    from 1/32 to 0.35 cycles per pixel, and a line is fitted to the logarithms by least squares:
+    ``amplitude ~ f^slope``. White noise has 0, photos have -1.22 ± 0.23 (`natural_slope`), blurred pictures less. Rings
+    are in cycles per pixel, so pictures of different sizes can be compared. A flat picture has 0.
 
-    Of pictures with a known slope between 0 and -1.5, the mean is right within 0.05 from 64 pixels on and within 0.02 from 96; a single
-    one scatters by 0.1 at 64 pixels and by 0.03 at 224. At 32 pixels the slope is 0.15 too high.
+    Of pictures with a known slope between 0 and -1.5, the mean is right within 0.05 from 64 pixels on and within 0.02
+    from 96; a single one scatters by 0.1 at 64 pixels and by 0.03 at 224. At 32 pixels the slope is 0.15 too high.
 
     Range: (-∞, ∞); neither end is better, near that of photos is.
 
@@ -71,15 +72,17 @@ class SpectrumSlope(PictureMetric):
         0.0
 
     Reference:
-        Field, "Relations between the statistics of natural images and the response properties of cortical cells", Journal of the
-        Optical Society of America A, 1987
+        Field, "Relations between the statistics of natural images and the response properties of cortical cells",
+        Journal of the Optical Society of America A, 1987
     """
 
     def measure(self, pictures: Tensor, *others: Any) -> Tensor:
         """Return the slope of each picture."""
         height, width = pictures.shape[-2:]
         if min(height, width) < _LEAST_SIDE:
-            raise ValueError(f"pictures: {height} x {width} pixels are too few for a slope; each side needs at least {_LEAST_SIDE}")
+            raise ValueError(
+                f"pictures: {height} x {width} pixels are too few for a slope; each side needs at least {_LEAST_SIDE}"
+            )
         amplitude = windowed_power(luminance(pictures)).sqrt()
         length = _lengths(height, width, pictures.device)
         logarithm = (length / _LOWEST).log() / math.log(_HIGHEST / _LOWEST)  # 0 to 1 between the two
@@ -96,8 +99,9 @@ class SpectrumSlope(PictureMetric):
 class HighFrequencyShare(PictureMetric):
     """Measure how much of a picture is fine detail: the share of its power above a frequency.
 
-    ``sum of |fft2|² where f > cutoff, by that of all f``, over all channels, each less its mean and under a Hann window against the
-    edges. Photos have 0.069 ± 0.069 at the default, white noise has ``1 - π / 16 = 0.80``, checkerboards have 1. A flat picture has 0.
+    ``sum of |fft2|² where f > cutoff, by that of all f``, over all channels, each less its mean and under a Hann window
+    against the edges. Photos have 0.069 ± 0.069 at the default, white noise has ``1 - π / 16 = 0.80``, checkerboards
+    have 1. A flat picture has 0.
 
     Range: [0, 1]; neither end is better, near that of photos is.
 
@@ -130,7 +134,9 @@ class HighFrequencyShare(PictureMetric):
         super().__init__(reduction, **kwargs)
         self.cutoff = finite_number("cutoff", cutoff, above=0.0)
         if self.cutoff >= 0.5:
-            raise ValueError(f"cutoff must be below 0.5 cycles per pixel, the finest that pixels can hold, got {cutoff!r}")
+            raise ValueError(
+                f"cutoff must be below 0.5 cycles per pixel, the finest that pixels can hold, got {cutoff!r}"
+            )
 
     def measure(self, pictures: Tensor, *others: Any) -> Tensor:
         """Return the share of high frequencies of each picture."""
@@ -157,7 +163,9 @@ def luminance(pictures: Tensor) -> Tensor:
     """
     channels = pictures.shape[1]
     weights = _LUMA if channels == len(_LUMA) else (1 / channels,) * channels
-    return torch.einsum("nchw,c->nhw", pictures.double(), torch.tensor(weights, dtype=torch.float64, device=pictures.device))
+    return torch.einsum(
+        "nchw,c->nhw", pictures.double(), torch.tensor(weights, dtype=torch.float64, device=pictures.device)
+    )
 
 
 def windowed_power(values: Tensor) -> Tensor:

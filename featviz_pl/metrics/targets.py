@@ -24,7 +24,9 @@ def single_target(target: str) -> tuple[Objective, Source]:
     """
     objective = parse_target(target)
     if objective.count() not in (None, 1):
-        raise ValueError(f"targets: {target!r} names {objective.count()} units; give each picture a target with one of them")
+        raise ValueError(
+            f"targets: {target!r} names {objective.count()} units; give each picture a target with one of them"
+        )
     (source,) = objective.sources()
     return objective, source
 

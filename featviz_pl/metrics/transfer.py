@@ -20,8 +20,8 @@ from featviz_pl.numerics.checks import unknown, whole_number
 def judge_classes(names: Sequence[str | int], classes: Sequence[str]) -> list[int]:
     """Find classes among those of a judge, by name or index.
 
-    A name is found as it is written, or without regard to case, spaces, ``_`` and ``-``, or as one of several synonyms that commas
-    separate, as WordNet lists them.
+    A name is found as it is written, or without regard to case, spaces, ``_`` and ``-``, or as one of several synonyms
+    that commas separate, as WordNet lists them.
 
     Args:
         names: of classes, or indices, which are returned as they are.
@@ -39,13 +39,19 @@ def judge_classes(names: Sequence[str | int], classes: Sequence[str]) -> list[in
 
 def _found(name: str, classes: Sequence[str]) -> int:
     if not classes:
-        raise ValueError(f"judge: it has no names of classes, among which {name!r} could be found; give the index of the class")
+        raise ValueError(
+            f"judge: it has no names of classes, among which {name!r} could be found; give the index of the class"
+        )
     wanted = {_letters(part) for part in name.split(",")}
     exact = [index for index, other in enumerate(classes) if other == name]
     same = exact or [index for index, other in enumerate(classes) if _letters(other) == _letters(name)]
-    found = same or [index for index, other in enumerate(classes) if wanted & {_letters(part) for part in other.split(",")}]
+    found = same or [
+        index for index, other in enumerate(classes) if wanted & {_letters(part) for part in other.split(",")}
+    ]
     if not found or not _letters(name):
-        raise unknown("class", "class of the judge", name, [part.strip() for other in classes for part in other.split(",")])
+        raise unknown(
+            "class", "class of the judge", name, [part.strip() for other in classes for part in other.split(",")]
+        )
     if len(found) > 1:
         listed = ", ".join(f"{index} {classes[index]!r}" for index in found[:5])
         raise ValueError(f"class: {name!r} fits several classes of the judge ({listed}); give an index")
@@ -101,7 +107,9 @@ class _Transfer(PictureMetric):
             missing = next((index for index in wanted if index not in self._columns), None)
             if missing is not None:
                 named = repr(self.judge.classes[missing]) if self.judge.classes else missing
-                raise ValueError(f"class: {named} is not one of the {len(self._columns)} classes that `among` lists; add it there")
+                raise ValueError(
+                    f"class: {named} is not one of the {len(self._columns)} classes that `among` lists; add it there"
+                )
             places = [self._columns.index(index) for index in wanted]
             answer = answer[:, self._columns]
         return self.read(answer, torch.tensor(places, device=answer.device))
@@ -111,7 +119,11 @@ class _Transfer(PictureMetric):
         raise NotImplementedError
 
     def _wanted(self, classes: Any, count: int) -> list[int]:
-        listed = list(classes) if isinstance(classes, (Sequence, Tensor)) and not isinstance(classes, str) else [classes] * count
+        listed = (
+            list(classes)
+            if isinstance(classes, (Sequence, Tensor)) and not isinstance(classes, str)
+            else [classes] * count
+        )
         listed = [int(one) if isinstance(one, Tensor) else one for one in listed]
         if len(listed) != count:
             raise ValueError(f"classes: {len(listed)} do not fit {count} pictures; give one, or one for each")
@@ -147,9 +159,13 @@ class _Transfer(PictureMetric):
             except Exception as error:  # networks refuse pictures in many ways
                 said = (str(error).strip() or type(error).__name__).splitlines()[0]
                 more = "; give FrozenNetwork(judge, size=…) where it takes one size" if size is None else ""
-                raise _FailsError(f"judge: {self.judge.name!r} fails on pictures of shape {tuple(seen.shape[1:])}: {said}{more}") from error
+                raise _FailsError(
+                    f"judge: {self.judge.name!r} fails on pictures of shape {tuple(seen.shape[1:])}: {said}{more}"
+                ) from error
         if answer.ndim != 2:
-            raise ValueError(f"judge: it gives {tuple(answer.shape[1:])} for each picture; a classifier gives one number for each class")
+            raise ValueError(
+                f"judge: it gives {tuple(answer.shape[1:])} for each picture; a classifier gives one number for each class"
+            )
         if not torch.isfinite(answer).all():
             raise ValueError("judge: its answer is not finite; look for NaN in its weights")
         return answer
@@ -195,8 +211,9 @@ def _distinct(indices: list[int]) -> list[int]:
 class TransferProbability(_Transfer):
     """Measure the probability that another network gives to the class of the picture.
 
-    ``p = softmax(judge(picture))[class]``, over all classes of the judge, or over those of `among` only. Pictures are cut about the
-    centre to the aspect of the judge's own size, and resized to it; grey ones are shown in colour where the judge takes colour.
+    ``p = softmax(judge(picture))[class]``, over all classes of the judge, or over those of `among` only. Pictures are
+    cut about the centre to the aspect of the judge's own size, and resized to it; grey ones are shown in colour where
+    the judge takes colour.
 
     Range: [0, 1]; higher is better.
 
@@ -204,9 +221,10 @@ class TransferProbability(_Transfer):
         update: pictures (N, C, H, W) in [0, 1], classes; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        judge: a classifier that the pictures were not made with: a name, an ``nn.Module`` or a `FrozenNetwork`. Read as it is
-            at the first update, or at the first one after a reset.
-        among: classes to which the judge's answer is restricted, such as those of the network whose pictures are judged.
+        judge: a classifier that the pictures were not made with: a name, an ``nn.Module`` or a `FrozenNetwork`. Read as
+            it is at the first update, or at the first one after a reset.
+        among: classes to which the judge's answer is restricted, such as those of the network whose pictures are
+            judged.
         reduction: ``"mean"`` or ``"none"``.
         kwargs: of `torchmetrics.Metric`.
 
@@ -224,8 +242,9 @@ class TransferProbability(_Transfer):
         1.0
 
     Reference:
-        Szegedy et al., "Intriguing properties of neural networks", 2013: what other networks make of pictures made for one;
-        Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization" (transferability), 2023
+        Szegedy et al., "Intriguing properties of neural networks", 2013: what other networks make of pictures made for
+        one; Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization"
+        (transferability), 2023
     """
 
     higher_is_better = True
@@ -240,8 +259,8 @@ class TransferProbability(_Transfer):
 class TransferRank(_Transfer):
     """Measure the place of the picture's class in another network's answer: 1 when it is the first guess.
 
-    ``rank = 1 + number of classes with a higher logit + half the number of other classes with the same``. Pictures are shown as for
-    `TransferProbability`.
+    ``rank = 1 + number of classes with a higher logit + half the number of other classes with the same``. Pictures are
+    shown as for `TransferProbability`.
 
     Range: [1, number of classes]; lower is better.
 
@@ -249,8 +268,8 @@ class TransferRank(_Transfer):
         update: pictures (N, C, H, W) in [0, 1], classes; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        judge: a classifier that the pictures were not made with: a name, an ``nn.Module`` or a `FrozenNetwork`. Read as it is
-            at the first update, or at the first one after a reset.
+        judge: a classifier that the pictures were not made with: a name, an ``nn.Module`` or a `FrozenNetwork`. Read as
+            it is at the first update, or at the first one after a reset.
         among: classes to which the judge's answer is restricted.
         reduction: ``"mean"`` or ``"none"``.
         kwargs: of `torchmetrics.Metric`.
@@ -268,7 +287,8 @@ class TransferRank(_Transfer):
         [2.0, 3.0]
 
     Reference:
-        Szegedy et al., "Intriguing properties of neural networks", 2013: what other networks make of pictures made for one
+        Szegedy et al., "Intriguing properties of neural networks", 2013: what other networks make of pictures made for
+        one
     """
 
     higher_is_better = False

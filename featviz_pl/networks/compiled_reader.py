@@ -18,20 +18,22 @@ from featviz_pl.numerics.isolated_copy import guest_copy
 BACKEND = "inductor"  # of torch.compile
 
 _MOST = 4  # compiled readers that a network keeps for later runs; each run holds on to its own
-# Shares of the norm. A compiled network rounds elsewhere, and a rectifier near 0 or the largest of a window may fall the other way:
-# single numbers of the gradient then differ by as much as they are. In little precision many do.
+# Shares of the norm. A compiled network rounds elsewhere, and a rectifier near 0 or the largest of a window may fall
+# the other way: single numbers of the gradient then differ by as much as they are. In little precision many do.
 _TOLERANCES, _REDUCED_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-2}, 0.1
 
 
 class Compiler:
     """Compile what a network is read by, once for each set of layers, shape and precision, for all shadows of the network.
 
-    A compiled reader is compared with the plain one on a batch of noise. Where it differs or cannot be compiled, the plain one is
-    used, and a line of the log says why. Copies and pickles begin without anything compiled.
+    A compiled reader is compared with the plain one on a batch of noise. Where it differs or cannot be compiled, the
+    plain one is used, and a line of the log says why. Copies and pickles begin without anything compiled.
     """
 
     def __init__(self) -> None:
-        self._held: dict[Any, tuple[fx.GraphModule, Read] | None] = {}  # the latest last; None where the plain one is used
+        self._held: dict[
+            Any, tuple[fx.GraphModule, Read] | None
+        ] = {}  # the latest last; None where the plain one is used
         self._said: set[str] = set()
 
     def reader(self, key: Any, plain: fx.GraphModule, like: Tensor) -> Read:
@@ -66,8 +68,8 @@ class Compiler:
 
     def _compiled(self, plain: fx.GraphModule, like: Tensor) -> tuple[fx.GraphModule, Read] | None:
         began = time.perf_counter()
-        # Code of its own, so that what is compiled for other shapes does not count as compiled again, and weights that share their
-        # storage, so that nothing is moved with the shadow.
+        # Code of its own, so that what is compiled for other shapes does not count as compiled again, and weights that
+        # share their storage, so that nothing is moved with the shadow.
         own = guest_copy(plain)
         assert isinstance(own, fx.GraphModule)
         with warnings.catch_warnings():
@@ -97,7 +99,8 @@ def _same(one: fx.GraphModule, other: fx.GraphModule) -> bool:
     if one.code != other.code or own.keys() != its.keys():
         return False
     return all(
-        (held.device, held.dtype, held.stride()) == (its[name].device, its[name].dtype, its[name].stride()) and torch.equal(held, its[name])
+        (held.device, held.dtype, held.stride()) == (its[name].device, its[name].dtype, its[name].stride())
+        and torch.equal(held, its[name])
         for name, held in own.items()
     )
 
@@ -117,4 +120,6 @@ def _close(one: Tensor, other: Tensor, tolerance: float) -> bool:
     if one.shape != other.shape or one.dtype != other.dtype:
         return False
     one, other = one.detach().double(), other.detach().double()
-    return bool(torch.linalg.vector_norm(one - other) <= tolerance * torch.linalg.vector_norm(one))  # False too where one is not finite
+    return bool(
+        torch.linalg.vector_norm(one - other) <= tolerance * torch.linalg.vector_norm(one)
+    )  # False too where one is not finite

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 class ResidualBlock(nn.Module):
     """Add two convolutions to a shortcut; halve the resolution first when `stride` is 2.
 
-    The strided convolution is 4 x 4: a kernel that its stride divides covers every pixel equally often, so its gradient draws no
-    checkerboard.
+    The strided convolution is 4 x 4: a kernel that its stride divides covers every pixel equally often, so its gradient
+    draws no checkerboard.
 
     Shape:
         (N, inputs, H, W) -> (N, outputs, H // stride, W // stride)
@@ -21,7 +21,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
-        first = nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False) if stride == 2 else nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+        first = (
+            nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
+            if stride == 2
+            else nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+        )
         self.residual = nn.Sequential(
             first,
             nn.BatchNorm2d(outputs),

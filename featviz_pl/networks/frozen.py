@@ -19,22 +19,23 @@ from featviz_pl.numerics.checks import finite_number, size_pair
 class FrozenNetwork:
     """Hold any network as a guest: its weights, modes, hooks, gradients, device and memory format stay as they are.
 
-    The module itself is never run. Every run works on a `shadow`: the same structure in evaluation mode, whose parameters are
-    detached and share the guest's storage. This is no ``nn.Module`` on purpose: as an attribute of a LightningModule it is in no
-    checkpoint, optimizer, DDP bucket or model summary.
+    The module itself is never run. Every run works on a `shadow`: the same structure in evaluation mode, whose
+    parameters are detached and share the guest's storage. This is no ``nn.Module`` on purpose: as an attribute of a
+    LightningModule it is in no checkpoint, optimizer, DDP bucket or model summary.
 
     Args:
         module: any ``nn.Module`` that takes one batch of pictures (N, C, H, W).
         mean: subtracted from pictures in [0, 1], one number or one per channel; None subtracts nothing.
         std: by which they are divided then, above 0; None divides by nothing.
-        size: of the pictures that the network was trained on, one number or (height, width): the default size of a render.
-            Nothing is resized, except for networks that accept no other size.
+        size: of the pictures that the network was trained on, one number or (height, width): the default size of a
+            render. Nothing is resized, except for networks that accept no other size.
         classes: names of the outputs.
         name: for provenance; the class name unless given.
-        compile: let runs use ``torch.compile`` on what they read of it: seconds to minutes for each set of layers, number and size of
-            pictures, and precision, then a step that may be faster on a GPU and was slower on a CPU. What is compiled stays with this
-            network, for the next run. Where compiling fails, where ``torch.fx`` cannot trace the forward, or where values or
-            gradients differ, the run goes on as without, and a line of the logger ``featviz_pl`` says so.
+        compile: let runs use ``torch.compile`` on what they read of it: seconds to minutes for each set of layers,
+            number and size of pictures, and precision, then a step that may be faster on a GPU and was slower on a CPU.
+            What is compiled stays with this network, for the next run. Where compiling fails, where ``torch.fx`` cannot
+            trace the forward, or where values or gradients differ, the run goes on as without, and a line of the logger
+            ``featviz_pl`` says so.
 
     Raises:
         TypeError: when `module` is no ``nn.Module``.
@@ -87,8 +88,8 @@ class FrozenNetwork:
     def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Read layers for pictures in [0, 1], stopping after the deepest one.
 
-        Maps are (N, C, H, W) whatever the network's own order of axes. Each call makes a new `shadow` and passes twice; for many
-        calls make the shadow once.
+        Maps are (N, C, H, W) whatever the network's own order of axes. Each call makes a new `shadow` and passes twice;
+        for many calls make the shadow once.
 
         Shape:
             images (N, C, H, W) -> one (N, …) for each layer

@@ -41,8 +41,8 @@ class _Tracer(fx.Tracer):
 def traced(module: nn.Module, layers: Sequence[nn.Module], read: Read, like: Tensor) -> fx.GraphModule | None:
     """Return a function from pictures to the tensors that layers give last, or None where the network cannot be traced.
 
-    It shares the modules of the network, is tried on a picture of noise, and taken only where its results and its gradient are those
-    of the network: ``torch.fx`` does not see everything that a forward may do.
+    It shares the modules of the network, is tried on a picture of noise, and taken only where its results and its
+    gradient are those of the network: ``torch.fx`` does not see everything that a forward may do.
 
     Args:
         module: a private copy in evaluation mode.
@@ -65,8 +65,12 @@ def _reader(module: nn.Module, layers: Sequence[nn.Module]) -> fx.GraphModule | 
     tracer = _Tracer()
     graph = tracer.trace(module)
     (output,) = [node for node in graph.nodes if node.op == "output"]
-    given = [output.args[0] if layer is module else getattr(tracer.given.get(id(layer)), "node", None) for layer in layers]
-    vars(tracer).clear()  # what it was given holds it, and it the network: they would stay until Python looks for cycles
+    given = [
+        output.args[0] if layer is module else getattr(tracer.given.get(id(layer)), "node", None) for layer in layers
+    ]
+    vars(
+        tracer
+    ).clear()  # what it was given holds it, and it the network: they would stay until Python looks for cycles
     nodes = [node for node in given if isinstance(node, fx.Node)]
     if len(nodes) < len(layers):
         return None
@@ -99,7 +103,12 @@ def _fold(reader: fx.GraphModule) -> None:
     often = Counter(held.values())
     for place, norm in enumerate(calls):
         convolution = norm.args[0] if len(norm.args) == 1 else None
-        if not isinstance(convolution, fx.Node) or convolution not in held or len(convolution.users) > 1 or often[held[convolution]] > 1:
+        if (
+            not isinstance(convolution, fx.Node)
+            or convolution not in held
+            or len(convolution.users) > 1
+            or often[held[convolution]] > 1
+        ):
             continue
         if _can_be_folded(held[convolution], held[norm]):
             name = f"folded_{place}"
@@ -112,10 +121,15 @@ def _fold(reader: fx.GraphModule) -> None:
 def _rectify_late(reader: fx.GraphModule) -> None:
     """Join maps before they are rectified, and pool them too: the same values and gradients, with a fraction of the work.
 
-    Rectifying does not change which value of a window is the largest, but where none is above 0, and no gradient passes there anyway.
+    Rectifying does not change which value of a window is the largest, but where none is above 0, and no gradient passes
+    there anyway.
     """
     for node in list(reader.graph.nodes):
-        joined = list(node.args[0]) if node.target is torch.cat and node.args and isinstance(node.args[0], (list, tuple)) else []
+        joined = (
+            list(node.args[0])
+            if node.target is torch.cat and node.args and isinstance(node.args[0], (list, tuple))
+            else []
+        )
         if joined and all(_is_read_once(one) and _is_rectifier(one, reader) for one in joined):
             node.args = ([one.args[0] for one in joined], *node.args[1:])
             _rectify_after(node, joined)
@@ -141,7 +155,9 @@ def _rectify_in_place(reader: fx.GraphModule) -> None:
         if not _is_rectifier(node, reader):
             continue
         before = node.args[0]
-        if _is_read_once(before) and (before.target is torch.cat or _calls(before, reader, *_FOLDED, StridedConv2d, nn.MaxPool2d)):
+        if _is_read_once(before) and (
+            before.target is torch.cat or _calls(before, reader, *_FOLDED, StridedConv2d, nn.MaxPool2d)
+        ):
             with reader.graph.inserting_before(node):
                 node.replace_all_uses_with(reader.graph.call_function(torch.relu_, (before,)))
             reader.graph.erase_node(node)
@@ -165,14 +181,15 @@ def in_less_precision(
 ) -> fx.GraphModule | None:
     """Return the same function, under the caller's autocast, with weights that are cast once and not in every step.
 
-    The values are the same, bit for bit. None where the network's own have another precision: a trace does not see a forward that
-    switches autocast off.
+    The values are the same, bit for bit. None where the network's own have another precision: a trace does not see a
+    forward that switches autocast off.
 
     Args:
         reader: from `traced`, which stays as it is.
         read: gives what the layers give, from a full forward.
         like: pictures as the network takes them (N, C, H, W).
-        cast: keeps the modules that are made, by the one that each stands for and the precision, for other readers of the network.
+        cast: keeps the modules that are made, by the one that each stands for and the precision, for other readers of
+            the network.
     """
     dtype = torch.get_autocast_dtype(like.device.type)
     with torch.inference_mode(False), torch.no_grad():
@@ -193,7 +210,9 @@ def _with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Return a copy whose weights autocast need not cast; like autocast, it leaves float64 alone."""
     made = copy.copy(module)
     made._parameters = {
-        name: own if own is None or own.dtype == torch.float64 else nn.Parameter(own.detach().to(dtype), requires_grad=False)
+        name: own
+        if own is None or own.dtype == torch.float64
+        else nn.Parameter(own.detach().to(dtype), requires_grad=False)
         for name, own in module._parameters.items()
     }
     return made
@@ -229,7 +248,10 @@ def values_and_gradient(read: Read, noise: Tensor) -> list[Tensor]:
     noise = noise.contiguous(memory_format=torch.channels_last).clone().requires_grad_(True)
     values = list(read(noise))
     # Weights of both signs: the plain sum of a normalised layer does not change with its input.
-    weights = [torch.linspace(-1, 1, value.numel(), dtype=value.dtype, device=value.device).view(value.shape) for value in values]
+    weights = [
+        torch.linspace(-1, 1, value.numel(), dtype=value.dtype, device=value.device).view(value.shape)
+        for value in values
+    ]
     (gradient,) = torch.autograd.grad(values, noise, weights)
     return [*values, gradient]
 

@@ -16,7 +16,8 @@ _open = threading.local()  # how many contexts, as torch counts its modes
 class GradientRules(TorchFunctionMode):
     """Answer the calls of some functions of torch by rules with the same arguments, as long as the context lasts.
 
-    Contexts nest: a call that the inner one has no rule for reaches the outer one. Inside a rule its own context is off.
+    Contexts nest: a call that the inner one has no rule for reaches the outer one. Inside a rule its own context is
+    off.
 
     Args:
         rules: for each function of torch, what is called instead.
@@ -45,6 +46,7 @@ class GradientRules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rule for a function where there is one."""
         rule = self.rules.get(func)
-        # A graph that is traced shows the forward pass, which no rule changes, and functions of ours would be opaque in it.
+        # A graph that is traced shows the forward pass, which no rule changes, and functions of ours would be opaque in
+        # it.
         called = func if rule is None or torch.jit.is_tracing() else rule  # type: ignore[attr-defined, no-untyped-call]
         return called(*args, **(kwargs or {}))

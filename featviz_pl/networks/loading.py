@@ -24,7 +24,10 @@ from featviz_pl.numerics.checks import unknown
 
 EMBEDDED = "embedded"
 # Builders that otherwise warn about, or spend a minute on, an initialisation that random weights do not need.
-_QUIET_BUILDS: dict[str, dict[str, Any]] = {"googlenet": {"init_weights": False}, "inception_v3": {"init_weights": False}}
+_QUIET_BUILDS: dict[str, dict[str, Any]] = {
+    "googlenet": {"init_weights": False},
+    "inception_v3": {"init_weights": False},
+}
 # Names of older releases that torchvision's published files still hold, and today's.
 _OLD_NAMES = (
     (re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\."), r"\1\2."),
@@ -71,11 +74,13 @@ def load_network(
     """Load a network by name, frozen, with the normalisation, size and class names of its weights.
 
     Args:
-        name: ``"embedded"``, a torchvision classification model such as ``"squeezenet1_0"``, or ``"package.module:factory"``, a
-            function without arguments that returns an ``nn.Module`` or a `FrozenNetwork`.
-        weights: a torchvision enum name such as ``"DEFAULT"`` or ``"IMAGENET1K_V1"`` (downloaded by torchvision on first use),
-            ``"none"`` for random weights, or a file: a state dict, one under ``state_dict`` or ``model``, or a Lightning
-            checkpoint. Files are read with ``weights_only=True``. A file takes the normalisation of the default weights.
+        name: ``"embedded"``, a torchvision classification model such as ``"squeezenet1_0"``, or
+            ``"package.module:factory"``, a function without arguments that returns an ``nn.Module`` or a
+            `FrozenNetwork`.
+        weights: a torchvision enum name such as ``"DEFAULT"`` or ``"IMAGENET1K_V1"`` (downloaded by torchvision on
+            first use), ``"none"`` for random weights, or a file: a state dict, one under ``state_dict`` or ``model``,
+            or a Lightning checkpoint. Files are read with ``weights_only=True``. A file takes the normalisation of the
+            default weights.
         compile: let runs use ``torch.compile``; see `FrozenNetwork`.
 
     Raises:
@@ -114,7 +119,9 @@ def _from_factory(name: str, weights: str) -> FrozenNetwork:
             for part in attribute.split("."):
                 factory = getattr(factory, part)
         except Exception as error:  # whatever the module does when it is imported
-            raise ValueError(f"network: cannot import {name!r} ({type(error).__name__}: {error}); use package.module:factory") from error
+            raise ValueError(
+                f"network: cannot import {name!r} ({type(error).__name__}: {error}); use package.module:factory"
+            ) from error
         if callable(factory) and not isinstance(factory, nn.Module):
             _require_no_arguments(name, factory)
         with _own_random_numbers():
@@ -166,7 +173,9 @@ def _from_torchvision(name: str, weights: str) -> FrozenNetwork:
     if tensors is not None:
         load_weights(module, tensors, source=weights)
     preprocessing = described.transforms()
-    return FrozenNetwork(module, preprocessing.mean, preprocessing.std, preprocessing.crop_size[0], described.meta["categories"], name)
+    return FrozenNetwork(
+        module, preprocessing.mean, preprocessing.std, preprocessing.crop_size[0], described.meta["categories"], name
+    )
 
 
 def _todays_name(key: str) -> str:
@@ -176,11 +185,14 @@ def _todays_name(key: str) -> str:
 
 
 def _download(name: str, weights: Any) -> dict[str, torch.Tensor]:
-    # torch announces a download on stdout or stderr, by its version: on a terminal it may, elsewhere these are for results and errors.
+    # torch announces a download on stdout or stderr, by its version: on a terminal it may, elsewhere these are for
+    # results and errors.
     announced = sys.stderr if sys.stderr.isatty() else io.StringIO()
     try:
         with redirect_stdout(announced), redirect_stderr(announced):
-            state: dict[str, torch.Tensor] = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+            state: dict[str, torch.Tensor] = weights.get_state_dict(
+                progress=sys.stderr.isatty(), check_hash=True, weights_only=True
+            )
     except (OSError, HTTPException, RuntimeError) as error:  # URLError is an OSError
         raise ValueError(
             f"weights: {name} needs a download that failed ({error}); fetch {weights.url} elsewhere and give the file "

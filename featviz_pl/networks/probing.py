@@ -41,15 +41,17 @@ def describe_layers(shadow: Shadow, size: tuple[int, int], channels: int) -> lis
     with shadow.hooked({name: note(name) for name in shadow.layer_names}):
         probe(shadow, (channels, *size), [OUTPUT])
     shapes = probe(shadow, (channels, *size), list(reached))
-    return [LayerInfo(name, kind, shapes[name], shapes[name][unit_axis(shapes[name])]) for name, kind in reached.items()]
+    return [
+        LayerInfo(name, kind, shapes[name], shapes[name][unit_axis(shapes[name])]) for name, kind in reached.items()
+    ]
 
 
 def probe(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each layer for a picture (C, H, W), without the batch axis; learn whether one size only is accepted.
 
     Raises:
-        ValueError: when the picture is too small (with the least size that works), has the wrong number of channels, or when a
-            layer is unknown or gives no tensor.
+        ValueError: when the picture is too small (with the least size that works), has the wrong number of channels, or
+            when a layer is unknown or gives no tensor.
     """
     for layer in layers:
         shadow.check_layer(layer)

@@ -23,7 +23,8 @@ OUTPUT = "output"
 class Shadow:
     """Run a network's structure on shared weights, reading layers and stopping after the deepest of them.
 
-    Made by `FrozenNetwork.shadow`. A layer that runs several times in one pass gives its last result, as in a full pass.
+    Made by `FrozenNetwork.shadow`. A layer that runs several times in one pass gives its last result, as in a full
+    pass.
 
     Args:
         module: the guest, which is not touched.
@@ -52,8 +53,12 @@ class Shadow:
         self._channels_last: set[str] = set()  # layers whose maps are (H, W, C)
         self._calls: dict[tuple[str, ...], dict[str, int]] = {}  # how often each layer runs in one pass
         self._overwritten: set[str] = set()
-        self._traced: dict[tuple[Any, ...], Any] = {}  # what leads to layers, by pictures' size; None where that is unknown
-        self._cast: dict[tuple[int, torch.dtype], nn.Module] = {}  # modules with weights in less precision, for all of these
+        self._traced: dict[
+            tuple[Any, ...], Any
+        ] = {}  # what leads to layers, by pictures' size; None where that is unknown
+        self._cast: dict[
+            tuple[int, torch.dtype], nn.Module
+        ] = {}  # modules with weights in less precision, for all of these
         self._compiler = compiler
         self._compiled: dict[tuple[Any, ...], Read] = {}  # the same by precision, and the pictures' shape and layout
         self._watched = 0  # contexts of `hooked` that are open
@@ -102,8 +107,13 @@ class Shadow:
         if self.only_size is not None:
             images = resize(images, self.only_size)
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) not in (1, images.shape[1]):  # broadcasting would invent or merge channels
-                raise LayerError(f"channels: pictures have {images.shape[1]}, but the network's {name} has {len(values)} values")
+            if values is not None and len(values) not in (
+                1,
+                images.shape[1],
+            ):  # broadcasting would invent or merge channels
+                raise LayerError(
+                    f"channels: pictures have {images.shape[1]}, but the network's {name} has {len(values)} values"
+                )
         if self.mean is not None:
             images = images - self._constant("mean", self.mean, images)
         if self.std is not None:
@@ -141,18 +151,22 @@ class Shadow:
             return hook
 
         with self.hooked({layer: count(layer) for layer in wanted}):
-            # One picture is enough, and with its gradient: fused inference paths, which skip layers, are for passes without.
+            # One picture is enough, and with its gradient: fused inference paths, which skip layers, are for passes
+            # without.
             try:
                 self.module(ready[:1].detach().requires_grad_(True))
             except Exception:
                 if not all(calls.values()):
                     raise
-                # What fails lies behind every wanted layer, such as a head that takes another size: no pass will get there.
+                # What fails lies behind every wanted layer, such as a head that takes another size: no pass will get
+                # there.
         for layer, times in calls.items():
             if not times:
                 raise LayerError(f"layer: {layer!r} exists but is never run by the network's forward; choose another")
         if suspects:
-            self._find_channels_last(suspects, resize(ready[:1].detach().float(), (2 * height, 2 * width)).to(ready.dtype))
+            self._find_channels_last(
+                suspects, resize(ready[:1].detach().float(), (2 * height, 2 * width)).to(ready.dtype)
+            )
         return calls
 
     def _find_channels_last(self, suspects: dict[str, tuple[int, ...]], larger: Tensor) -> None:
@@ -179,8 +193,8 @@ class Shadow:
 
     def _read_traced(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor] | None:
         """Read layers without what does not lead to them, or return None where that cannot be done or does not pay."""
-        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer, and rules every rectifier
-        # in the network's own order.
+        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer, and rules
+        # every rectifier in the network's own order.
         usual = self._watched or GradientRules.are_open() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if usual or not ready.requires_grad or not torch.is_grad_enabled():
             return None
@@ -246,7 +260,9 @@ class Shadow:
             self.module(ready)
         for layer in wanted:
             if layer not in results:
-                raise LayerError(f"layer: {layer!r} ran in the first pass but not in this one; the network's path depends on its input")
+                raise LayerError(
+                    f"layer: {layer!r} ran in the first pass but not in this one; the network's path depends on its input"
+                )
         overwritten = {layer for layer, tensor in results.items() if _version(tensor) != versions[layer]}
         if overwritten:  # by an operation in place that follows the layer: from now on keep copies
             self._overwritten |= overwritten
@@ -278,7 +294,9 @@ def _tensor_in(layer: str, value: Any) -> Tensor:
     """Return the tensor of a layer's result, or raise."""
     tensor = first_tensor(value)
     if tensor is None:
-        raise LayerError(f"layer: the output of {layer!r} holds no tensor, but {type(value).__name__}; choose a layer that gives one")
+        raise LayerError(
+            f"layer: the output of {layer!r} holds no tensor, but {type(value).__name__}; choose a layer that gives one"
+        )
     return tensor
 
 

@@ -29,10 +29,11 @@ def receptive_fields(
 ) -> Tensor:
     """Return which part of the picture each position of a layer sees, as the box around it.
 
-    A pixel that is no number makes everything that is computed from it no number, whatever the weights: a position sees a pixel when
-    this one makes it no number. Boxes of one position so hold all that it can depend on, borders and skipped pixels included, whether
-    or not rectifiers let anything through. Layers behind anything global (attention, squeeze and excitation, a mean over positions)
-    see the whole picture. Costs some passes for each position on a side of the layer, never more than four for each pixel on a side.
+    A pixel that is no number makes everything that is computed from it no number, whatever the weights: a position sees
+    a pixel when this one makes it no number. Boxes of one position so hold all that it can depend on, borders and
+    skipped pixels included, whether or not rectifiers let anything through. Layers behind anything global (attention,
+    squeeze and excitation, a mean over positions) see the whole picture. Costs some passes for each position on a side
+    of the layer, never more than four for each pixel on a side.
 
     Shape:
         layer (C, height, width) -> (height, width, 4); tokens (T, F) -> (T, 4); a vector (F,) -> (4,)
@@ -44,12 +45,12 @@ def receptive_fields(
         device: where to probe; where the network is, unless given.
 
     Returns:
-        Whole numbers (top, left, bottom, right) in pixels: rows top to bottom - 1 and columns left to right - 1, cut at the borders of
-        the picture. A position that sees nothing of it has 0, 0, 0, 0.
+        Whole numbers (top, left, bottom, right) in pixels: rows top to bottom - 1 and columns left to right - 1, cut at
+        the borders of the picture. A position that sees nothing of it has 0, 0, 0, 0.
 
     Raises:
-        ValueError: when there is no such layer, the picture does not fit, or no position can be probed: a network of whole numbers, or
-            one that replaces what is no number.
+        ValueError: when there is no such layer, the picture does not fit, or no position can be probed: a network of
+            whole numbers, or one that replaces what is no number.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2))
@@ -57,11 +58,16 @@ def receptive_fields(
         [1, 0, 5, 3]
 
     Reference:
-        Luo, Li, Urtasun, Zemel, "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks", 2016
+        Luo, Li, Urtasun, Zemel, "Understanding the Effective Receptive Field in Deep Convolutional Neural Networks",
+        2016
     """
     frozen = as_network(network)
     side = size_pair("size", size if size is not None else frozen.size or 224)
-    place = torch.device(device) if device is not None else next((p.device for p in frozen.module.parameters()), torch.device("cpu"))
+    place = (
+        torch.device(device)
+        if device is not None
+        else next((p.device for p in frozen.module.parameters()), torch.device("cpu"))
+    )
     shadow = frozen.shadow()
     shadow.module.to(place)
     return receptive_boxes(shadow, layer, (frozen.channels, *side), place)

@@ -16,7 +16,8 @@ from featviz_pl.networks.gradient_rules import GradientRules, Rules
 class _RedirectedRectifier(torch.autograd.Function):
     """Rectify; samples to whose inputs no gradient would pass get the part of it that turns inputs on.
 
-    What is kept and computed on the way are masks: whole networks are gone through once more, beside what a step holds already.
+    What is kept and computed on the way are masks: whole networks are gone through once more, beside what a step holds
+    already.
     """
 
     @staticmethod
@@ -27,7 +28,8 @@ class _RedirectedRectifier(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (closed, below, *above), (gradient,) = ctx.saved_tensors, gradients
-        # The loss falls along -gradient: below the lower bound a negative gradient pushes the input up, back into the open range.
+        # The loss falls along -gradient: below the lower bound a negative gradient pushes the input up, back into the
+        # open range.
         blocked = below & (gradient > 0)
         if above:
             blocked |= above[0] & (gradient < 0)
@@ -86,9 +88,10 @@ _RULES: Rules = {
 def redirected_relu() -> Iterator[None]:
     """Let rectifiers that are off pass the gradient that would turn them on, inside this context and on any network.
 
-    Only in samples where a rectifier would pass no gradient at all: there, for x < 0, ``d loss / d x`` is kept where it is negative
-    (a step against it raises x) and dropped where it is positive; ReLU6 and hard tanh treat their upper bound likewise. The forward
-    pass is unchanged. As Lucid does, the run uses it in the first 16 steps, and only for pictures whose whole gradient is zero.
+    Only in samples where a rectifier would pass no gradient at all: there, for x < 0, ``d loss / d x`` is kept where it
+    is negative (a step against it raises x) and dropped where it is positive; ReLU6 and hard tanh treat their upper
+    bound likewise. The forward pass is unchanged. As Lucid does, the run uses it in the first 16 steps, and only for
+    pictures whose whole gradient is zero.
 
     Example:
         >>> x = torch.tensor([-1.0], requires_grad=True)

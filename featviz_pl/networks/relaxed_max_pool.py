@@ -31,7 +31,9 @@ def _smoothed(x: Tensor, mean: _Mean, size: Sequence[int]) -> Tensor:
     """Return Lucid's smooth pooling, ``avg(x^2) / (0.01 + avg(|x|))``; -inf is padding and counts in no average."""
     padding = x == -torch.inf
     values = x.to(torch.promote_types(x.dtype, torch.float32)).masked_fill(padding, 0.0)
-    share = mean((~padding).to(values.dtype), size)  # of each window that counts: averages over the others are sums over it
+    share = mean(
+        (~padding).to(values.dtype), size
+    )  # of each window that counts: averages over the others are sums over it
     return mean(values**2, size) / (_EPSILON * share + mean(values.abs(), size)).masked_fill(share == 0, 1.0)
 
 
@@ -101,12 +103,21 @@ def _dilated_mean(
     padded = functional.pad(values, pads)
     total = values.new_zeros(())
     for offsets in product(*[range(0, k * d, d) for k, d in zip(kernel, dilation)]):
-        window: list[Any] = [slice(first, first + (count - 1) * s + 1, s) for first, count, s in zip(offsets, size, stride)]
+        window: list[Any] = [
+            slice(first, first + (count - 1) * s + 1, s) for first, count, s in zip(offsets, size, stride)
+        ]
         total = total + padded[(..., *window)]
     return total / math.prod(kernel)
 
 
-def _adaptively_pooled(pool: Callable[..., Any], axes: int, input: Tensor, output_size: Any, *rest: Any, **more: Any) -> Any:  # noqa: A002
+def _adaptively_pooled(
+    pool: Callable[..., Any],
+    axes: int,
+    input: Tensor,  # noqa: A002
+    output_size: Any,
+    *rest: Any,
+    **more: Any,
+) -> Any:
     return _RelaxedMaximum.apply(input, lambda x: pool(x, output_size, *rest, **more), _ADAPTIVE_AVERAGES[axes], axes)
 
 
@@ -129,10 +140,11 @@ _RULES = {pool: partial(_pooled, pool, axes) for axes, pools in _POOLS.items() f
 def relaxed_max_pool() -> Iterator[None]:
     """Let the gradient of max pooling reach the whole window, inside this context and on any network.
 
-    The gradient is that of ``avg(x^2) / (0.01 + avg(|x|))`` over the same windows, a smooth pooling in which large values count more,
-    instead of that of ``max(x)``, which reaches one value and jumps from it to another. The forward pass is unchanged. Lucid's rule
-    for attribution; it can be nested with `redirected_relu`, and a whole run can be made inside it. Covers max pooling over one to
-    three axes, adaptive or not, as functions and as modules; fractional pooling and plain maxima stay as they are.
+    The gradient is that of ``avg(x^2) / (0.01 + avg(|x|))`` over the same windows, a smooth pooling in which large
+    values count more, instead of that of ``max(x)``, which reaches one value and jumps from it to another. The forward
+    pass is unchanged. Lucid's rule for attribution; it can be nested with `redirected_relu`, and a whole run can be
+    made inside it. Covers max pooling over one to three axes, adaptive or not, as functions and as modules; fractional
+    pooling and plain maxima stay as they are.
 
     Example:
         >>> x = torch.tensor([[[1.0, 2.0]]], requires_grad=True)
@@ -143,7 +155,8 @@ def relaxed_max_pool() -> Iterator[None]:
         (2.0, [0.114, 0.776])
 
     Reference:
-        Olah et al., "The Building Blocks of Interpretability", Distill, 2018 (lucid/optvis/overrides/smoothed_maxpool_grad.py, "L2")
+        Olah et al., "The Building Blocks of Interpretability", Distill, 2018
+        (lucid/optvis/overrides/smoothed_maxpool_grad.py, "L2")
     """
     with GradientRules(_RULES):
         yield

@@ -17,9 +17,10 @@ _MOST_CHANNELS = 4
 class StridedConv2d(nn.Conv2d):
     """Convolve as usual, and compute the gradient by the picture through blocks of ``stride x stride`` pixels.
 
-    Blocks as channels make the strided convolution one of stride 1, whose gradient is the same sums in another order. With few input
-    channels the usual one leaves most of a vector unit idle: through the first layer of SqueezeNet or ResNet it takes longer than all
-    the layers after it. Used on CPUs only, for frozen weights, never in a compiled graph, and never for a guest itself.
+    Blocks as channels make the strided convolution one of stride 1, whose gradient is the same sums in another order.
+    With few input channels the usual one leaves most of a vector unit idle: through the first layer of SqueezeNet or
+    ResNet it takes longer than all the layers after it. Used on CPUs only, for frozen weights, never in a compiled
+    graph, and never for a guest itself.
     """
 
     def _get_name(self) -> str:
@@ -33,7 +34,9 @@ class StridedConv2d(nn.Conv2d):
         if input.device.type != "cpu" or input.ndim != 4 or not frozen or not watched or torch.compiler.is_compiling():
             usual: Tensor = super()._conv_forward(input, weight, bias)
             return usual
-        result: Tensor = _ThroughBlocks.apply(input, weight, bias, self.stride, self.padding, self._blocks_of(weight, input))
+        result: Tensor = _ThroughBlocks.apply(
+            input, weight, bias, self.stride, self.padding, self._blocks_of(weight, input)
+        )
         return result
 
     def _blocks_of(self, weight: Tensor, like: Tensor) -> Tensor:
@@ -45,7 +48,9 @@ class StridedConv2d(nn.Conv2d):
         if known is None or known[0] != key:
             sides, steps = weight.shape[2:], self.stride
             with torch.inference_mode(False), torch.no_grad():
-                filled = functional.pad(weight, (0, -sides[1] % steps[1], 0, -sides[0] % steps[0]))  # with zeros to whole blocks
+                filled = functional.pad(
+                    weight, (0, -sides[1] % steps[1], 0, -sides[0] % steps[0])
+                )  # with zeros to whole blocks
                 turned = _blocks_as_channels(filled, steps).transpose(0, 1).flip(2, 3)
                 known = key, turned.to(dtype).contiguous(memory_format=torch.channels_last)
             self.__dict__["_blocks"] = known  # at once: another thread may ask
@@ -60,7 +65,9 @@ class _ThroughBlocks(torch.autograd.Function):
     """Convolve; pass the gradient on by a convolution of stride 1 that gives it in blocks of pixels."""
 
     @staticmethod
-    def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, steps: Any, padding: Any, blocks: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor | None, steps: Any, padding: Any, blocks: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(blocks)
         ctx.size, ctx.steps, ctx.padding = maps.shape[2:], steps, padding
         return functional.conv2d(maps, weight, bias, steps, padding)
@@ -68,10 +75,15 @@ class _ThroughBlocks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (blocks,), (gradient,) = ctx.saved_tensors, gradients
-        through = functional.conv2d(gradient.to(blocks.dtype), blocks, padding=[length - 1 for length in blocks.shape[2:]])
+        through = functional.conv2d(
+            gradient.to(blocks.dtype), blocks, padding=[length - 1 for length in blocks.shape[2:]]
+        )
         by_pixel = _channels_as_blocks(through, ctx.steps)
         (height, width), (above, left) = ctx.size, ctx.padding
-        below, right = height + above - by_pixel.shape[2], width + left - by_pixel.shape[3]  # what no window reaches, or less than 0
+        below, right = (
+            height + above - by_pixel.shape[2],
+            width + left - by_pixel.shape[3],
+        )  # what no window reaches, or less than 0
         if any((above, left, below, right)):
             by_pixel = functional.pad(by_pixel, (-left, right, -above, below))
         return by_pixel, None, None, None, None, None

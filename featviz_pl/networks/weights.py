@@ -24,7 +24,17 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"weights: there is no file {str(path)!r}")
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+    ) as error:
         said = str(error)
         if "unsupported global" in said.lower() or ("WeightsUnpickler" in said and "Unsupported operand" not in said):
             reason = "it holds objects besides tensors, which are not read for safety; save module.state_dict() alone"
@@ -34,7 +44,11 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     for nest in _NESTS:
         if isinstance(held, Mapping) and isinstance(held.get(nest), Mapping):
             held = held[nest]
-    tensors = {str(key): value for key, value in held.items() if isinstance(value, Tensor)} if isinstance(held, Mapping) else {}
+    tensors = (
+        {str(key): value for key, value in held.items() if isinstance(value, Tensor)}
+        if isinstance(held, Mapping)
+        else {}
+    )
     if not tensors:
         raise ValueError(f"weights: {str(path)!r} holds no tensors by name; give a state dict")
     return tensors
@@ -61,7 +75,8 @@ def load_weights(module: nn.Module, weights: str | Path | Mapping[str, Tensor], 
     if problems:
         raise ValueError(f"weights: {label!r} does not fit {type(module).__name__}: {'; '.join(problems)}")
     state: OrderedDict[str, Tensor] = OrderedDict(tensors)
-    # Some networks read their version there, and refuse to load without; what fits key by key is of the present version.
+    # Some networks read their version there, and refuse to load without; what fits key by key is of the present
+    # version.
     state._metadata = getattr(wanted, "_metadata", {})  # type: ignore[attr-defined]
     module.load_state_dict(state, strict=False)
 

@@ -34,7 +34,9 @@ def whole_number(argument: str, value: Any, least: int = 1) -> int:
     return number
 
 
-def finite_number(argument: str, value: Any, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> float:
+def finite_number(
+    argument: str, value: Any, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> float:
     """Return a finite number of at least `least`, above `above` and at most `most`, or raise."""
     if isinstance(value, bool) or not hasattr(value, "__float__"):
         raise TypeError(f"{argument} must be a number, got {value!r}")

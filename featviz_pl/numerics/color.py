@@ -40,8 +40,8 @@ def color_matrix(color: Any, channels: int) -> Tensor | None:
     """Resolve what a user calls a colour space to the matrix that turns decorrelated channels into picture channels.
 
     Args:
-        color: ``"auto"`` (the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"i1i2i3"``, ``"none"`` or
-            None, a square matrix, or any object with a ``matrix`` attribute such as measured statistics.
+        color: ``"auto"`` (the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"i1i2i3"``,
+            ``"none"`` or None, a square matrix, or any object with a ``matrix`` attribute such as measured statistics.
         channels: of the picture.
 
     Raises:

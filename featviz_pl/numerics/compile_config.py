@@ -22,5 +22,7 @@ def differentiable_again() -> AbstractContextManager[object]:
     """
     config = sys.modules.get("torch._functorch.config")  # not imported: nothing is compiled
     known = hasattr(config, "donated_buffer")
-    made: AbstractContextManager[object] = config.patch(donated_buffer=False) if config is not None and known else nullcontext()
+    made: AbstractContextManager[object] = (
+        config.patch(donated_buffer=False) if config is not None and known else nullcontext()
+    )
     return made

@@ -57,8 +57,9 @@ def numbers_on(device: torch.device, numbers: Sequence[float], dtype: torch.dtyp
 class Transfers:
     """Keep what goes through the door in one step in buffers that stay where they are, so that other steps can use them.
 
-    A step that is captured in a graph reads the same memory whenever it is replayed. `recording` makes a buffer for each transfer,
-    in their order; `reading` gives them out untouched; `feeding` fills the first of them with what another step sends.
+    A step that is captured in a graph reads the same memory whenever it is replayed. `recording` makes a buffer for
+    each transfer, in their order; `reading` gives them out untouched; `feeding` fills the first of them with what
+    another step sends.
 
     Example:
         >>> def step(draw, device="cpu"):

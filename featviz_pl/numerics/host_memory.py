@@ -14,9 +14,9 @@ _NEVER_TRIMMED = 2**31 - 1
 def keep_freed_memory() -> None:
     """Tell the C library not to give freed memory back to the system between steps; nothing happens where it is not glibc.
 
-    Every step frees and asks for the same activations. Given back each time, they come as fresh pages that the kernel must clear: a
-    thousand page faults in a step of SqueezeNet. For processes whose whole work is rendering, such as the commands; a process keeps
-    what its largest step took.
+    Every step frees and asks for the same activations. Given back each time, they come as fresh pages that the kernel
+    must clear: a thousand page faults in a step of SqueezeNet. For processes whose whole work is rendering, such as the
+    commands; a process keeps what its largest step took.
     """
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):
@@ -28,7 +28,8 @@ def keep_freed_memory() -> None:
 def return_freed_memory() -> None:
     """Give the system what the process has freed, in some milliseconds; nothing happens where the C library is not glibc.
 
-    What a run held lies scattered between what stays, so the library keeps most of it, and a little more after every run.
+    What a run held lies scattered between what stays, so the library keeps most of it, and a little more after every
+    run.
     """
     if sys.platform.startswith("linux"):
         with suppress(OSError, AttributeError):

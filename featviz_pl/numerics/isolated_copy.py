@@ -14,9 +14,9 @@ from torch import Tensor, nn
 def guest_copy(module: nn.Module) -> nn.Module:
     """Copy the structure of a network, frozen and in evaluation mode; its weights are shared, and the network is not touched.
 
-    Parameters of the copy are detached and share storage until a layout or precision asks for a copy. Buffers are copied: a forward
-    may write into them, even in evaluation mode. Attributes that cannot be copied, such as locks, are shared. What
-    ``torch.compile`` wrapped is unwrapped, and a LightningModule's copy has no Trainer.
+    Parameters of the copy are detached and share storage until a layout or precision asks for a copy. Buffers are
+    copied: a forward may write into them, even in evaluation mode. Attributes that cannot be copied, such as locks, are
+    shared. What ``torch.compile`` wrapped is unwrapped, and a LightningModule's copy has no Trainer.
 
     Args:
         module: any ``nn.Module``.
@@ -37,7 +37,9 @@ def guest_copy(module: nn.Module) -> nn.Module:
                 memo[id(buffer)] = buffer.detach().clone()
         for name, value in vars(part).items():
             if name not in ("_parameters", "_buffers", "_modules"):
-                for tensor in _tensors_within(value):  # derived weights of parametrizations, kept activations and losses
+                for tensor in _tensors_within(
+                    value
+                ):  # derived weights of parametrizations, kept activations and losses
                     memo.setdefault(id(tensor), tensor.detach())
         for name in ("_trainer", "_fabric"):  # a LightningModule in the middle of its own training
             if vars(part).get(name) is not None:

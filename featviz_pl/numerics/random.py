@@ -13,8 +13,8 @@ _MASK = (1 << 64) - 1
 def mix(*keys: Key) -> int:
     """Mix integers and texts into one seed of 63 bits.
 
-    A chain of splitmix64 finalisers; a text enters as the first eight bytes of its BLAKE2b digest. The result depends on the order
-    of the keys and is the same on every machine and in every process.
+    A chain of splitmix64 finalisers; a text enters as the first eight bytes of its BLAKE2b digest. The result depends
+    on the order of the keys and is the same on every machine and in every process.
 
     Args:
         keys: what tells this draw from every other one, for example ``(seed, "views", step, picture, view)``.
@@ -28,7 +28,11 @@ def mix(*keys: Key) -> int:
     """
     state = 0x9E3779B97F4A7C15
     for key in keys:
-        number = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little") if isinstance(key, str) else key
+        number = (
+            int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+            if isinstance(key, str)
+            else key
+        )
         state ^= number & _MASK
         state = ((state ^ state >> 30) * 0xBF58476D1CE4E5B9) & _MASK
         state ^= state >> 27

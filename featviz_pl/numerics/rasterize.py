@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
-def rasterize(points: Array, attributes: Array, size: tuple[int, int], field_of_view: float) -> tuple[Array, NDArray[np.bool_]]:
+def rasterize(
+    points: Array, attributes: Array, size: tuple[int, int], field_of_view: float
+) -> tuple[Array, NDArray[np.bool_]]:
     """Return the attributes that every pixel shows, and whether it shows any.
 
-    The camera is at the origin and looks along -z, x to the right and y up; pixels are square, and `field_of_view` is that of the
-    height. Attributes are interpolated with perspective. Triangles that reach behind the camera are left out; both sides show.
+    The camera is at the origin and looks along -z, x to the right and y up; pixels are square, and `field_of_view` is
+    that of the height. Attributes are interpolated with perspective. Triangles that reach behind the camera are left
+    out; both sides show.
 
     Shape:
         points (F, 3, 3), attributes (F, 3, K), size (h, w) -> (h, w, K), (h, w)
@@ -42,7 +45,9 @@ def rasterize(points: Array, attributes: Array, size: tuple[int, int], field_of_
     rows = -points[..., 1] * inverse * focal + height / 2 - 0.5
     left, right = _span(columns, width)
     top, bottom = _span(rows, height)
-    doubled = (columns[:, 1] - columns[:, 0]) * (rows[:, 2] - rows[:, 0]) - (columns[:, 2] - columns[:, 0]) * (rows[:, 1] - rows[:, 0])
+    doubled = (columns[:, 1] - columns[:, 0]) * (rows[:, 2] - rows[:, 0]) - (columns[:, 2] - columns[:, 0]) * (
+        rows[:, 1] - rows[:, 0]
+    )
     for face in np.flatnonzero((left < right) & (top < bottom) & (np.abs(doubled) > 1e-12)):
         box = (slice(top[face], bottom[face]), slice(left[face], right[face]))
         y, x = np.ogrid[box]

@@ -26,8 +26,8 @@ def affine_sample(
 ) -> Tensor:
     """Read a picture at affinely mapped points, bilinearly.
 
-    Points are in pixels from the centre of their picture, x to the right and y down; `matrix` maps a point of the result to the
-    point of `image` that it shows, ``(x, y, 1)_image = matrix (x, y, 1)_result``.
+    Points are in pixels from the centre of their picture, x to the right and y down; `matrix` maps a point of the
+    result to the point of `image` that it shows, ``(x, y, 1)_image = matrix (x, y, 1)_result``.
 
     Shape:
         image (N, C, H, W), matrix (N, 3, 3), size (h, w) -> (N, C, h, w)
@@ -38,7 +38,8 @@ def affine_sample(
         size: of the result, (height, width).
         border: what lies outside the picture: its mirror image, or `fill`.
         fill: (N,) value outside the picture for ``"constant"``.
-        reach: for ``"reflect"``, how many pixels outside the picture are mirrored; beyond, the last one is repeated. None: no end.
+        reach: for ``"reflect"``, how many pixels outside the picture are mirrored; beyond, the last one is repeated.
+            None: no end.
 
     Example:
         >>> image = torch.arange(9.0).view(1, 1, 3, 3)
@@ -99,9 +100,10 @@ def _pixel_centres(length: int, like: Tensor) -> Tensor:
 def antialias(image: Tensor, shrink: float) -> Tensor:
     """Blur a picture just enough to be shrunk by a factor without aliases.
 
-    A discrete Gaussian of variance ``0.25 * (shrink ** 2 - 1)`` square pixels: it widens a pixel's deviation of one half to the half
-    of a shrunk one. Made of passes ``[v / 2, 1 - v, v / 2]`` whose variances v <= 1/2 add up to it exactly: for the slight shrinks of
-    views one pass does, ten times faster than a convolution. The border is mirrored, so the mean of the picture stays.
+    A discrete Gaussian of variance ``0.25 * (shrink ** 2 - 1)`` square pixels: it widens a pixel's deviation of one
+    half to the half of a shrunk one. Made of passes ``[v / 2, 1 - v, v / 2]`` whose variances v <= 1/2 add up to it
+    exactly: for the slight shrinks of views one pass does, ten times faster than a convolution. The border is mirrored,
+    so the mean of the picture stays.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W)

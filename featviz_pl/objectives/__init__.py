@@ -9,7 +9,17 @@ from featviz_pl.objectives.direction import Direction, NeuronDirection, Similari
 from featviz_pl.objectives.facet import Facet
 from featviz_pl.objectives.latent import Latent
 from featviz_pl.objectives.logged import Logged
-from featviz_pl.objectives.penalty import L1, L2, AlphaBlur, AlphaMean, Blur, BoundaryComplexity, HighFrequency, LInfinity, TotalVariation
+from featviz_pl.objectives.penalty import (
+    L1,
+    L2,
+    AlphaBlur,
+    AlphaMean,
+    Blur,
+    BoundaryComplexity,
+    HighFrequency,
+    LInfinity,
+    TotalVariation,
+)
 from featviz_pl.objectives.protocol import Observation, Reference, Setting, Source
 from featviz_pl.objectives.reference import Caricature, Content, Inversion
 from featviz_pl.objectives.sort_matching import SortMatching

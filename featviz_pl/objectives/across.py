@@ -24,8 +24,8 @@ class Across(Objective):
         Observation of N pictures in V views -> (N, V)
 
     Args:
-        objectives: one for all networks, or one for each, where layers have other names; objectives or shorthands of targets.
-            What a picture looks for is named by the first.
+        objectives: one for all networks, or one for each, where layers have other names; objectives or shorthands of
+            targets. What a picture looks for is named by the first.
         networks: names, modules that take pictures in [0, 1], or frozen networks; None is the run's own.
 
     Raises:
@@ -49,15 +49,24 @@ class Across(Objective):
     ) -> None:
         super().__init__()
         one = isinstance(objectives, (Objective, str))
-        listed = [wanted("objectives", part) for part in ([objectives] if isinstance(objectives, (Objective, str)) else objectives)]
-        self.networks = tuple(networks) if isinstance(networks, Sequence) and not isinstance(networks, str) else (networks,)
+        listed = [
+            wanted("objectives", part)
+            for part in ([objectives] if isinstance(objectives, (Objective, str)) else objectives)
+        ]
+        self.networks = (
+            tuple(networks) if isinstance(networks, Sequence) and not isinstance(networks, str) else (networks,)
+        )
         if not self.networks:
             raise ValueError("networks must hold at least one network; None is the run's own")
         if not one and len(listed) != len(self.networks):
-            raise ValueError(f"objectives: {len(listed)} objectives do not fit {len(self.networks)} networks; give one, or as many")
+            raise ValueError(
+                f"objectives: {len(listed)} objectives do not fit {len(self.networks)} networks; give one, or as many"
+            )
         self.one = one
         # One for each network, so that running states, such as a moving average, are not mixed.
-        self.objectives = nn.ModuleList(listed + [copy.deepcopy(listed[0]) for _ in self.networks[1:]] if one else listed)
+        self.objectives = nn.ModuleList(
+            listed + [copy.deepcopy(listed[0]) for _ in self.networks[1:]] if one else listed
+        )
 
     def children_objectives(self) -> list[Objective]:
         """Return an objective for each network."""
@@ -110,7 +119,10 @@ class Across(Objective):
     def formula(self) -> str:
         """Return the constructor; a module by its class."""
         parts = [part.formula() for part in self.children_objectives()]
-        networks = [repr(network) if network is None or isinstance(network, str) else f"<{label(network)}>" for network in self.networks]
+        networks = [
+            repr(network) if network is None or isinstance(network, str) else f"<{label(network)}>"
+            for network in self.networks
+        ]
         objectives = parts[0] if self.one else f"[{', '.join(parts)}]"
         return f"Across({objectives}, [{', '.join(networks)}])"
 

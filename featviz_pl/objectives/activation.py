@@ -29,8 +29,9 @@ class LayerTerm(Term):
 
     Args:
         layer: dotted module name, or ``"output"``.
-        tokens: of a transformer's layer (T, F): ``"all"``, ``"patches"`` (without token 0), ``"class"`` (token 0 alone), or a number:
-            without that many first ones, the class token and registers. Maps and vectors have no tokens.
+        tokens: of a transformer's layer (T, F): ``"all"``, ``"patches"`` (without token 0), ``"class"`` (token 0
+            alone), or a number: without that many first ones, the class token and registers. Maps and vectors have no
+            tokens.
 
     Raises:
         ValueError: when there are no such tokens, once the network is known.
@@ -173,7 +174,9 @@ class Channel(LayerTerm):
         available = self.width(setting)
         for unit in self.units:
             if unit >= available:
-                raise ValueError(f"unit: {self.layer!r} has {available} units, 0 to {available - 1}; there is no {unit}")
+                raise ValueError(
+                    f"unit: {self.layer!r} has {available} units, 0 to {available - 1}; there is no {unit}"
+                )
 
     def unit_activation(self, seen: Observation) -> Tensor:
         """Return each picture's own unit (N, V, positions…)."""
@@ -206,8 +209,9 @@ class Neuron(Channel):
     Args:
         layer: dotted module name, or ``"output"``.
         unit: one number for every picture, or several, one for each.
-        position: (y, x) on the map, the index of a token among the chosen ones, or None for the centre, ``shape // 2`` on each axis.
-            Where the chosen tokens are patches and their number is a square, (y, x) and the centre are those of the square.
+        position: (y, x) on the map, the index of a token among the chosen ones, or None for the centre, ``shape // 2``
+            on each axis. Where the chosen tokens are patches and their number is a square, (y, x) and the centre are
+            those of the square.
         tokens: of a transformer's layer: ``"all"``, ``"patches"``, ``"class"``, or how many first ones to leave out.
 
     Raises:
@@ -223,7 +227,9 @@ class Neuron(Channel):
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
 
-    def __init__(self, layer: str, unit: int | Sequence[int], position: int | Sequence[int] | None = None, tokens: Tokens = "all") -> None:
+    def __init__(
+        self, layer: str, unit: int | Sequence[int], position: int | Sequence[int] | None = None, tokens: Tokens = "all"
+    ) -> None:
         super().__init__(layer, unit, tokens)
         self.position = check_position(position)
 

@@ -18,9 +18,10 @@ from featviz_pl.objectives.protocol import Observation, Setting, Source
 class Objective(nn.Module, ABC):
     """Score pictures; more is better.
 
-    Objectives never see a network: they say which activations they need (`sources`) and read them from an `Observation`.
-    Every node returns one score for each picture in each view, (N, V); the mean over views is taken at the root. Arithmetic
-    with numbers and other objectives makes new nodes and never changes an operand; ``repr`` is the formula.
+    Objectives never see a network: they say which activations they need (`sources`) and read them from an
+    `Observation`. Every node returns one score for each picture in each view, (N, V); the mean over views is taken at
+    the root. Arithmetic with numbers and other objectives makes new nodes and never changes an operand; ``repr`` is the
+    formula.
 
     Shape:
         Observation of N pictures in V views -> (N, V), or (N, 1) for what does not depend on the view
@@ -154,8 +155,9 @@ class Objective(nn.Module, ABC):
 class Term(Objective):
     """Score one thing. A new objective implements `score` and says what it needs.
 
-    A term that reads activations overrides `term_sources`; one that gives each picture its own unit overrides `term_count`; one
-    that can be asked for the impossible overrides `check_term`. Set the class attributes `joint` and `joint_views` where they hold.
+    A term that reads activations overrides `term_sources`; one that gives each picture its own unit overrides
+    `term_count`; one that can be asked for the impossible overrides `check_term`. Set the class attributes `joint` and
+    `joint_views` where they hold.
     """
 
     @abstractmethod
@@ -330,7 +332,9 @@ class Quotient(Objective):
 
     def formula(self) -> str:
         """Write the fraction, with brackets where precedence needs them."""
-        below = f"({self.right.formula()})" if isinstance(self.right, (Sum, Product, Quotient)) else self.right.formula()
+        below = (
+            f"({self.right.formula()})" if isinstance(self.right, (Sum, Product, Quotient)) else self.right.formula()
+        )
         return f"{_bracketed(self.left)} / {below}"
 
 
@@ -378,7 +382,9 @@ def as_objective(value: Objective | float) -> Objective:
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Constant(value)
-    raise TypeError(f"an objective goes together with objectives and numbers, not with {type(value).__name__} ({value!r})")
+    raise TypeError(
+        f"an objective goes together with objectives and numbers, not with {type(value).__name__} ({value!r})"
+    )
 
 
 def number_formula(value: float) -> str:

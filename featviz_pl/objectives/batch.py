@@ -43,7 +43,11 @@ class Interpolation(Objective):
     """
 
     def __init__(
-        self, first: Objective | str, second: Objective | str, count: int | None = None, weights: Sequence[float] | None = None
+        self,
+        first: Objective | str,
+        second: Objective | str,
+        count: int | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.first, self.second = wanted("first", first), wanted("second", second)
@@ -97,8 +101,9 @@ class Interpolation(Objective):
 class Alignment(Term):
     """Draw neighbours in the batch together: minus how much their activations differ, less with their distance in the batch.
 
-    Summed over pictures it is ``-sum over layers, d = 1 ... distance and i of mean((a_i - a_(i + d))^2) / decay^d``; half of each pair
-    counts for either picture. View v of one picture is compared with view v of the other; all pictures are seen through the same views.
+    Summed over pictures it is ``-sum over layers, d = 1 ... distance and i of mean((a_i - a_(i + d))^2) / decay^d``;
+    half of each pair counts for either picture. View v of one picture is compared with view v of the other; all
+    pictures are seen through the same views.
 
     Shape:
         activations (N, V, …) -> (N, V)
@@ -169,8 +174,9 @@ class Alignment(Term):
 class Diversity(LayerTerm):
     """Make the pictures of a batch differ: minus the cosine between the Gram matrices of their activations.
 
-    ``-sum over j != i of <G_i, G_j> / N`` for picture i of N, with ``G = a a^T`` over positions, divided by its length. Summed over
-    pictures it is the field's total, where 0 is best and ``1 - N`` is N times the same picture. Compared within a view.
+    ``-sum over j != i of <G_i, G_j> / N`` for picture i of N, with ``G = a a^T`` over positions, divided by its length.
+    Summed over pictures it is the field's total, where 0 is best and ``1 - N`` is N times the same picture. Compared
+    within a view.
 
     Shape:
         activation (N, V, C, H, W) or (N, V, T, F) -> (N, V)
@@ -220,4 +226,6 @@ class Diversity(LayerTerm):
 def require_several(objective: Objective, count: int) -> None:
     """Raise for a batch of one."""
     if count < 2:
-        raise ValueError(f"{objective!r} needs two pictures or more, got {count}; give the image a count, such as FourierImage(count=4)")
+        raise ValueError(
+            f"{objective!r} needs two pictures or more, got {count}; give the image a count, such as FourierImage(count=4)"
+        )

@@ -54,7 +54,9 @@ class ClassLogit(Term):
         """Refuse classes that the network does not have."""
         shape = setting.shapes[Source("output")]
         if len(shape) != 1:
-            raise ValueError(f"classes: the network's output has shape {shape} for each picture, not (classes,); use Channel('output', …)")
+            raise ValueError(
+                f"classes: the network's output has shape {shape} for each picture, not (classes,); use Channel('output', …)"
+            )
         for index in self._indices(setting.class_names):
             if index >= shape[0]:
                 raise ValueError(f"class: the network has {shape[0]} classes, 0 to {shape[0] - 1}; there is no {index}")

@@ -62,9 +62,9 @@ class VectorTerm(LayerTerm):
 class Direction(VectorTerm):
     """Maximise a layer along a direction: at each position ``a . v``, averaged over positions.
 
-    ``compare="dot"``: ``mean of a . v * max(floor, cos(a, v)) ^ power``, with ``cos(a, v) = a . v / ((1e-4 + |a|) (1e-4 + |v|))``;
-    a power of 0 is the plain dot product, 2 and 4 are what the field uses to hold the activation to the direction.
-    ``compare="cosine"``: ``mean of cos(a, v)``.
+    ``compare="dot"``: ``mean of a . v * max(floor, cos(a, v)) ^ power``, with
+    ``cos(a, v) = a . v / ((1e-4 + |a|) (1e-4 + |v|))``; a power of 0 is the plain dot product, 2 and 4 are what the
+    field uses to hold the activation to the direction. ``compare="cosine"``: ``mean of cos(a, v)``.
 
     Shape:
         activation (N, V, C, H, W), (N, V, T, F) or (N, V, F) -> (N, V)
@@ -75,8 +75,8 @@ class Direction(VectorTerm):
         compare: ``"dot"`` or ``"cosine"``.
         power: of the cosine beside the dot product, 0 or more.
         floor: least cosine that counts there, above 0 and at most 1.
-        whitening: (F, F) S that is applied to the vectors first, ``v S``: the inverse covariance of the layer's activations, as the
-            activation atlas does; a tensor, nested numbers, or a file.
+        whitening: (F, F) S that is applied to the vectors first, ``v S``: the inverse covariance of the layer's
+            activations, as the activation atlas does; a tensor, nested numbers, or a file.
         tokens: of a transformer's layer: ``"all"``, ``"patches"``, ``"class"``, or how many first ones to leave out.
 
     Raises:
@@ -112,11 +112,15 @@ class Direction(VectorTerm):
         self.power = finite_number("power", power, least=0.0)
         self.floor = finite_number("floor", floor, above=0.0, most=1.0)
         if compare == "cosine" and self.power:
-            raise ValueError(f"power: {power!r} raises the cosine beside a dot product, and compare='cosine' has none; leave it at 0")
+            raise ValueError(
+                f"power: {power!r} raises the cosine beside a dot product, and compare='cosine' has none; leave it at 0"
+            )
         matrix = None if whitening is None else load_vectors("whitening", whitening, (2,))
         length = self.vectors.shape[-1]
         if matrix is not None and tuple(matrix.shape) != (length, length):
-            raise ValueError(f"whitening must be {(length, length)} for vectors of {length} numbers, got {tuple(matrix.shape)}")
+            raise ValueError(
+                f"whitening must be {(length, length)} for vectors of {length} numbers, got {tuple(matrix.shape)}"
+            )
         self.register_buffer("whitening", matrix, persistent=False)
 
     def whitened(self, activation: Tensor) -> Tensor:
@@ -151,7 +155,8 @@ class NeuronDirection(Direction):
     Args:
         layer: dotted module name, or ``"output"``.
         vectors: (F,) for all pictures or (N, F), one for each; a tensor, nested numbers, or a file (.pt, .npy).
-        position: as for `Neuron`: (y, x) on the map, the index of a token among the chosen ones, or None for the centre.
+        position: as for `Neuron`: (y, x) on the map, the index of a token among the chosen ones, or None for the
+            centre.
         compare: ``"dot"`` or ``"cosine"``, as for `Direction`.
         power: of the cosine beside the dot product, 0 or more.
         floor: least cosine that counts there, above 0 and at most 1.
@@ -212,14 +217,16 @@ class NeuronDirection(Direction):
 class TensorDirection(VectorTerm):
     """Maximise a layer along a block of vectors, one for each position, centred on the map.
 
-    ``mean over the block's positions of a . t * max(0.1, cos(a, t)) ^ power``; the block begins at ``(H - h) // 2, (W - w) // 2``.
+    ``mean over the block's positions of a . t * max(0.1, cos(a, t)) ^ power``; the block begins at
+    ``(H - h) // 2, (W - w) // 2``.
 
     Shape:
         activation (N, V, C, H, W) -> (N, V)
 
     Args:
         layer: dotted module name.
-        tensor: (C, h, w) for all pictures or (N, C, h, w), one for each; a tensor, nested numbers, or a file (.pt, .npy).
+        tensor: (C, h, w) for all pictures or (N, C, h, w), one for each; a tensor, nested numbers, or a file (.pt,
+            .npy).
         power: of the cosine, 0 or more.
 
     Raises:
@@ -235,7 +242,9 @@ class TensorDirection(VectorTerm):
 
     vectors_argument = "tensor"
 
-    def __init__(self, layer: str, tensor: Tensor | Sequence[Sequence[Sequence[float]]] | str, power: float = 0.0) -> None:
+    def __init__(
+        self, layer: str, tensor: Tensor | Sequence[Sequence[Sequence[float]]] | str, power: float = 0.0
+    ) -> None:
         super().__init__(layer, tensor, axes=3)  # type: ignore[arg-type]
         self.power = finite_number("power", power, least=0.0)
 
@@ -296,7 +305,9 @@ class Similarity(VectorTerm):
         return similarity
 
 
-def compared(activation: Tensor, vectors: Tensor, compare: str = "dot", power: float = 0.0, floor: float = FLOOR) -> Tensor:
+def compared(
+    activation: Tensor, vectors: Tensor, compare: str = "dot", power: float = 0.0, floor: float = FLOOR
+) -> Tensor:
     """Compare activations (N, V, positions, units) with vectors that broadcast to them, and average over positions: (N, V)."""
     dot = (activation * vectors).sum(-1)
     if compare == "dot" and power == 0:

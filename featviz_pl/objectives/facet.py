@@ -19,17 +19,18 @@ from featviz_pl.objectives.vector_arguments import Vectors, load_vectors, spelle
 class Facet(Term):
     """Favour one facet of what excites a unit, told by linear probes on earlier layers.
 
-    ``strength / layers * sum over layers of sum(w * a * max(0, d objective / d a))``: a are the activations of a layer, w the weights
-    of a probe that tells the facet from others, and the gradient, held fixed, keeps what helps the objective. Added to that
-    objective: ``Neuron(…) + Facet(Neuron(…), …)``.
+    ``strength / layers * sum over layers of sum(w * a * max(0, d objective / d a))``: a are the activations of a layer,
+    w the weights of a probe that tells the facet from others, and the gradient, held fixed, keeps what helps the
+    objective. Added to that objective: ``Neuron(…) + Facet(Neuron(…), …)``.
 
     Shape:
         activations (N, V, C, H, W), (N, V, T, F) or (N, V, F) -> (N, V)
 
     Args:
         objective: what the picture is of.
-        layers: the weights for each layer by its dotted name: a vector with one number for each unit, which counts at every
-            position, or a tensor of the layer's whole shape; numbers, a tensor, or a file that ``torch.save`` or ``numpy.save`` wrote.
+        layers: the weights for each layer by its dotted name: a vector with one number for each unit, which counts at
+            every position, or a tensor of the layer's whole shape; numbers, a tensor, or a file that ``torch.save`` or
+            ``numpy.save`` wrote.
         strength: one number, or one for each picture. The field goes from 0.1 to 5 over a batch of 9.
 
     Raises:
@@ -45,10 +46,13 @@ class Facet(Term):
         10.0
 
     Reference:
-        Goh, Cammarata, Voss, Carter, Petrov, Schubert, Radford, Olah, "Multimodal Neurons in Artificial Neural Networks", Distill, 2021
+        Goh, Cammarata, Voss, Carter, Petrov, Schubert, Radford, Olah, "Multimodal Neurons in Artificial Neural
+        Networks", Distill, 2021
     """
 
-    def __init__(self, objective: Objective, layers: Mapping[str, Vectors], strength: float | Sequence[float] = 1.0) -> None:
+    def __init__(
+        self, objective: Objective, layers: Mapping[str, Vectors], strength: float | Sequence[float] = 1.0
+    ) -> None:
         super().__init__()
         self.objective = checked_objective("objective", objective)
         if not isinstance(layers, Mapping):
@@ -89,7 +93,9 @@ class Facet(Term):
                 raise ValueError(f"layers: {layer!r} gives one number for each picture and has no units")
             units = shape[unit_axis(shape)]
             if given not in ((units,), shape):
-                raise ValueError(f"layers: the weights for {layer!r} are {given}; they must be ({units},), one for each unit, or {shape}")
+                raise ValueError(
+                    f"layers: the weights for {layer!r} are {given}; they must be ({units},), one for each unit, or {shape}"
+                )
 
     def score(self, seen: Observation) -> Tensor:
         """Add the layers."""
@@ -115,5 +121,9 @@ class Facet(Term):
         """Return the constructor."""
         layers = ", ".join(f"{name!r}: {self._spelled[name]}" for name in self.layers)
         listed = [number_formula(one) for one in self.strengths]
-        strength = f", strength={listed[0] if self.single else '[' + ', '.join(listed) + ']'}" if self.strengths != (1.0,) else ""
+        strength = (
+            f", strength={listed[0] if self.single else '[' + ', '.join(listed) + ']'}"
+            if self.strengths != (1.0,)
+            else ""
+        )
         return f"Facet({self.objective.formula()}, {{{layers}}}{strength})"

@@ -31,8 +31,9 @@ AFTER = ("W_dec", "decoder.weight", "decoder.bias", "threshold", "log_threshold"
 class Latent(LayerTerm):
     """Maximise a unit of a sparse autoencoder, or of any dictionary, on top of a layer.
 
-    ``mean over positions of w_k . (a - b_dec) + b_k``: the encoder before its rectifier, which would pass no gradient while the unit
-    is off. What a library does to activations before its encoder, such as scaling them, is no part of it.
+    ``mean over positions of w_k . (a - b_dec) + b_k``: the encoder before its rectifier, which would pass no gradient
+    while the unit is off. What a library does to activations before its encoder, such as scaling them, is no part of
+    it.
 
     Shape:
         activation (N, V, C, H, W), (N, V, T, F) or (N, V, F) -> (N, V)
@@ -40,10 +41,11 @@ class Latent(LayerTerm):
     Args:
         layer: dotted module name, or ``"output"``.
         dictionary: the weights of an encoder by name, or a file of them that ``torch.save`` wrote: ``W_enc`` (F, K) or
-            ``encoder.weight`` (K, F) and, where there are such, ``b_enc``, ``encoder.bias`` or ``latent_bias`` (K,), and ``b_dec`` or
-            ``pre_bias`` (F,). Or a matrix (K, F): a tensor, rows of numbers, or a file (.pt, .npy). Or a module: an ``nn.Linear`` and
-            one whose weights have those names are read as they are now; of any other a private frozen copy is run, by its ``encode``
-            where it has one, from (…, F) to (…, K), and what comes out is the score.
+            ``encoder.weight`` (K, F) and, where there are such, ``b_enc``, ``encoder.bias`` or ``latent_bias`` (K,),
+            and ``b_dec`` or ``pre_bias`` (F,). Or a matrix (K, F): a tensor, rows of numbers, or a file (.pt, .npy). Or
+            a module: an ``nn.Linear`` and one whose weights have those names are read as they are now; of any other a
+            private frozen copy is run, by its ``encode`` where it has one, from (…, F) to (…, K), and what comes out is
+            the score.
         units: one number for every picture, or several, one for each. 0 or more.
         subtract_offset: whether ``b_dec`` is subtracted from the activation; some autoencoders are trained without.
         tokens: of a transformer's layer: ``"all"``, ``"patches"``, ``"class"``, or how many first ones to leave out.
@@ -59,7 +61,8 @@ class Latent(LayerTerm):
         23.5
 
     Reference:
-        Gorton, "The Missing Curve Detectors of InceptionV1: Applying Sparse Autoencoders to InceptionV1 Early Vision", 2024
+        Gorton, "The Missing Curve Detectors of InceptionV1: Applying Sparse Autoencoders to InceptionV1 Early Vision",
+        2024
     """
 
     rows: Tensor | None
@@ -110,13 +113,17 @@ class Latent(LayerTerm):
                     result = _encoded(self._guest[0], parameter.new_zeros(1, 1, 1, width))
             except RuntimeError as error:
                 reason = str(error).splitlines()[0]
-                raise ValueError(f"dictionary: it does not take the {width} units of {self.layer!r}: {reason}") from error
+                raise ValueError(
+                    f"dictionary: it does not take the {width} units of {self.layer!r}: {reason}"
+                ) from error
             self._check_units(result.shape[-1])
 
     def _check_units(self, available: int) -> None:
         for unit in self.units:
             if unit >= available:
-                raise ValueError(f"unit: the dictionary has {available} units, 0 to {available - 1}; there is no {unit}")
+                raise ValueError(
+                    f"unit: the dictionary has {available} units, 0 to {available - 1}; there is no {unit}"
+                )
 
     def score(self, seen: Observation) -> Tensor:
         """Average the unit over positions."""
@@ -178,7 +185,11 @@ class _Encoder:
         """Return the numbers of a small matrix, otherwise the shape and the content that the units need."""
         small = self.biases is None and self.offset is None and self.matrix.numel() <= 16
         kept = [part for part in self.of(units) if part is not None]
-        return spelled(load_vectors("dictionary", self.matrix)) if small else f"<{tuple(self.matrix.shape)} dictionary {content(*kept)}>"
+        return (
+            spelled(load_vectors("dictionary", self.matrix))
+            if small
+            else f"<{tuple(self.matrix.shape)} dictionary {content(*kept)}>"
+        )
 
 
 def _read(dictionary: Any) -> _Encoder | None:
@@ -191,7 +202,9 @@ def _read(dictionary: Any) -> _Encoder | None:
     if isinstance(dictionary, (str, os.PathLike)):
         dictionary = read_file("dictionary", dictionary)
     if not isinstance(dictionary, Mapping):
-        matrix = dictionary if isinstance(dictionary, (Tensor, np.ndarray)) else load_vectors("dictionary", dictionary, (2,))
+        matrix = (
+            dictionary if isinstance(dictionary, (Tensor, np.ndarray)) else load_vectors("dictionary", dictionary, (2,))
+        )
         if matrix.ndim != 2:
             raise ValueError(f"dictionary must be a matrix (units, features), got shape {tuple(matrix.shape)}")
         return _Encoder(torch.as_tensor(matrix))
@@ -207,7 +220,9 @@ def _read(dictionary: Any) -> _Encoder | None:
 def _strangers(weights: Mapping[str, Any]) -> list[str]:
     """Return the names that no linear encoder has; all where there is no encoder, or two."""
     unknown = [str(name) for name in weights if name not in (*ENCODERS, *BIASES, *OFFSETS, *AFTER)]
-    return unknown if sum(name in weights for name in ENCODERS) == 1 else [str(name) for name in weights] or ["(nothing)"]
+    return (
+        unknown if sum(name in weights for name in ENCODERS) == 1 else [str(name) for name in weights] or ["(nothing)"]
+    )
 
 
 def _by_name(weights: Mapping[str, Tensor]) -> _Encoder:
@@ -227,7 +242,9 @@ def _encoded(module: nn.Module, activation: Tensor) -> Tensor:
     first = result[0] if isinstance(result, (tuple, list)) else result
     if not isinstance(first, Tensor) or first.shape[:-1] != activation.shape[:-1]:
         given = tuple(first.shape) if isinstance(first, Tensor) else type(first).__name__
-        raise ValueError(f"dictionary: for activations {tuple(activation.shape)} the module gave {given}, not one row of units for each")
+        raise ValueError(
+            f"dictionary: for activations {tuple(activation.shape)} the module gave {given}, not one row of units for each"
+        )
     return first
 
 

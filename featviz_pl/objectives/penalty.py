@@ -121,8 +121,9 @@ class LInfinity(L1):
 class Blur(Term):
     """Blur the picture a little in every step: ``sum (x - blur(x)) ^ 2 / 2``, the blurred picture held fixed.
 
-    Its gradient is ``x - blur(x)``, so a step of plain descent with weight w mixes in the blurred picture by its learning rate times
-    w. The blur is a mean over 3 x 3 pixels, the middle one counted twice; at the border over those that are there.
+    Its gradient is ``x - blur(x)``, so a step of plain descent with weight w mixes in the blurred picture by its
+    learning rate times w. The blur is a mean over 3 x 3 pixels, the middle one counted twice; at the border over those
+    that are there.
 
     Shape:
         pictures (N, C, H, W) -> (N, 1)
@@ -148,7 +149,8 @@ class Blur(Term):
 class BoundaryComplexity(Term):
     """Sum what is not plain grey in a frame: ``sum over the frame of (blur(x) - x) ^ 2 + 0.8 (x - 0.5) ^ 2``.
 
-    The blur is a mean over `kernel` x `kernel` pixels that counts the outermost ones half; the gradient goes through it.
+    The blur is a mean over `kernel` x `kernel` pixels that counts the outermost ones half; the gradient goes through
+    it.
 
     Shape:
         pictures (N, C, H, W) -> (N, 1)
@@ -195,8 +197,8 @@ class HighFrequency(Term):
         pictures (N, C, H, W) -> (N, 1) in [0, 1]
 
     Args:
-        cutoff: in cycles per pixel, whatever the direction, from 0 to less than 0.7, the finest there is on a diagonal. On an axis
-            it is 0.5: every other pixel.
+        cutoff: in cycles per pixel, whatever the direction, from 0 to less than 0.7, the finest there is on a diagonal.
+            On an axis it is 0.5: every other pixel.
 
     Example:
         >>> import torch
@@ -244,8 +246,8 @@ class AlphaTerm(Term):
 class AlphaMean(AlphaTerm):
     """Measure how opaque the picture is: the mean of its last channel. A mean, not a sum.
 
-    Of each view where the views still carry alpha, or of the picture where they do not. ``objective * (1 - AlphaMean())`` leaves
-    transparent what the objective does not need.
+    Of each view where the views still carry alpha, or of the picture where they do not.
+    ``objective * (1 - AlphaMean())`` leaves transparent what the objective does not need.
 
     Shape:
         views (N, V, C, h, w) -> (N, V), or pictures (N, C, H, W) -> (N, 1)

@@ -25,7 +25,8 @@ class Pictures:
 
     Args:
         each: the pictures (C, H, W) in [0, 1], of any sizes.
-        names: one for each, with a hash of its content: what is drawn for a picture must not depend on where its file lies.
+        names: one for each, with a hash of its content: what is drawn for a picture must not depend on where its file
+            lies.
         formula: what was given, as a formula has it.
     """
 
@@ -41,7 +42,9 @@ class Pictures:
         """
         shapes = sorted({tuple(picture.shape) for picture in self.each})
         if len(shapes) > 1:
-            raise ValueError(f"{argument}: the pictures have different shapes, {shapes[0]} and {shapes[1]}; resize them to one")
+            raise ValueError(
+                f"{argument}: the pictures have different shapes, {shapes[0]} and {shapes[1]}; resize them to one"
+            )
         return torch.stack(self.each)
 
     def of_each_shape(self) -> list[Tensor]:
@@ -102,7 +105,9 @@ def _from_tensor(argument: str, given: Tensor) -> Pictures:
     with torch.inference_mode(False):  # an objective made during a validation must also serve a training
         given = given.detach()
         clamped = given.clamp(0, 1) if given.is_floating_point() else given
-        if given.numel() and bool((given - clamped).abs().max() < ROUNDING):  # what is left of a picture that was resized
+        if given.numel() and bool(
+            (given - clamped).abs().max() < ROUNDING
+        ):  # what is left of a picture that was resized
             given = clamped
         checked = check_pictures(argument, given).clone()
         pictures = checked.float() if checked.dtype in (torch.float16, torch.bfloat16) else checked

@@ -35,7 +35,8 @@ class Reference:
 
     Args:
         image: (N, C, H, W) or (1, C, H, W) in [0, 1]; one picture serves all. With `together`, any number (R, C, H, W).
-        through_views: show it through the same views as the picture, at every step; otherwise it is read once, as it is.
+        through_views: show it through the same views as the picture, at every step; otherwise it is read once, as it
+            is.
         together: the pictures are one set that every rendered picture is compared with: read as it is, its activation
             is (1, R, …).
     """
@@ -53,7 +54,8 @@ class Source:
         layer: dotted module name, or ``"output"``.
         network: another network than the run's (whatever stands for one), or None.
         reference: another picture than the run's, or None.
-        gradient_of: ask for the gradient of this objective by the activation, detached, instead of the activation itself.
+        gradient_of: ask for the gradient of this objective by the activation, detached, instead of the activation
+            itself.
     """
 
     layer: str
@@ -135,10 +137,14 @@ class Observation:
         """Return the same observation as it looks to objectives that take this network for the run's; the record is shared."""
         if network is None:
             return self
-        return replace(self, activations=_through(self.activations, network), class_names=self.class_names_of.get(network, ()))
+        return replace(
+            self, activations=_through(self.activations, network), class_names=self.class_names_of.get(network, ())
+        )
 
 
 def _through(values: Mapping[Source, Any], network: object) -> dict[Source, Any]:
     """Name the network's own sources as if it were the run's, in place of the run's; other networks are still there by name."""
     named = {source: value for source, value in values.items() if source.network is not None}
-    return named | {replace(source, network=None): value for source, value in named.items() if source.network == network}
+    return named | {
+        replace(source, network=None): value for source, value in named.items() if source.network == network
+    }

@@ -71,8 +71,8 @@ class ReferenceTerm(LayerTerm):
 class Caricature(ReferenceTerm):
     """Exaggerate what a layer sees in a reference picture.
 
-    ``mean over positions of a . r max(0.1, cos(a, r)) ^ power``, with the activation vectors a of the picture and r of the
-    reference at each position, and ``cos(a, r) = a . r / ((1e-4 + |a|) (1e-4 + |r|))``. With an attribution, r is
+    ``mean over positions of a . r max(0.1, cos(a, r)) ^ power``, with the activation vectors a of the picture and r of
+    the reference at each position, and ``cos(a, r) = a . r / ((1e-4 + |a|) (1e-4 + |r|))``. With an attribution, r is
     ``r * d attribution / d r`` instead: the part of the reference that argues for that objective.
 
     Shape:
@@ -80,12 +80,12 @@ class Caricature(ReferenceTerm):
 
     Args:
         layer: dotted module name, or ``"output"``.
-        image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several make one
-            caricature each.
+        image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several make
+            one caricature each.
         power: of the cosine, 0 or more; higher insists more on the direction. 0 is the field's.
         attribution: an objective, evaluated at the reference; None takes the reference's activations as they are.
-        through_views: show the reference through the same views as the picture, as the field does; otherwise it is read once,
-            as it is.
+        through_views: show the reference through the same views as the picture, as the field does; otherwise it is read
+            once, as it is.
 
     Raises:
         ValueError: when the reference does not have the picture's size.
@@ -166,19 +166,19 @@ class Caricature(ReferenceTerm):
 class Inversion(ReferenceTerm):
     """Reconstruct a picture from what a layer keeps of it.
 
-    ``-|a - r|^2 / |r|^2`` over the whole layer, with the activation a of the picture and r of the reference; with norm 1
-    ``-|a - r|_1 / |r|_1``. The best is 0, and grey pictures start near -1.
+    ``-|a - r|^2 / |r|^2`` over the whole layer, with the activation a of the picture and r of the reference; with norm
+    1 ``-|a - r|_1 / |r|_1``. The best is 0, and grey pictures start near -1.
 
     Shape:
         activation (N, V, …) -> (N, V)
 
     Args:
         layer: dotted module name, or ``"output"``.
-        image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several make one
-            inversion each.
+        image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several make
+            one inversion each.
         norm: 2, squared, or 1.
-        through_views: show the reference through the same views as the picture. Otherwise it is read once, as it is, and every
-            view of the picture is held against the reference that was not moved.
+        through_views: show the reference through the same views as the picture. Otherwise it is read once, as it is,
+            and every view of the picture is held against the reference that was not moved.
 
     Raises:
         ValueError: when the reference does not have the picture's size.
@@ -200,7 +200,10 @@ class Inversion(ReferenceTerm):
 
     def score(self, seen: Observation) -> Tensor:
         """Divide the distance by the size of the reference."""
-        own, wanted = (activation.flatten(2) if activation.ndim > 2 else activation[:, :, None] for activation in self.compared(seen))
+        own, wanted = (
+            activation.flatten(2) if activation.ndim > 2 else activation[:, :, None]
+            for activation in self.compared(seen)
+        )
         difference = own - wanted
         smallest = torch.finfo(wanted.dtype).tiny  # of a reference that gives nothing at all
         if self.norm == 1:
@@ -220,10 +223,10 @@ class Content(ReferenceTerm):
 
     Args:
         layer: dotted module name, or ``"output"``.
-        image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several give each
-            picture its own.
-        through_views: show the reference through the same views as the picture, as the field does; otherwise it is read once,
-            as it is.
+        image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several give
+            each picture its own.
+        through_views: show the reference through the same views as the picture, as the field does; otherwise it is read
+            once, as it is.
 
     Raises:
         ValueError: when the reference does not have the picture's size.
@@ -258,7 +261,9 @@ def units_and_positions(activation: Tensor) -> Tensor:
     return units.flatten(3) if units.ndim > 3 else units[..., None]
 
 
-def check_same_positions(layer: str, own: Sequence[int], wanted: Sequence[int], reference: Reference, setting: Setting) -> None:
+def check_same_positions(
+    layer: str, own: Sequence[int], wanted: Sequence[int], reference: Reference, setting: Setting
+) -> None:
     """Raise ValueError when a reference gives a layer another shape than the picture does."""
     if tuple(own) != tuple(wanted):
         (height, width), given = setting.picture[1:], tuple(reference.image.shape[-2:])
@@ -278,7 +283,9 @@ def checked_norm(norm: int) -> int:
 def checked_objective(argument: str, value: Objective) -> Objective:
     """Return an objective, or raise an error that names the argument."""
     if not isinstance(value, Objective):
-        raise TypeError(f"{argument} must be an objective such as Channel('features.9', 33), got {type(value).__name__}")
+        raise TypeError(
+            f"{argument} must be an objective such as Channel('features.9', 33), got {type(value).__name__}"
+        )
     return value
 
 

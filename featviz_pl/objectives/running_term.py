@@ -14,7 +14,8 @@ from featviz_pl.objectives.base import Term
 class RunningTerm(Term):
     """Keep running states: tensors whose first axis counts pictures, empty before the first step.
 
-    They are buffers, so they are saved and moved with the term; a new term takes those of a checkpoint whatever their shape.
+    They are buffers, so they are saved and moved with the term; a new term takes those of a checkpoint whatever their
+    shape.
     """
 
     def add_state(self, name: str) -> None:

@@ -16,17 +16,17 @@ from featviz_pl.objectives.style import StatisticTerm
 class SortMatching(StatisticTerm):
     """Make every unit fire as strongly, and as often, as it does in reference pictures.
 
-    ``-sum over layers of weight * mean (s - s_ref) ^ 2``: s are the activations of each unit sorted over positions, s_ref the same
-    averaged over the references, which are read as they are. Nothing is maximised; a class or a unit is shown through the pictures
-    that excite it.
+    ``-sum over layers of weight * mean (s - s_ref) ^ 2``: s are the activations of each unit sorted over positions,
+    s_ref the same averaged over the references, which are read as they are. Nothing is maximised; a class or a unit is
+    shown through the pictures that excite it.
 
     Shape:
         activations (N, V, C, H, W), (N, V, T, F) or (N, V, F) -> (N, V)
 
     Args:
         layers: one dotted module name, or several.
-        images: the references, of the picture's size; the field takes 50: a tensor (R, C, H, W) in [0, 1], the path of a folder, or a
-            list of paths.
+        images: the references, of the picture's size; the field takes 50: a tensor (R, C, H, W) in [0, 1], the path of
+            a folder, or a list of paths.
         weights: one for each layer, 0 or more; 1 each unless given.
 
     Raises:
@@ -40,11 +40,13 @@ class SortMatching(StatisticTerm):
         -2.5
 
     Reference:
-        Görgün, Schiele, Fischer, "VITAL: More Understandable Feature Visualization through Distribution Alignment and Relevant
-        Information Flow", 2025
+        Görgün, Schiele, Fischer, "VITAL: More Understandable Feature Visualization through Distribution Alignment and
+        Relevant Information Flow", 2025
     """
 
-    def __init__(self, layers: str | Sequence[str], images: PictureArgument, weights: Sequence[float] | None = None) -> None:
+    def __init__(
+        self, layers: str | Sequence[str], images: PictureArgument, weights: Sequence[float] | None = None
+    ) -> None:
         super().__init__(layers, images, "images", weights)
 
     def check_term(self, setting: Setting) -> None:

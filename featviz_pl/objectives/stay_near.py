@@ -21,22 +21,24 @@ ROUNDING = 1e-4  # of |h(x0)|: a smaller distance is rounding, and says nothing 
 class StayNear(RunningTerm):
     """Keep the picture near another one.
 
-    Without a layer ``-mean (x - x0) ^ 2`` over the pixels, with norm 1 ``-mean |x - x0|``. With a layer ``-beta |h(x) - h(x0)|``
-    over the whole layer, seen through the same views. beta is 1, or, with `balance`, ``|d objective|_1 / |d |h(x) - h(x0)||_1``,
-    both by the views' pixels: then the pull back to the picture is as strong as that of the objective. Each picture's beta is
-    measured once, in the first step in which there is a distance beyond rounding and both gradients are there, and kept; until then
-    it is 0. (A picture that starts from x0 has no distance yet, so its beta is measured in the second step.)
+    Without a layer ``-mean (x - x0) ^ 2`` over the pixels, with norm 1 ``-mean |x - x0|``. With a layer
+    ``-beta |h(x) - h(x0)|`` over the whole layer, seen through the same views. beta is 1, or, with `balance`,
+    ``|d objective|_1 / |d |h(x) - h(x0)||_1``, both by the views' pixels: then the pull back to the picture is as
+    strong as that of the objective. Each picture's beta is measured once, in the first step in which there is a
+    distance beyond rounding and both gradients are there, and kept; until then it is 0. (A picture that starts from x0
+    has no distance yet, so its beta is measured in the second step.)
 
     Shape:
         pictures (N, C, H, W) -> (N, 1); activation (N, V, …) -> (N, V)
 
     Args:
-        image: where to stay, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several give each
-            picture its own.
+        image: where to stay, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several give
+            each picture its own.
         layer: dotted module name, or ``"output"``; None for the pixels.
         balance: the objective that pulls the picture away; needs a layer.
         norm: 2 or 1.
-        through_views: with a layer, show `image` through the same views as the picture; otherwise it is read once, as it is.
+        through_views: with a layer, show `image` through the same views as the picture; otherwise it is read once, as
+            it is.
 
     Raises:
         ValueError: when the picture has another size.
@@ -47,7 +49,8 @@ class StayNear(RunningTerm):
         -0.25
 
     Reference:
-        Hamblin, Fel, Saha, Konkle, Alvarez, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images", 2024
+        Hamblin, Fel, Saha, Konkle, Alvarez, "Feature Accentuation: Revealing 'What' Features Respond to in Natural
+        Images", 2024
     """
 
     def __init__(
@@ -137,7 +140,11 @@ class StayNear(RunningTerm):
             if scores.requires_grad:
                 with differentiable_again():
                     (gradient,) = torch.autograd.grad(scores.sum(), shown, retain_graph=True, allow_unused=True)
-            strengths.append(distance.new_zeros(len(shown)) if gradient is None else gradient.detach().to(distance).flatten(1).abs().sum(1))
+            strengths.append(
+                distance.new_zeros(len(shown))
+                if gradient is None
+                else gradient.detach().to(distance).flatten(1).abs().sum(1)
+            )
         ratio = strengths[0] / strengths[1]
         return torch.where((strengths[1] > 0) & torch.isfinite(ratio), ratio, torch.zeros_like(ratio))
 

@@ -28,13 +28,19 @@ class StatisticTerm(RunningTerm):
         weights: one for each layer, 0 or more; 1 each unless given.
     """
 
-    def __init__(self, layers: str | Sequence[str], pictures: PictureArgument, argument: str, weights: Sequence[float] | None) -> None:
+    def __init__(
+        self, layers: str | Sequence[str], pictures: PictureArgument, argument: str, weights: Sequence[float] | None
+    ) -> None:
         super().__init__()
         self.layers = _layer_names(layers)
         self.pictures = given_pictures(argument, pictures)
         # The activations of one reference are one tensor, so there is one for each size.
         self.references = [Reference(group, together=True) for group in self.pictures.of_each_shape()]
-        listed = [1.0] * len(self.layers) if weights is None else [finite_number("weights", weight, least=0.0) for weight in weights]
+        listed = (
+            [1.0] * len(self.layers)
+            if weights is None
+            else [finite_number("weights", weight, least=0.0) for weight in weights]
+        )
         if len(listed) != len(self.layers):
             raise ValueError(f"weights: {len(listed)} weights do not fit {len(self.layers)} layers; give one for each")
         self.weights = tuple(listed)
@@ -87,20 +93,21 @@ class StatisticTerm(RunningTerm):
 class Style(StatisticTerm):
     """Give the picture the style of other pictures.
 
-    ``-sum over layers of weight * mean |G - G_ref|`` with the Gram matrix ``G = sum over positions of a a^T / positions`` of the
-    activation vectors. Positions do not matter, so the style pictures may have any size; they are read as they are, and several
-    count by the mean of their matrices.
+    ``-sum over layers of weight * mean |G - G_ref|`` with the Gram matrix
+    ``G = sum over positions of a a^T / positions`` of the activation vectors. Positions do not matter, so the style
+    pictures may have any size; they are read as they are, and several count by the mean of their matrices.
 
     With `average`, the matrices of a step's views are averaged into one, and that with the earlier steps' into
-    ``average * old + (1 - average) * G``: a style that no single view needs to have. The gradient goes through G as if it were
-    alone. Where nothing is optimised the picture is scored by its own matrix.
+    ``average * old + (1 - average) * G``: a style that no single view needs to have. The gradient goes through G as if
+    it were alone. Where nothing is optimised the picture is scored by its own matrix.
 
     Shape:
         activations (N, V, C, H, W) or (N, V, T, F) -> (N, V), or (N, 1) with `average`
 
     Args:
         layers: one dotted module name, or several.
-        image: the style: a tensor (C, H, W) or (R, C, H, W) in [0, 1], the path of a picture or of a folder, or a list of these.
+        image: the style: a tensor (C, H, W) or (R, C, H, W) in [0, 1], the path of a picture or of a folder, or a list
+            of these.
         weights: one for each layer, 0 or more; 1 each unless given.
         average: how much of the running average stays in each step, in [0, 1). The field's is 0.95.
 
@@ -115,8 +122,8 @@ class Style(StatisticTerm):
         -1.0
 
     Reference:
-        Gatys, Ecker, Bethge, "Image Style Transfer Using Convolutional Neural Networks", 2016; Mordvintsev, Pezzotti, Schubert, Olah,
-        "Differentiable Image Parameterizations", Distill, 2018
+        Gatys, Ecker, Bethge, "Image Style Transfer Using Convolutional Neural Networks", 2016; Mordvintsev, Pezzotti,
+        Schubert, Olah, "Differentiable Image Parameterizations", Distill, 2018
     """
 
     def __init__(
@@ -140,7 +147,9 @@ class Style(StatisticTerm):
         for layer in self.layers:
             shape = setting.shapes[Source(layer)]
             if len(shape) < 2:
-                raise ValueError(f"layers: {layer!r} gives a vector {shape}, which has no positions; choose a map or tokens")
+                raise ValueError(
+                    f"layers: {layer!r} gives a vector {shape}, which has no positions; choose a map or tokens"
+                )
 
     def score(self, seen: Observation) -> Tensor:
         """Add the distances of the layers."""

@@ -59,7 +59,9 @@ def wanted(argument: str, value: Objective | str) -> Objective:
         return parse_target(value)
     if isinstance(value, Objective):
         return value
-    raise TypeError(f"{argument} must be an Objective or a target such as 'features.9:33', got {type(value).__name__} ({value!r})")
+    raise TypeError(
+        f"{argument} must be an Objective or a target such as 'features.9:33', got {type(value).__name__} ({value!r})"
+    )
 
 
 def _units(target: str, text: str) -> list[int]:

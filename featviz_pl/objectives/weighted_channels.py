@@ -24,8 +24,8 @@ class WeightedChannels(LayerTerm):
 
     Args:
         layer: dotted module name, or ``"output"``.
-        weights: ``{unit: weight}``, or a weight for every unit: (F,) for all pictures or (N, F), one row for each; a tensor, numbers,
-            or a file (.pt, .npy).
+        weights: ``{unit: weight}``, or a weight for every unit: (F,) for all pictures or (N, F), one row for each; a
+            tensor, numbers, or a file (.pt, .npy).
         patch: (y, x, height, width) of the map in which positions count; all unless given.
         tokens: of a transformer's layer: ``"all"``, ``"patches"``, ``"class"``, or how many first ones to leave out.
 
@@ -74,13 +74,17 @@ class WeightedChannels(LayerTerm):
             require_width("weights", self.layer, available, self.weights.shape[-1])
         for unit in self.units or ():
             if unit >= available:
-                raise ValueError(f"unit: {self.layer!r} has {available} units, 0 to {available - 1}; there is no {unit}")
+                raise ValueError(
+                    f"unit: {self.layer!r} has {available} units, 0 to {available - 1}; there is no {unit}"
+                )
         if self.patch is not None:
             y, x, height, width = self.patch
             if len(shape) != 3:
                 raise ValueError(f"patch: {self.layer!r} gives {shape}, not a map (C, H, W) with patches")
             if y + height > shape[1] or x + width > shape[2]:
-                raise ValueError(f"patch: {self.patch} (y, x, height, width) leaves the map of {self.layer!r}, which is {shape[1:]}")
+                raise ValueError(
+                    f"patch: {self.patch} (y, x, height, width) leaves the map of {self.layer!r}, which is {shape[1:]}"
+                )
 
     def score(self, seen: Observation) -> Tensor:
         """Average over positions, and weigh the channels."""

@@ -37,7 +37,8 @@ class Recipe:
         scheduler: makes a learning-rate scheduler for a number of steps.
         of_outputs: what is different where nothing but the network's output is wanted, such as classes: ``transforms``,
             ``optimizer_arguments`` or both.
-        wrap: turns what the user wants, the network, the size of the views and the picture to start from into what is optimised.
+        wrap: turns what the user wants, the network, the size of the views and the picture to start from into what is
+            optimised.
     """
 
     name: str
@@ -58,7 +59,9 @@ class Recipe:
     def __post_init__(self) -> None:
         other = set(self.of_outputs) - {"transforms", "optimizer_arguments"}
         if other:
-            raise ValueError(f"of_outputs: {', '.join(sorted(other))} cannot differ for outputs; give transforms or optimizer_arguments")
+            raise ValueError(
+                f"of_outputs: {', '.join(sorted(other))} cannot differ for outputs; give transforms or optimizer_arguments"
+            )
 
     def suited(self, layers: Iterable[str]) -> Recipe:
         """Return the recipe for what is read of the network.

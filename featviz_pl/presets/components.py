@@ -55,15 +55,24 @@ def of_patches(objective: Objective, network: FrozenNetwork, size: tuple[int, in
     objective = copy.deepcopy(objective)  # the caller's stays as it is
     for term in objective.terms():
         at_a_token = getattr(term, "position", None) is not None  # counted among all tokens
-        if isinstance(term, LayerTerm) and term.tokens == "all" and not at_a_token and len(shapes.get(term.layer, ())) == 2:
+        if (
+            isinstance(term, LayerTerm)
+            and term.tokens == "all"
+            and not at_a_token
+            and len(shapes.get(term.layer, ())) == 2
+        ):
             term.tokens = "patches"
     return objective - 0.0005 * 0.1 * TotalVariation(power=2)
 
 
-def near_the_start(objective: Objective, network: FrozenNetwork, size: tuple[int, int], start: Tensor | None) -> Objective:
+def near_the_start(
+    objective: Objective, network: FrozenNetwork, size: tuple[int, int], start: Tensor | None
+) -> Objective:
     """Stay near the start in the middle one of the layers that run before the target's."""
     if start is None:
-        raise ValueError("preset: accentuation changes a photo and needs one: start=…, on the command line --start PICTURE")
+        raise ValueError(
+            "preset: accentuation changes a photo and needs one: start=…, on the command line --start PICTURE"
+        )
     return objective + StayNear(start, layer=_middle_layer(objective, network, size), balance=objective)
 
 
@@ -71,5 +80,7 @@ def _middle_layer(objective: Objective, network: FrozenNetwork, size: tuple[int,
     order = [layer.name for layer in network.layers(size)]
     deepest = max((order.index(source.layer) for source in objective.sources() if source.layer in order), default=0)
     if deepest == 0:
-        raise ValueError(f"preset: accentuation stays near in a layer before the target's, and none runs before that of {objective!r}")
+        raise ValueError(
+            f"preset: accentuation stays near in a layer before the target's, and none runs before that of {objective!r}"
+        )
     return order[deepest // 2]

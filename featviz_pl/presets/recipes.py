@@ -16,17 +16,24 @@ from featviz_pl import images
 from featviz_pl.images import FourierImage, MacoImage, MultiResolutionImage, PixelImage
 from featviz_pl.numerics.checks import unknown
 from featviz_pl.presets.base import Recipe
-from featviz_pl.presets.components import cosine_in_every_stage, growing_by_eighths, held_then_falling, near_the_start, of_patches
+from featviz_pl.presets.components import (
+    cosine_in_every_stage,
+    growing_by_eighths,
+    held_then_falling,
+    near_the_start,
+    of_patches,
+)
 from featviz_pl.transforms import view_preset
 
 
 def featviz() -> Recipe:
     """Return this library's own recipe: a smoother spectrum than Lucid's, whose amplitude weight decay holds, and views of its own.
 
-    ``weight <- (1 - lr * 0.1) * weight + lr * Adam's step`` in a basis whose amplitude falls with the frequency as ``f ** -1.3``. Long
-    steps with a short memory, calmed down by a cosine, climb as far in 256 steps as Lucid's do; the decay keeps colours from
-    burning. Pictures of the network's output, such as classes, are seen in crops of all sizes, so that whole objects form, and decay
-    twice as much. Chosen by the metrics of this library: ``benchmarks/QUALITY.md``.
+    ``weight <- (1 - lr * 0.1) * weight + lr * Adam's step`` in a basis whose amplitude falls with the frequency as
+    ``f ** -1.3``. Long steps with a short memory, calmed down by a cosine, climb as far in 256 steps as Lucid's do; the
+    decay keeps colours from burning. Pictures of the network's output, such as classes, are seen in crops of all sizes,
+    so that whole objects form, and decay twice as much. Chosen by the metrics of this library:
+    ``benchmarks/QUALITY.md``.
 
     Example:
         >>> featviz().optimizer.__name__, featviz().lr, featviz().steps
@@ -40,16 +47,19 @@ def featviz() -> Recipe:
         "featviz", "this library, benchmarks/QUALITY.md", partial(FourierImage, decay=1.3), *view_preset("featviz"), torch.optim.AdamW, 0.2,
         256, None, None, {**_SHORT_MEMORY, "weight_decay": 0.1}, CosineAnnealingLR,
     )  # fmt: skip
-    of_classes = {"transforms": view_preset("whole_objects")[0], "optimizer_arguments": {**_SHORT_MEMORY, "weight_decay": 0.2}}
+    of_classes = {
+        "transforms": view_preset("whole_objects")[0],
+        "optimizer_arguments": {**_SHORT_MEMORY, "weight_decay": 0.2},
+    }
     return replace(made, of_outputs=of_classes)
 
 
 def fast() -> Recipe:
     """Return a recipe for many pictures in little time: Lucid's image and views, and long steps with a short memory.
 
-    AdamW at 0.4 with betas (0.5, 0.95), the rate held and then falling to zero, reaches in 160 steps the score through held-out views
-    that Lucid's recipe reaches in 512; ``weight <- (1 - lr * 0.03) * weight`` holds the amplitude. How it was found:
-    ``benchmarks/SPEED.md``.
+    AdamW at 0.4 with betas (0.5, 0.95), the rate held and then falling to zero, reaches in 160 steps the score through
+    held-out views that Lucid's recipe reaches in 512; ``weight <- (1 - lr * 0.03) * weight`` holds the amplitude. How
+    it was found: ``benchmarks/SPEED.md``.
 
     Example:
         >>> fast().lr, fast().steps
@@ -75,7 +85,13 @@ def lucid() -> Recipe:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
     return Recipe(
-        "lucid", "Lucid 6dcc927, optvis/render.py and transform.py", FourierImage, *view_preset("lucid"), torch.optim.Adam, 0.05, 512
+        "lucid",
+        "Lucid 6dcc927, optvis/render.py and transform.py",
+        FourierImage,
+        *view_preset("lucid"),
+        torch.optim.Adam,
+        0.05,
+        512,
     )
 
 
@@ -86,7 +102,15 @@ def article() -> Recipe:
         >>> article().views
         4
     """
-    return Recipe("article", "the article's views on Lucid's image", FourierImage, *view_preset("article"), torch.optim.Adam, 0.05, 512)
+    return Recipe(
+        "article",
+        "the article's views on Lucid's image",
+        FourierImage,
+        *view_preset("article"),
+        torch.optim.Adam,
+        0.05,
+        512,
+    )
 
 
 def lucent() -> Recipe:
@@ -98,14 +122,24 @@ def lucent() -> Recipe:
         >>> lucent().size, lucent().size_of_views
         (128, 'network')
     """
-    return Recipe("lucent", "Lucent 6123386 (0.1.8)", FourierImage, *view_preset("lucent"), torch.optim.Adam, 0.05, 512, 128, "network")
+    return Recipe(
+        "lucent",
+        "Lucent 6123386 (0.1.8)",
+        FourierImage,
+        *view_preset("lucent"),
+        torch.optim.Adam,
+        0.05,
+        512,
+        128,
+        "network",
+    )
 
 
 def captum() -> Recipe:
     """Return the recipe of Captum's unreleased optim module: a louder start, larger steps, few and small transforms.
 
-    Captum does not divide its decoded spectrum by 4, as Lucid and `FourierImage` do: its Adam at 0.025 and its start of deviation
-    0.02 are 0.1 and 0.08 here.
+    Captum does not divide its decoded spectrum by 4, as Lucid and `FourierImage` do: its Adam at 0.025 and its start of
+    deviation 0.02 are 0.1 and 0.08 here.
 
     Example:
         >>> captum().lr, captum().image(size=8).deviation
@@ -126,22 +160,37 @@ def xplique() -> Recipe:
     """
     image = partial(FourierImage, decay=0.85)
     views = view_preset("xplique")
-    return Recipe("xplique", "Xplique 0c90fa4, optimize", image, *views, torch.optim.Adam, 0.05, 256, 512, "network", {"eps": 1e-7})
+    return Recipe(
+        "xplique",
+        "Xplique 0c90fa4, optimize",
+        image,
+        *views,
+        torch.optim.Adam,
+        0.05,
+        256,
+        512,
+        "network",
+        {"eps": 1e-7},
+    )
 
 
 def maco() -> Recipe:
     """Return the recipe of MACO as Xplique has it: only the phase is optimised, under 32 crops from half to a twentieth of the side.
 
-    Xplique also standardises each decoded picture; here its mean and contrast are those of the statistics, as `MacoImage` says.
+    Xplique also standardises each decoded picture; here its mean and contrast are those of the statistics, as
+    `MacoImage` says.
 
     Example:
         >>> maco().optimizer.__name__, maco().lr, maco().views
         ('NAdam', 1.0, 32)
 
     Reference:
-        Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization", NeurIPS, 2023
+        Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization",
+        NeurIPS, 2023
     """
-    return Recipe("maco", "Xplique 0c90fa4, maco", MacoImage, *view_preset("maco"), NAdam, 1.0, 256, 512, "network", _KERAS_NADAM)
+    return Recipe(
+        "maco", "Xplique 0c90fa4, maco", MacoImage, *view_preset("maco"), NAdam, 1.0, 256, 512, "network", _KERAS_NADAM
+    )
 
 
 def horama() -> Recipe:
@@ -151,22 +200,25 @@ def horama() -> Recipe:
         >>> horama().size, horama().views, horama().steps
         (1280, 6, 1000)
     """
-    return Recipe("horama", "Horama 0608628 (0.3.0), maco", MacoImage, *view_preset("horama"), NAdam, 1.0, 1000, 1280, "network")
+    return Recipe(
+        "horama", "Horama 0608628 (0.3.0), maco", MacoImage, *view_preset("horama"), NAdam, 1.0, 1000, 1280, "network"
+    )
 
 
 def plug_in_inversion() -> Recipe:
     """Return the recipe of Plug-In Inversion: no regulariser but 32 rolled and colour-shifted copies of a picture that grows.
 
-    Seven stages of 400 steps, from two eighths of the size to all of it, each with a cosine of its own. The authors' code, which the
-    learning rate and the stages are from, starts at uniform noise; here at grey with a little normal noise.
+    Seven stages of 400 steps, from two eighths of the size to all of it, each with a cosine of its own. The authors'
+    code, which the learning rate and the stages are from, starts at uniform noise; here at grey with a little normal
+    noise.
 
     Example:
         >>> plug_in_inversion().steps, plug_in_inversion().views
         (2800, 32)
 
     Reference:
-        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with Data
-        Augmentations", ICML, 2022
+        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with
+        Data Augmentations", ICML, 2022
     """
     views = view_preset("plug_in_inversion")
     return Recipe(
@@ -178,8 +230,8 @@ def plug_in_inversion() -> Recipe:
 def vit() -> Recipe:
     """Return the recipe for vision transformers: free pixels, clipped, eight colour-shifted and noisy copies, little variation.
 
-    A channel of a token layer is read at the patch tokens, without the class token. The source's variation has the diagonals too; ours
-    is of rows and columns. Hidden units of the MLP blocks
+    A channel of a token layer is read at the patch tokens, without the class token. The source's variation has the
+    diagonals too; ours is of rows and columns. Hidden units of the MLP blocks
     (``encoder.layers.encoder_layer_3.mlp.1:5`` in torchvision) show more than those of queries, keys and values.
 
     Example:
@@ -187,7 +239,8 @@ def vit() -> Recipe:
         ((0.5, 0.99), 400)
 
     Reference:
-        Ghiasi, Kazemi, Borgnia, Reich, Shu, Goldblum, Wilson, Goldstein, "What do Vision Transformers Learn? A Visual Exploration", 2022
+        Ghiasi, Kazemi, Borgnia, Reich, Shu, Goldblum, Wilson, Goldstein, "What do Vision Transformers Learn? A Visual
+        Exploration", 2022
     """
     image = partial(PixelImage, color="none", squash="clip")
     views = view_preset("vit")
@@ -207,7 +260,8 @@ def direct_ascent() -> Recipe:
         8
 
     Reference:
-        Fort, Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models", 2025
+        Fort, Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models",
+        2025
     """
     views = view_preset("direct_ascent")
     return Recipe(
@@ -228,10 +282,22 @@ def accentuation() -> Recipe:
         (0.04, 100)
 
     Reference:
-        Hamblin, Fel, Saha, Konkle, Alvarez, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images", 2024
+        Hamblin, Fel, Saha, Konkle, Alvarez, "Feature Accentuation: Revealing 'What' Features Respond to in Natural
+        Images", 2024
     """
     views = view_preset("accentuation")
-    return Recipe("accentuation", "faccent f309798", FourierImage, *views, torch.optim.Adam, 0.04, 100, 512, "network", wrap=near_the_start)
+    return Recipe(
+        "accentuation",
+        "faccent f309798",
+        FourierImage,
+        *views,
+        torch.optim.Adam,
+        0.04,
+        100,
+        512,
+        "network",
+        wrap=near_the_start,
+    )
 
 
 _SHORT_MEMORY = {"betas": (0.5, 0.99)}
@@ -240,7 +306,21 @@ _KERAS_NADAM = {"eps": 1e-7}
 
 PRESETS: dict[str, Callable[[], Recipe]] = {
     made.__name__: made
-    for made in (featviz, fast, lucid, article, lucent, captum, xplique, maco, horama, plug_in_inversion, vit, direct_ascent, accentuation)
+    for made in (
+        featviz,
+        fast,
+        lucid,
+        article,
+        lucent,
+        captum,
+        xplique,
+        maco,
+        horama,
+        plug_in_inversion,
+        vit,
+        direct_ascent,
+        accentuation,
+    )
 }
 
 
@@ -270,7 +350,11 @@ def image_class(name: str) -> Callable[..., Any]:
         >>> image_class("pixel").__name__, image_class("laplacian-pyramid").__name__
         ('PixelImage', 'LaplacianPyramidImage')
     """
-    known = {_short(listed): getattr(images, listed) for listed in images.__all__ if not inspect.isabstract(getattr(images, listed))}
+    known = {
+        _short(listed): getattr(images, listed)
+        for listed in images.__all__
+        if not inspect.isabstract(getattr(images, listed))
+    }
     del known["interpolationbasis"]  # its pictures are of several objectives, and one name of a target gives one
     chosen = known.get(_short(name))
     if chosen is None:
@@ -278,7 +362,9 @@ def image_class(name: str) -> Callable[..., Any]:
     parameters = inspect.signature(chosen).parameters.values()
     missing = [one.name for one in parameters if one.default is one.empty and one.name != "size"]
     if missing:
-        raise ValueError(f"image: {name!r} is made of {', '.join(missing)} too; build it in Python or in a configuration")
+        raise ValueError(
+            f"image: {name!r} is made of {', '.join(missing)} too; build it in Python or in a configuration"
+        )
     made: Callable[..., Any] = chosen
     return made
 

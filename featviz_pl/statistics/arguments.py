@@ -56,15 +56,17 @@ def as_statistics(stats: str | os.PathLike[str] | Statistics, channels: int | No
     if not isinstance(stats, Statistics):
         raise TypeError(f"stats must be measured statistics or the path of their file, got {type(stats).__name__}")
     if channels is not None and stats.channels != channels:
-        raise ValueError(f"stats: measured on pictures of {stats.channels} channels, which do not fit {channels}; measure others")
+        raise ValueError(
+            f"stats: measured on pictures of {stats.channels} channels, which do not fit {channels}; measure others"
+        )
     return stats
 
 
 def image_arguments(make: Callable[..., Any], stats: Statistics) -> dict[str, Any]:
     """Return the arguments that give statistics to what makes a parameterization.
 
-    A ``spectrum`` brings its own channels with it; where only ``color`` is taken, it is that; an image that is made of others
-    (``arguments``, as in `GrowingImage`) hands the colour matrix on to them.
+    A ``spectrum`` brings its own channels with it; where only ``color`` is taken, it is that; an image that is made of
+    others (``arguments``, as in `GrowingImage`) hands the colour matrix on to them.
 
     Args:
         make: a class of images, or a function that makes one.
@@ -85,5 +87,9 @@ def image_arguments(make: Callable[..., Any], stats: Statistics) -> dict[str, An
     if "color" in taken:
         return {"color": stats}
     if "arguments" in taken:
-        return {"arguments": {"color": stats.matrix.tolist()}}  # plain numbers, because such images show them in their repr
-    raise ValueError("stats: the image of this recipe takes neither color nor spectrum; choose another image, such as 'fourier'")
+        return {
+            "arguments": {"color": stats.matrix.tolist()}
+        }  # plain numbers, because such images show them in their repr
+    raise ValueError(
+        "stats: the image of this recipe takes neither color nor spectrum; choose another image, such as 'fourier'"
+    )

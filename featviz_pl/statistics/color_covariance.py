@@ -32,7 +32,9 @@ class ColorStatistics:
         [[0.707, 0.354], [0.707, -0.354]]
     """
 
-    def __init__(self, mean: Tensor | Sequence[float], covariance: Tensor | Sequence[Sequence[float]], count: int) -> None:
+    def __init__(
+        self, mean: Tensor | Sequence[float], covariance: Tensor | Sequence[Sequence[float]], count: int
+    ) -> None:
         self.mean = plain(mean)
         self.covariance = plain(covariance)
         self.count = whole_number("count", count)
@@ -52,8 +54,8 @@ class ColorStatistics:
     def matrix(self) -> Tensor:
         """The matrix from decorrelated to picture channels: ``U sqrt(S + 1e-10)`` divided by its largest column norm.
 
-        ``covariance = U S Uᵀ`` with the largest variance first. The sign of a column is free; here the first entry of each that is
-        not next to zero is positive, as in the matrix that Lucid publishes for ImageNet.
+        ``covariance = U S Uᵀ`` with the largest variance first. The sign of a column is free; here the first entry of
+        each that is not next to zero is positive, as in the matrix that Lucid publishes for ImageNet.
 
         Shape:
             () -> (C, C), float64
@@ -101,9 +103,9 @@ def from_moments(count: int, total: Tensor, outer: Tensor) -> ColorStatistics:
 class ColorCovariance(ExactMetric):
     """Measure the covariance of colours: ``Σ (x - mean)(x - mean)ᵀ / pixels``, over all pixels of all pictures.
 
-    Each pixel is a vector of its channels; the mean is that of all pixels, not of each picture. The states are sums in float64 of
-    ``x - 0.5``, which add up exactly over batches and processes: values lie within 0.5 of the shift, so after a billion pixels the
-    difference of second moment and squared mean is still right to about 1e-12.
+    Each pixel is a vector of its channels; the mean is that of all pixels, not of each picture. The states are sums in
+    float64 of ``x - 0.5``, which add up exactly over batches and processes: values lie within 0.5 of the shift, so
+    after a billion pixels the difference of second moment and squared mean is still right to about 1e-12.
 
     Args:
         channels: of the pictures.

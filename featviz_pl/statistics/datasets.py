@@ -30,11 +30,12 @@ def dataset_statistics(
 ) -> Statistics:
     """Measure colours and spectrum of the photos of a data set, exactly as `folder_statistics` does.
 
-    Every item is read twice, so the data set should not change its photos at random. Photos that cannot be read are skipped and counted.
+    Every item is read twice, so the data set should not change its photos at random. Photos that cannot be read are
+    skipped and counted.
 
     Args:
-        dataset: with a length and items by number, each a photo or a tuple or list that begins with one: of Pillow, converted as
-            `folder_statistics` does, or a tensor (channels, H, W) in [0, 1] or of 256 levels.
+        dataset: with a length and items by number, each a photo or a tuple or list that begins with one: of Pillow,
+            converted as `folder_statistics` does, or a tensor (channels, H, W) in [0, 1] or of 256 levels.
         size: of the spectrum in pixels.
         channels: 3 for colour, 1 for grayscale.
         limit: read at most this many items, evenly spread; all unless given.
@@ -100,11 +101,15 @@ class _Items:
 
     def _checked(self, photo: Tensor) -> Tensor:
         if photo.ndim != 3 or photo.shape[0] != self.channels or not photo.numel():
-            raise ValueError(f"dataset: photos as tensors must be ({self.channels}, H, W), got shape {tuple(photo.shape)}")
+            raise ValueError(
+                f"dataset: photos as tensors must be ({self.channels}, H, W), got shape {tuple(photo.shape)}"
+            )
         if photo.dtype == torch.uint8:
             return photo.to(torch.float32) / 255
         if not photo.is_floating_point() or not bool(((photo >= 0) & (photo <= 1)).all()):
-            raise ValueError("dataset: photos as tensors must lie in [0, 1], or be torch.uint8; leave normalisation out of its transform")
+            raise ValueError(
+                "dataset: photos as tensors must lie in [0, 1], or be torch.uint8; leave normalisation out of its transform"
+            )
         return photo
 
 
@@ -125,7 +130,8 @@ def torchvision_dataset(
         options: further arguments of the class.
 
     Raises:
-        ValueError: when there is no such data set or split, an argument is missing or unknown, or the data are not there.
+        ValueError: when there is no such data set or split, an argument is missing or unknown, or the data are not
+            there.
 
     Example:
         >>> len(torchvision_dataset("FakeData", options={"size": 5}))
@@ -146,7 +152,9 @@ def torchvision_dataset(
     if "download" in parameters:
         arguments["download"] = download
     elif download:
-        raise ValueError(f"download: torchvision cannot download {name}; get its data from where they are published, and give --root")
+        raise ValueError(
+            f"download: torchvision cannot download {name}; get its data from where they are published, and give --root"
+        )
     missing = [one.name for one in parameters.values() if one.default is one.empty and one.name not in arguments]
     if missing:
         raise ValueError(f"dataset: {name} needs {_flags(missing)}")
@@ -166,7 +174,9 @@ def _torchvision_classes() -> dict[str, Any]:
     from torchvision import datasets
 
     listed = {name: getattr(datasets, name) for name in datasets.__all__}
-    return {name: one for name, one in sorted(listed.items()) if isinstance(one, type) and one is not datasets.VisionDataset}
+    return {
+        name: one for name, one in sorted(listed.items()) if isinstance(one, type) and one is not datasets.VisionDataset
+    }
 
 
 def _parameters(kind: type) -> dict[str, inspect.Parameter]:
@@ -195,4 +205,7 @@ def _split_argument(name: str, split: str, parameters: dict[str, inspect.Paramet
 
 
 def _flags(names: list[str]) -> str:
-    return " and ".join("--root DIR" if name == "root" else "--split NAME" if name == "split" else f"--option {name}=…" for name in names)
+    return " and ".join(
+        "--root DIR" if name == "root" else "--split NAME" if name == "split" else f"--option {name}=…"
+        for name in names
+    )

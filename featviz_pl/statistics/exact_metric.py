@@ -42,7 +42,9 @@ def check_batch(images: Tensor, channels: int) -> Tensor:
         raise ValueError(f"images: {images.shape[1]} channels do not fit channels={channels}")
     low, high = (float(bound) for bound in torch.aminmax(images))
     if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}; pass pictures before they are normalised")
+        raise ValueError(
+            f"images must lie in [0, 1], got values from {low:g} to {high:g}; pass pictures before they are normalised"
+        )
     return images
 
 
@@ -65,4 +67,6 @@ def drawing_axis(axis: Any) -> tuple[Any, Any]:
     try:
         return tuple(importlib.import_module("matplotlib.pyplot").subplots())
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("plot() draws with matplotlib, which is not installed; pip install matplotlib") from error
+        raise ModuleNotFoundError(
+            "plot() draws with matplotlib, which is not installed; pip install matplotlib"
+        ) from error

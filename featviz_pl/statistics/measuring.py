@@ -23,13 +23,13 @@ _AT_ONCE = 16  # photos that one worker reads before it reports
 def measure(batches: Any, size: int | tuple[int, int] = 128) -> Statistics:
     """Measure colours and spectrum of pictures that come in batches.
 
-    The batches are read twice, because the spectrum is that of the decorrelated channels: first all pixels for the colours, then
-    the pictures, cut and shrunk to `size`, for the spectrum.
+    The batches are read twice, because the spectrum is that of the decorrelated channels: first all pixels for the
+    colours, then the pictures, cut and shrunk to `size`, for the spectrum.
 
     Args:
-        batches: such as a DataLoader or a list: each a tensor (N, C, H, W) in [0, 1], or a tuple or list whose first item is that.
-            Of a LightningDataModule, those of its ``train_dataloader()`` after ``setup("fit")``; its data must be there already,
-            because ``prepare_data`` may download.
+        batches: such as a DataLoader or a list: each a tensor (N, C, H, W) in [0, 1], or a tuple or list whose first
+            item is that. Of a LightningDataModule, those of its ``train_dataloader()`` after ``setup("fit")``; its data
+            must be there already, because ``prepare_data`` may download.
         size: of the spectrum in pixels; no picture may be smaller.
 
     Raises:
@@ -50,7 +50,9 @@ def measure(batches: Any, size: int | tuple[int, int] = 128) -> Statistics:
     if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
         raise TypeError(f"batches must be a list or a DataLoader of tensors (N, C, H, W), got {type(batches).__name__}")
     if isinstance(batches, Iterator):
-        raise ValueError("batches can be read once only, but are needed twice; give a list or a DataLoader in place of a generator")
+        raise ValueError(
+            "batches can be read once only, but are needed twice; give a list or a DataLoader in place of a generator"
+        )
     covariance: ColorCovariance | None = None
     for images in _pictures(batches):
         covariance = covariance or ColorCovariance(_channels(images)).to(images.device)
@@ -69,7 +71,9 @@ def _pictures(batches: Iterable[Any]) -> Iterator[Tensor]:
     for batch in batches:
         images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         if not isinstance(images, Tensor):
-            raise TypeError(f"batches: each must be a tensor (N, C, H, W), or a tuple that begins with one, got {type(batch).__name__}")
+            raise TypeError(
+                f"batches: each must be a tensor (N, C, H, W), or a tuple that begins with one, got {type(batch).__name__}"
+            )
         yield images
 
 
@@ -90,20 +94,23 @@ def folder_statistics(
 ) -> Statistics:
     """Measure colours and spectrum of the photos in a folder and its subfolders.
 
-    Every photo is read twice: first all its pixels for the colours, then its centre, cut and shrunk to `size`, for the spectrum.
-    Grayscale, CMYK and palettes are converted. Files that cannot be read are skipped and counted (`Statistics.unreadable`); photos
-    smaller than `size` count for the colours only (`Statistics.too_small`). The result does not depend on the number of workers.
+    Every photo is read twice: first all its pixels for the colours, then its centre, cut and shrunk to `size`, for the
+    spectrum. Grayscale, CMYK and palettes are converted. Files that cannot be read are skipped and counted
+    (`Statistics.unreadable`); photos smaller than `size` count for the colours only (`Statistics.too_small`). The
+    result does not depend on the number of workers.
 
     Args:
         folder: with photos, by classes or not.
         size: of the spectrum in pixels.
         channels: 3 for colour, 1 for grayscale.
         limit: read at most this many photos, evenly spread over the sorted names; all unless given.
-        workers: processes that read photos beside this one; a program that starts some must guard its main part, as for every DataLoader.
+        workers: processes that read photos beside this one; a program that starts some must guard its main part, as for
+            every DataLoader.
         progress: called with the photos read so far and those to be read, counting both readings.
 
     Raises:
-        ValueError: when the folder is missing or empty, no file in it can be read, or all photos are smaller than `size`.
+        ValueError: when the folder is missing or empty, no file in it can be read, or all photos are smaller than
+            `size`.
 
     Example:
         >>> import tempfile

@@ -40,7 +40,9 @@ class Statistics:
         (torch.Size([3, 3]), (128, 128), [0.48, 0.46, 0.41])
     """
 
-    def __init__(self, color: ColorStatistics, spectrum: SpectrumStatistics, unreadable: int = 0, too_small: int = 0) -> None:
+    def __init__(
+        self, color: ColorStatistics, spectrum: SpectrumStatistics, unreadable: int = 0, too_small: int = 0
+    ) -> None:
         if color.channels != spectrum.channels:
             raise ValueError(f"spectrum: {spectrum.channels} channels do not fit the {color.channels} of the colours")
         self.color = color
@@ -147,7 +149,8 @@ def load_statistics(path: str | os.PathLike[str], channels: int | None = None, a
         argument: how errors call the path.
 
     Raises:
-        ValueError: when the file is missing, none of statistics, from another version of the format, or for other channels.
+        ValueError: when the file is missing, none of statistics, from another version of the format, or for other
+            channels.
 
     Example:
         >>> import tempfile
@@ -160,8 +163,20 @@ def load_statistics(path: str | os.PathLike[str], channels: int | None = None, a
     try:
         with Path(path).open("rb") as file:
             held = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ValueError(f"{argument}: {str(path)!r} is damaged or holds no statistics of featviz_pl; make some with {_MAKER}") from error
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        IndexError,
+        TypeError,
+        AttributeError,
+    ) as error:
+        raise ValueError(
+            f"{argument}: {str(path)!r} is damaged or holds no statistics of featviz_pl; make some with {_MAKER}"
+        ) from error
     statistics = _from_content(held, str(path), argument)
     if channels is not None and statistics.channels != channels:
         raise ValueError(

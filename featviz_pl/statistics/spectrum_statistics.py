@@ -19,7 +19,8 @@ class SpectrumStatistics:
     """Hold the mean magnitude of the spectrum of a set of pictures, channel by channel.
 
     Args:
-        magnitude: (C, H, W // 2 + 1) of the orthonormal half transform of decorrelated, unsquashed pictures; see `AmplitudeSpectrum`.
+        magnitude: (C, H, W // 2 + 1) of the orthonormal half transform of decorrelated, unsquashed pictures; see
+            `AmplitudeSpectrum`.
         size: (H, W) of the pictures, in pixels.
         count: number of pictures.
         matrix: (C, C) from decorrelated to picture channels; None where channels were left as they are.
@@ -37,7 +38,9 @@ class SpectrumStatistics:
         self.matrix = None if matrix is None else plain(matrix)
         wanted = (self.size[0], self.size[1] // 2 + 1)
         if self.magnitude.ndim != 3 or tuple(self.magnitude.shape[1:]) != wanted:
-            raise ValueError(f"magnitude: shape {tuple(self.magnitude.shape)} does not fit size {self.size}; it must be (C, {wanted})")
+            raise ValueError(
+                f"magnitude: shape {tuple(self.magnitude.shape)} does not fit size {self.size}; it must be (C, {wanted})"
+            )
         if not (self.magnitude >= 0).all() or not torch.isfinite(self.magnitude).all():
             raise ValueError("magnitude: must be finite and nowhere negative")
         if self.matrix is not None and self.matrix.shape != (self.channels, self.channels):
@@ -51,16 +54,17 @@ class SpectrumStatistics:
     def resized(self, size: int | Sequence[int]) -> SpectrumStatistics:
         """Return the magnitude for pictures of another size.
 
-        The spectrum of photos falls about as ``1 / frequency``, and what is left after that is carried over: ``magnitude * f`` with
-        ``f`` in cycles per pixel. The same photo at another size keeps its low frequencies in cycles per picture, while its highest
-        ones, softened by sampling, follow the pixels. So the lowest stays the lowest and the highest the highest, linearly in log
-        frequency in between: with ``n = sqrt(H W)`` pixels across, ``f n`` cycles come from ``(f n) ** (log(N / 2) / log(n / 2))``
-        cycles of the template with ``N = sqrt(H W)`` of its own, in the same direction. The mean grows with ``n``, as the
-        orthonormal transform has it.
+        The spectrum of photos falls about as ``1 / frequency``, and what is left after that is carried over:
+        ``magnitude * f`` with ``f`` in cycles per pixel. The same photo at another size keeps its low frequencies in
+        cycles per picture, while its highest ones, softened by sampling, follow the pixels. So the lowest stays the
+        lowest and the highest the highest, linearly in log frequency in between: with ``n = sqrt(H W)`` pixels across,
+        ``f n`` cycles come from ``(f n) ** (log(N / 2) / log(n / 2))`` cycles of the template with ``N = sqrt(H W)`` of
+        its own, in the same direction. The mean grows with ``n``, as the orthonormal transform has it.
 
-        Between sizes from 64 to 224 this meets the contrast that is measured directly within 2 % (6 % for pictures that are not
-        square), and the single magnitude within 15 % at the median; the highest frequencies within 30 %. Only
-        shrunk photos are alike, though: the highest frequencies of photos measured at their own size are up to three times as strong.
+        Between sizes from 64 to 224 this meets the contrast that is measured directly within 2 % (6 % for pictures that
+        are not square), and the single magnitude within 15 % at the median; the highest frequencies within 30 %. Only
+        shrunk photos are alike, though: the highest frequencies of photos measured at their own size are up to three
+        times as strong.
 
         Shape:
             () -> magnitude (C, h, w // 2 + 1)
@@ -84,7 +88,9 @@ class SpectrumStatistics:
         rows = torch.fft.fftfreq(chosen[0], dtype=torch.float64)[:, None] * stretch
         columns = torch.fft.rfftfreq(chosen[1], dtype=torch.float64)[None] * stretch
         weighted = self.magnitude * frequencies(self.size)
-        weighted[:, 0, 0] = (weighted[:, 0, 1] + weighted[:, 1, 0] + weighted[:, -1, 0]) / 3  # for what falls below the lowest one
+        weighted[:, 0, 0] = (
+            weighted[:, 0, 1] + weighted[:, 1, 0] + weighted[:, -1, 0]
+        ) / 3  # for what falls below the lowest one
         result = _between(weighted, rows * self.size[0], columns * self.size[1], self.size) / length
         result[:, 0, 0] = self.magnitude[:, 0, 0] * new / own
         return SpectrumStatistics(_mirrored(result, chosen), chosen, self.count, self.matrix)

@@ -57,7 +57,9 @@ def checked_tolerance(tolerance: float | None, recipe: Recipe, image: Image, vie
     """
     if tolerance is None:
         return None
-    changes = recipe.scheduler is not None or recipe.wrap is not None or any(follows_progress(image, own) for own in views)
+    changes = (
+        recipe.scheduler is not None or recipe.wrap is not None or any(follows_progress(image, own) for own in views)
+    )
     if changes:
         raise ValueError(
             f"tolerance: the recipe {recipe.name!r} changes as the run goes on, so no picture of it is finished before the last step; "

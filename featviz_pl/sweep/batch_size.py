@@ -71,11 +71,13 @@ def fitting(
     )
 
 
-def choose(make: Callable[[int], Ascent], most: int, batches: Callable[[int], int], pictures: int, steps: int) -> BatchSize:
+def choose(
+    make: Callable[[int], Ascent], most: int, batches: Callable[[int], int], pictures: int, steps: int
+) -> BatchSize:
     """Measure the sizes 1, 2, 4, 8, … up to the largest, and choose the one that ends soonest; of two nearly equal ones the smaller.
 
-    The last batch of a layer is filled up, so how well a size divides the units counts too. Where measuring would cost more than a
-    twentieth of the work, the largest is taken.
+    The last batch of a layer is filled up, so how well a size divides the units counts too. Where measuring would cost
+    more than a twentieth of the work, the largest is taken.
 
     Args:
         make: makes the problem of a batch of one size.

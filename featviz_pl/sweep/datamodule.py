@@ -29,19 +29,21 @@ class Sweep(Protocol):
 class FeatureTargets(LightningDataModule):
     """Name the units that a `FeatureSweep` renders, and divide them over processes.
 
-    Batches have one size, lie within one layer, and the last of a layer is filled with repetitions, which are not given out. Batch i
-    belongs to process ``i % processes``: nothing is communicated, shares may be uneven, and each unit is rendered once. What is there
-    already when a sweep goes on has no place in any batch.
+    Batches have one size, lie within one layer, and the last of a layer is filled with repetitions, which are not given
+    out. Batch i belongs to process ``i % processes``: nothing is communicated, shares may be uneven, and each unit is
+    rendered once. What is there already when a sweep goes on has no place in any batch.
 
     Args:
-        targets: one or several of ``"features.9"`` (every unit of a layer), ``"features.9:3,5"``, ``"features.*:0-63"`` (a pattern
-            over layers), or a file that ends in ``.txt`` with one of these on each line.
-        batch_size: pictures that are rendered together, or ``"auto"``: that of 1, 2, 4, … which ends the sweep soonest, measured in its
-            first moments among those that fit into memory, 8 at most on a CPU and 64 elsewhere; the largest where there is too
-            little to do for a measurement. A sweep that goes on in a folder keeps the folder's.
+        targets: one or several of ``"features.9"`` (every unit of a layer), ``"features.9:3,5"``, ``"features.*:0-63"``
+            (a pattern over layers), or a file that ends in ``.txt`` with one of these on each line.
+        batch_size: pictures that are rendered together, or ``"auto"``: that of 1, 2, 4, … which ends the sweep soonest,
+            measured in its first moments among those that fit into memory, 8 at most on a CPU and 64 elsewhere; the
+            largest where there is too little to do for a measurement. A sweep that goes on in a folder keeps the
+            folder's.
 
     Raises:
-        ValueError: when a target does not parse; at setup when there is no such layer or unit, or fewer units than processes.
+        ValueError: when a target does not parse; at setup when there is no such layer or unit, or fewer units than
+            processes.
 
     Example:
         >>> from torch import nn
@@ -82,7 +84,10 @@ class FeatureTargets(LightningDataModule):
         """Return the batches of one process, of what is not finished."""
         if self.batch_size is None:
             raise RuntimeError("the batch size is not known before the sweep begins")
-        left = {layer: [unit for unit in units if f"{layer}:{unit}" not in self.finished] for layer, units in self.units.items()}
+        left = {
+            layer: [unit for unit in units if f"{layer}:{unit}" not in self.finished]
+            for layer, units in self.units.items()
+        }
         return batches_of(left, self.batch_size)[rank::ranks]
 
     def setup(self, stage: str) -> None:
@@ -98,7 +103,9 @@ class FeatureTargets(LightningDataModule):
         if not self.units:
             self.resolve(sweep.network.layers(sweep.views_size))
         if self.count < ranks:
-            raise ValueError(f"devices: {self.count} targets cannot be divided over {ranks} processes; give at most {self.count}")
+            raise ValueError(
+                f"devices: {self.count} targets cannot be divided over {ranks} processes; give at most {self.count}"
+            )
 
     def predict_dataloader(self) -> TargetBatches:
         """Return this process's batches."""

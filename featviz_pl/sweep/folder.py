@@ -1,8 +1,9 @@
 """The folder of a sweep: pictures that are whole or absent, a manifest that only grows, and locks.
 
-``manifest.jsonl`` begins with the settings of the sweep; one line for each unit follows. While a sweep runs, every process appends to
-a file of its own, ``manifest.<rank>.jsonl``; at the end they are merged. A line that is torn counts for nothing. What decides is
-the pictures: a unit is finished when its picture can be read whole and its origin is that of this sweep.
+``manifest.jsonl`` begins with the settings of the sweep; one line for each unit follows. While a sweep runs, every
+process appends to a file of its own, ``manifest.<rank>.jsonl``; at the end they are merged. A line that is torn counts
+for nothing. What decides is the pictures: a unit is finished when its picture can be read whole and its origin is that
+of this sweep.
 """
 
 from __future__ import annotations
@@ -31,7 +32,12 @@ except ImportError:  # Windows: two sweeps of one folder are then not kept apart
 FORMAT = 1
 UNITS_PER_FOLDER = 1000
 END_OF_PNG = b"IEND\xaeB`\x82"
-OF_ONE_PICTURE = ("target", "objective", "score", "steps_taken")  # what the provenance of a picture says besides the sweep's settings
+OF_ONE_PICTURE = (
+    "target",
+    "objective",
+    "score",
+    "steps_taken",
+)  # what the provenance of a picture says besides the sweep's settings
 FOUND = ("score", "steps_taken")  # what of it is known only when the picture is made
 PHOTO_RECORD, PHOTO_SHEET = "photos.json", "-photos.png"  # of `featviz sweep --photos`, beside the pictures
 _PATIENCE = 30.0  # seconds: processes of a sweep that was killed notice at their next step
@@ -217,7 +223,8 @@ class SweepFolder:
             overwrite: remove the manifest and the pictures of an earlier sweep.
 
         Raises:
-            ValueError: when the folder cannot be written, another sweep works there, or its manifest is of another format.
+            ValueError: when the folder cannot be written, another sweep works there, or its manifest is of another
+                format.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -228,7 +235,9 @@ class SweepFolder:
             raise ValueError(f"output: cannot write into {str(self.path)!r}: {error.strerror or error}") from error
         try:
             if not _locked(self._lock):
-                raise FolderInUseError(f"output: another sweep works in {str(self.path)!r}; wait for it, or give another folder")
+                raise FolderInUseError(
+                    f"output: another sweep works in {str(self.path)!r}; wait for it, or give another folder"
+                )
             self._wait_for_orphans()
             if overwrite:
                 self._clear()

@@ -42,14 +42,16 @@ OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 class FeatureSweep(LightningModule):
     """Render units of a network in batches: ``Trainer.predict`` with a `FeatureTargets`, and a `FeatureWriter` that saves them.
 
-    Each batch is a bare loop of optimisation on the Trainer's device and in its precision. Every draw is keyed by the seed and the
-    target, and every batch has one shape, so a picture is the same whatever stands beside it, on any number of processes and after
-    any number of restarts (with one number of threads: another adds up in another order). A unit that fails is reported with its
-    reason and does its companions no harm. Where several processes share the cores of a machine, each computes with its share of them.
+    Each batch is a bare loop of optimisation on the Trainer's device and in its precision. Every draw is keyed by the
+    seed and the target, and every batch has one shape, so a picture is the same whatever stands beside it, on any
+    number of processes and after any number of restarts (with one number of threads: another adds up in another order).
+    A unit that fails is reported with its reason and does its companions no harm. Where several processes share the
+    cores of a machine, each computes with its share of them.
 
-    With a `tolerance`, a picture is finished before all its steps as soon as it has converged, and another takes its place in the
-    batch: ``mean - mean before <= tolerance * (mean - first)`` for the mean scores of its last two stretches of 32 steps, each compared
-    with the one before, and the score of its first step. It is the same picture, at the same step, whatever stands beside it.
+    With a `tolerance`, a picture is finished before all its steps as soon as it has converged, and another takes its
+    place in the batch: ``mean - mean before <= tolerance * (mean - first)`` for the mean scores of its last two
+    stretches of 32 steps, each compared with the one before, and the score of its first step. It is the same picture,
+    at the same step, whatever stands beside it.
 
     Args:
         network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
@@ -62,14 +64,16 @@ class FeatureSweep(LightningModule):
         optimizer: a class (gets `lr`), or a function that makes an optimizer of the parameters.
         seed: of every draw, 0 or more.
         start: a picture, or its file, from which every picture starts.
-        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the recipe.
-        tolerance: share of its gain up to which a picture has converged, 0 or more, such as 0.02; None takes all steps. Only for
-            recipes that are the same in every step, such as lucid: a picture of one that calms down is not finished before its end.
-            It is for runs longer than usual: pictures still gain in the last of Lucid's 512 steps.
+        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the
+            recipe.
+        tolerance: share of its gain up to which a picture has converged, 0 or more, such as 0.02; None takes all steps.
+            Only for recipes that are the same in every step, such as lucid: a picture of one that calms down is not
+            finished before its end. It is for runs longer than usual: pictures still gain in the last of Lucid's 512
+            steps.
 
     Raises:
-        ValueError: when a name is unknown, a number impossible, the statistics or the start do not fit, or a tolerance is given for a
-            recipe that follows the progress of the run.
+        ValueError: when a name is unknown, a number impossible, the statistics or the start do not fit, or a tolerance
+            is given for a recipe that follows the progress of the run.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -110,7 +114,9 @@ class FeatureSweep(LightningModule):
         measured = None if stats is None else as_statistics(stats, self.network.channels)
         self._plan = planned(described_image(self.recipe, self.network, image, size, start, measured), seen, start)
         self._stats = None if measured is None else measured.digest
-        self.tolerance = checked_tolerance(tolerance, self.recipe, self.image, [self.views_of(layer) for layer in ("", OUTPUT)])
+        self.tolerance = checked_tolerance(
+            tolerance, self.recipe, self.image, [self.views_of(layer) for layer in ("", OUTPUT)]
+        )
         self.batch_choice: BatchSize | None = None  # why the batches have their size, where this process has chosen it
         self.on_render_step: Callable[[int], None] | None = None  # told of every step; set by a progress bar
         self._network_dtype: torch.dtype | None = None
@@ -166,13 +172,18 @@ class FeatureSweep(LightningModule):
             "precision": precision,
         }
         if self.recipe.of_outputs:
-            values |= {"views_of_outputs": repr(self.views_of(OUTPUT)), "optimizer_of_outputs": self._described_optimizer(OUTPUT)}
+            values |= {
+                "views_of_outputs": repr(self.views_of(OUTPUT)),
+                "optimizer_of_outputs": self._described_optimizer(OUTPUT),
+            }
         values |= {} if self._plan.begun is None else {"start": start_digest(self._plan.begun)}
         values |= {} if self._stats is None else {"stats": self._stats}
         values |= {"compile": True} if self.network.compile else {}
         values |= {} if self.tolerance is None else {"tolerance": self.tolerance}
         with torch.no_grad():
-            values["constants"] = {name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()}
+            values["constants"] = {
+                name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()
+            }
         return dict(json.loads(json.dumps(values)))
 
     def _described_optimizer(self, layer: str) -> dict[str, Any]:
@@ -198,7 +209,9 @@ class FeatureSweep(LightningModule):
     def _make_optimizer(self, parameters: Iterable[nn.Parameter], layer: str) -> torch.optim.Optimizer:
         if self.optimizer is None:
             return self.recipe.suited([layer]).make_optimizer(parameters, self.lr)
-        return self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
+        return (
+            self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
+        )
 
     def _optimisation(self, parameters: Iterable[nn.Parameter], layer: str) -> Optimisation:
         made = self._make_optimizer(parameters, layer)
@@ -214,7 +227,9 @@ class FeatureSweep(LightningModule):
     def problem(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
         """Make what one batch solves, on a device; outside of a run, where it is for measuring, nothing is compiled."""
         held = self.network.compiled(False) if self._guest is None else self._guest
-        made = Ascent(self._begun_image(len(units)), held, self._objective(layer, list(units)), self.seed, self.views_of(layer))
+        made = Ascent(
+            self._begun_image(len(units)), held, self._objective(layer, list(units)), self.seed, self.views_of(layer)
+        )
         made.initialize()
         made.image.to(device=device, dtype=self._network_dtype)
         made.prepare(device, self._network_dtype)
@@ -244,7 +259,9 @@ class FeatureSweep(LightningModule):
         self._slots = None
         processes = processes_here(self.trainer)
         if fair_threads(processes) < torch.get_num_threads():
-            rank_zero_info(f"{processes} processes share {available_cores()} cores: {fair_threads(processes)} threads in each")
+            rank_zero_info(
+                f"{processes} processes share {available_cores()} cores: {fair_threads(processes)} threads in each"
+            )
 
     def on_predict_end(self) -> None:
         """Let the copy of the network go."""
@@ -261,7 +278,10 @@ class FeatureSweep(LightningModule):
             if self.tolerance is None:  # one that has failed was out first
                 finished.sort(key=lambda one: batch.units.index(one.unit))
             settings = {**self._settings, "batch_size": len(batch.units)}
-            return rendered([self._with_origin(one, batch.layer, settings) for one in finished], (self.image.channels, *self.image.size))
+            return rendered(
+                [self._with_origin(one, batch.layer, settings) for one in finished],
+                (self.image.channels, *self.image.size),
+            )
 
     def _filled(self, batch: TargetBatch) -> Slots:
         """Return slots that hold the units of a batch, or let them wait for one."""

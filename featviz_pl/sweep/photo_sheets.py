@@ -1,7 +1,7 @@
 """A sheet for each unit of a sweep: its picture, and the photos that excite it most beside it; and all of a layer in one.
 
-``photos.json`` in the folder of the sweep says which photos those are, so that a sweep that goes on does not look at all photos
-again. A sheet is finished when it can be read whole and its origin is what it would be now.
+``photos.json`` in the folder of the sweep says which photos those are, so that a sweep that goes on does not look at
+all photos again. A sheet is finished when it can be read whole and its origin is what it would be now.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.io.files import layer_folder, write_whole
 from featviz_pl.io.provenance import PROVENANCE_KEY
 from featviz_pl.sweep.datamodule import FeatureTargets
-from featviz_pl.sweep.folder import PHOTO_RECORD, PHOTO_SHEET, Entry, SweepFolder, picture_path, read_manifest, read_origin
+from featviz_pl.sweep.folder import (
+    PHOTO_RECORD,
+    PHOTO_SHEET,
+    Entry,
+    SweepFolder,
+    picture_path,
+    read_manifest,
+    read_origin,
+)
 from featviz_pl.sweep.module import FeatureSweep
 from featviz_pl.sweep.photos import Found, PhotoSource, Progress, Shown
 from featviz_pl.sweep.targets import target_order
@@ -103,12 +111,16 @@ def save_photo_sheets(
         _, entries = read_manifest(folder)
         settings = _settings(source, sweep)
         found, unreadable = _found(folder, settings, source, sweep, targets, device, progress)
-        origins = {target: _origin(swept, settings, entries.get(target, {}), target, shown) for target, shown in found.items()}
+        origins = {
+            target: _origin(swept, settings, entries.get(target, {}), target, shown) for target, shown in found.items()
+        }
         new: set[str] = set()
         for target in targets.targets():
             path = sheet_path(folder, target, targets.layer_units[target.rpartition(":")[0]])
             if read_origin(path) != origins[target]:
-                _save_unit(path, folder, entries.get(target, {}), source, found[target], origins[target], sweep, settings)
+                _save_unit(
+                    path, folder, entries.get(target, {}), source, found[target], origins[target], sweep, settings
+                )
                 new.add(target)
         for layer, count in targets.layer_units.items():
             own = {target: origin for target, origin in origins.items() if target.rpartition(":")[0] == layer}
@@ -175,7 +187,9 @@ def _read_record(folder: Path, settings: Mapping[str, Any]) -> tuple[Found, list
     return {}, []
 
 
-def _origin(swept: Mapping[str, Any], settings: Mapping[str, Any], entry: Entry, target: str, shown: Sequence[Shown]) -> dict[str, Any]:
+def _origin(
+    swept: Mapping[str, Any], settings: Mapping[str, Any], entry: Entry, target: str, shown: Sequence[Shown]
+) -> dict[str, Any]:
     """Return where a sheet comes from. It names no objective, as sheets of several pictures do not."""
     own = {"target": target, "score": entry.get("score"), "failed": entry.get("failed"), "photos": settings}
     values = {**swept, **own, "shown": [[one.photo, one.score, one.box] for one in shown]}
@@ -207,14 +221,24 @@ def _save_unit(
 
 def _captions(entry: Entry, target: str, shown: Sequence[Shown]) -> tuple[str, str]:
     """Return what stands above the picture and above the photos."""
-    score = f"   {entry['score']:.4g}" if isinstance(entry.get("score"), float) else "   failed" if "failed" in entry else ""
+    score = (
+        f"   {entry['score']:.4g}"
+        if isinstance(entry.get("score"), float)
+        else "   failed"
+        if "failed" in entry
+        else ""
+    )
     scores = [one.score for one in shown if math.isfinite(one.score)]
     photos = f"photos   {scores[0]:.3g} to {scores[-1]:.3g}" if scores else "no photos"
     return target + score, photos
 
 
 def unit_sheet(
-    picture: Pillow.Image | None, size: tuple[int, int], patches: Sequence[Pillow.Image | None], count: int, captions: tuple[str, str]
+    picture: Pillow.Image | None,
+    size: tuple[int, int],
+    patches: Sequence[Pillow.Image | None],
+    count: int,
+    captions: tuple[str, str],
 ) -> Pillow.Image:
     """Draw one sheet: the picture at the left, the photos in a block of its height at the right; what is missing stays white.
 
@@ -238,7 +262,10 @@ def unit_sheet(
     for index, patch in enumerate(patches[:count]):
         if patch is not None:
             wide, high = (max(1, round(side * cell / longest)) for side in patch.size)
-            place = left + index % across * (cell + GAP) + (cell - wide) // 2, CAPTION + index // across * (cell + GAP) + (cell - high) // 2
+            place = (
+                left + index % across * (cell + GAP) + (cell - wide) // 2,
+                CAPTION + index // across * (cell + GAP) + (cell - high) // 2,
+            )
             sheet.paste(_opaque(patch).resize((wide, high), Pillow.Resampling.BICUBIC), place)
     _write_captions(sheet, left, captions)
     return sheet
@@ -263,7 +290,9 @@ def _write_captions(sheet: Pillow.Image, left: int, captions: tuple[str, str]) -
         draw.text((x, 2), text, fill=INK, font=font)
 
 
-def _save_layer(folder: Path, layer: str, units: int, origins: Mapping[str, dict[str, Any]], origin: Mapping[str, Any]) -> None:
+def _save_layer(
+    folder: Path, layer: str, units: int, origins: Mapping[str, dict[str, Any]], origin: Mapping[str, Any]
+) -> None:
     """Lay out the sheets of a layer, without those of an earlier sweep, unless that has been done."""
     paths = {target: sheet_path(folder, target, units) for target in sorted(origins, key=target_order)}
     own = [target for target, path in paths.items() if read_origin(path) == origins[target]]

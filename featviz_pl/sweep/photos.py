@@ -39,8 +39,8 @@ class Shown(NamedTuple):
     Args:
         photo: its file below the folder of the photos.
         score: of the unit for the whole photo.
-        box: (top, left, bottom, right) of the part of it around what the position with the highest activation sees; None where the file
-            is such a part.
+        box: (top, left, bottom, right) of the part of it around what the position with the highest activation sees;
+            None where the file is such a part.
     """
 
     photo: str
@@ -62,7 +62,9 @@ class PhotoSource(Protocol):
     def check(self, units: Units, channels: int) -> None:
         """Refuse what has no photo for any of these units of a network that takes so many channels."""
 
-    def find(self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress) -> Found:
+    def find(
+        self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress
+    ) -> Found:
         """Return the photos of each unit, the highest score first."""
 
     def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
@@ -117,15 +119,21 @@ class PhotoFolder:
     def settings(self) -> dict[str, Any]:
         """Return how many photos there are, and a digest of their names and lengths: files that are replaced are looked at again."""
         lines = (f"{name} {_length(path)}" for name, path in zip(self._names(), self.paths))
-        digest = hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]  # as names on disk may be
+        digest = hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[
+            :16
+        ]  # as names on disk may be
         return {"photos": len(self.paths), "names": digest, "count": self.count}
 
     def check(self, units: Units, channels: int) -> None:
         """Accept all units of networks that take photos."""
         if channels not in (1, 3):
-            raise ValueError(f"photos: the network takes {channels} channels, and photos in files have 1 or 3; leave --photos out")
+            raise ValueError(
+                f"photos: the network takes {channels} channels, and photos in files have 1 or 3; leave --photos out"
+            )
 
-    def find(self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress) -> Found:
+    def find(
+        self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress
+    ) -> Found:
         """Show all photos to the network, once; only numbers are kept of them."""
         picture, names = (network.channels, *size), self._names()
         with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
@@ -143,11 +151,15 @@ class PhotoFolder:
                 self.reason = self.reason or batch.reason
                 progress(done, len(self.paths))
         if len(self.unreadable) == len(self.paths):
-            raise ValueError(f"photos: none of {len(self.paths)} files in {str(self.folder)!r} can be read; {self.reason}")
+            raise ValueError(
+                f"photos: none of {len(self.paths)} files in {str(self.folder)!r} can be read; {self.reason}"
+            )
         return {
             f"{layer}:{unit}": [
                 Shown(names[photo], float(score), box)
-                for photo, score, box in zip(kept[layer].photos[row].tolist(), kept[layer].scores[row].tolist(), kept[layer].cuts[row])
+                for photo, score, box in zip(
+                    kept[layer].photos[row].tolist(), kept[layer].scores[row].tolist(), kept[layer].cuts[row]
+                )
                 if box is not None
             ]
             for layer, own in units.items()
@@ -209,10 +221,13 @@ def _fitted_photo(path: str, channels: int, size: tuple[int, int]) -> Pillow.Ima
     return to_pillow(fitted(read_photo(path, channels), size))
 
 
-def _boxes(shadow: Shadow, layer: str, picture: tuple[int, int, int], device: torch.device) -> list[tuple[int, int, int, int]]:
+def _boxes(
+    shadow: Shadow, layer: str, picture: tuple[int, int, int], device: torch.device
+) -> list[tuple[int, int, int, int]]:
     """Return the part of a photo that is shown for each position of a layer: what it sees, the whole photo where that is not known.
 
-    What positions near a border see is cut there; the part that is shown is moved inwards, so that all parts have one size.
+    What positions near a border see is cut there; the part that is shown is moved inwards, so that all parts have one
+    size.
     """
     whole = whole_picture(picture[1:])
     try:
@@ -240,10 +255,14 @@ class PatchIndex:
     def __init__(self, folder: Path, count: int | None) -> None:
         try:
             text = (folder / INDEX).read_bytes()
-            self._held: dict[str, list[dict[str, Any]]] = {name: list(unit["top"]) for name, unit in json.loads(text)["units"].items()}
+            self._held: dict[str, list[dict[str, Any]]] = {
+                name: list(unit["top"]) for name, unit in json.loads(text)["units"].items()
+            }
             most = max((len(top) for top in self._held.values()), default=0)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"photos: {str(folder / INDEX)!r} is no index of TopActivations ({error}); write it again") from error
+            raise ValueError(
+                f"photos: {str(folder / INDEX)!r} is no index of TopActivations ({error}); write it again"
+            ) from error
         if most == 0 or (count is not None and count > most):
             raise ValueError(
                 f"photo_count: {count or 1} photos are asked for beside each feature, and the index in {str(folder)!r} has {most}; write "
@@ -276,7 +295,9 @@ class PatchIndex:
             )
         return self._held.get(f"{names[0]}:{unit}", []) if names else []
 
-    def find(self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress) -> Found:
+    def find(
+        self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress
+    ) -> Found:
         """Return what the index says."""
         return {
             f"{layer}:{unit}": [

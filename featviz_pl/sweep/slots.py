@@ -81,8 +81,9 @@ class _Group:
 class Slots:
     """Optimise the pictures of a batch, each with parameters and optimizer state of its own, until they are finished.
 
-    What an optimizer gets for a picture is a slice of the image's weights, so a picture is the same, bit for bit, whenever it begins
-    and whatever its companions do. A picture is finished when it has taken all its steps, has failed, or has converged.
+    What an optimizer gets for a picture is a slice of the image's weights, so a picture is the same, bit for bit,
+    whenever it begins and whatever its companions do. A picture is finished when it has taken all its steps, has
+    failed, or has converged.
 
     Args:
         problem: initialised and prepared, of as many pictures as there are slots, the first ones in their places.
@@ -132,7 +133,9 @@ class Slots:
         finished: list[Finished] = []
         self._fill()
         while self._groups and (to_the_end or self._waiting):
-            for _ in range(min(min(STRETCH - group.step % STRETCH, self._steps - group.step) for group in self._groups)):
+            for _ in range(
+                min(min(STRETCH - group.step % STRETCH, self._steps - group.step) for group in self._groups)
+            ):
                 step = self._groups[0].step
                 self._take_step()
                 if on_step is not None:
@@ -155,8 +158,12 @@ class Slots:
         self._begin(free)
 
     def _begin(self, slots: Sequence[int]) -> None:
-        own = {slot: [nn.Parameter(parameter.data[slot : slot + 1]) for parameter in self._parameters] for slot in slots}
-        self._groups.append(_Group(own, *self._optimizer([parameter for slices in own.values() for parameter in slices])))
+        own = {
+            slot: [nn.Parameter(parameter.data[slot : slot + 1]) for parameter in self._parameters] for slot in slots
+        }
+        self._groups.append(
+            _Group(own, *self._optimizer([parameter for slices in own.values() for parameter in slices]))
+        )
 
     def _take_step(self) -> None:
         result, gradients = self._gradients(self._step(), self._steps)

@@ -105,7 +105,9 @@ def _in_file(name: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
         raise ValueError(f"targets: {name!r} names none; write one on each line")
 
 
-def resolve_units(asked: Iterable[tuple[str, tuple[int, ...] | None]], layers: Sequence[LayerInfo]) -> dict[str, tuple[int, ...]]:
+def resolve_units(
+    asked: Iterable[tuple[str, tuple[int, ...] | None]], layers: Sequence[LayerInfo]
+) -> dict[str, tuple[int, ...]]:
     """Return the units of every layer that is asked for, each once, in the order of the network.
 
     Of a pattern, layers with fewer units give those that they have.

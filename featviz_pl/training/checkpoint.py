@@ -18,8 +18,8 @@ KEY = "featviz_pl"  # of what is written here, in the checkpoint
 def description(image: Image, objective: Objective, seed: int) -> dict[str, Any]:
     """Return what a run must share with the checkpoint from which it goes on: plain values.
 
-    The image is described by the call that builds it, and by a few sums over every tensor that gives its weights their meaning but
-    is in no checkpoint: the decay of its spectrum, its colours, the picture around it.
+    The image is described by the call that builds it, and by a few sums over every tensor that gives its weights their
+    meaning but is in no checkpoint: the decay of its spectrum, its colours, the picture around it.
     """
     return {
         "version": versions()["featviz_pl"],
@@ -71,9 +71,9 @@ def _described(shape: tuple[int, ...] | None) -> str:
 def whole_steps(checkpoint: dict[str, Any], accumulated: int) -> None:
     """Let Lightning's loops go on in the middle of their one epoch, after the optimizer steps that the checkpoint has taken.
 
-    Lightning counts batches, and counts them differently in a checkpoint of a finished run, of a run that failed or was stopped
-    inside a step, and of one between two steps. Pictures change in optimizer steps only, so what had been accumulated towards
-    the next one is done again.
+    Lightning counts batches, and counts them differently in a checkpoint of a finished run, of a run that failed or was
+    stopped inside a step, and of one between two steps. Pictures change in optimizer steps only, so what had been
+    accumulated towards the next one is done again.
 
     Args:
         checkpoint: of Lightning, changed in place.
@@ -105,14 +105,19 @@ def sums(tensor: Tensor) -> list[float]:
     """
     values = tensor.detach().cpu().double().flatten()
     place = torch.linspace(0.0, 1.0, len(values), dtype=torch.float64)
-    return [float(len(values)), *(float(mean) for mean in (values.mean(), values.square().mean(), (values * (7 * place).sin()).mean()))]
+    return [
+        float(len(values)),
+        *(float(mean) for mean in (values.mean(), values.square().mean(), (values * (7 * place).sin()).mean())),
+    ]
 
 
 def _close(held: list[float] | None, own: list[float] | None) -> bool:
     if held is None or own is None:
         return held is own
     scale = max(1e-12, math.sqrt(abs(own[2])), abs(own[2]))
-    return held[0] == own[0] and all(math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5 * scale) for a, b in zip(held[1:], own[1:]))
+    return held[0] == own[0] and all(
+        math.isclose(a, b, rel_tol=1e-4, abs_tol=1e-5 * scale) for a, b in zip(held[1:], own[1:])
+    )
 
 
 def optimizer_description(optimizer: torch.optim.Optimizer) -> dict[str, str]:
@@ -123,6 +128,11 @@ def optimizer_description(optimizer: torch.optim.Optimizer) -> dict[str, str]:
         >>> described["optimizer"], "'momentum': 0.5" in described["optimizer_arguments"], "lr" in described["optimizer_arguments"]
         ('SGD', True, False)
     """
-    without = ("lr", "initial_lr", "fused", "foreach")  # the forms take the same steps, each on the devices where it is fast
+    without = (
+        "lr",
+        "initial_lr",
+        "fused",
+        "foreach",
+    )  # the forms take the same steps, each on the devices where it is fast
     others = {name: value for name, value in sorted(optimizer.defaults.items()) if name not in without}
     return {"optimizer": type(optimizer).__name__, "optimizer_arguments": repr(others)}

@@ -18,6 +18,13 @@ def device_to_measure(accelerator: str, devices: int | str, num_nodes: int) -> t
     from lightning.pytorch import Trainer
 
     if str(devices) != "1" or num_nodes > 1:
-        raise ValueError(f"precision: 'auto' is measured in one process, not on devices={devices}; give '{FULL}' or '{REDUCED}'")
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False}
+        raise ValueError(
+            f"precision: 'auto' is measured in one process, not on devices={devices}; give '{FULL}' or '{REDUCED}'"
+        )
+    quiet: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "enable_progress_bar": False,
+    }
     return Trainer(accelerator=accelerator, devices=devices, **quiet).strategy.root_device

@@ -26,13 +26,14 @@ class HasViews(Protocol):
 def graph_module(model: FeatureVisualization, views: HasViews | Views | None = None, step: int = 0) -> GraphModule:
     """Return a module that goes from the pictures of a run through views and network to their scores, for a graph logger.
 
-    ``SummaryWriter.add_graph(graph_module(model), ())`` draws image, views, network and objective as nested boxes. It works before,
-    during and after a run, and on private copies: the model, its network and every generator stay as they are.
+    ``SummaryWriter.add_graph(graph_module(model), ())`` draws image, views, network and objective as nested boxes. It
+    works before, during and after a run, and on private copies: the model, its network and every generator stay as they
+    are.
 
     Args:
         model: the run.
-        views: the `Augmentation` callback of the run, or its `Views`; those that the model has at the moment unless given, which it
-            has only during a run.
+        views: the `Augmentation` callback of the run, or its `Views`; those that the model has at the moment unless
+            given, which it has only during a run.
         step: whose views are shown, 0 or more.
 
     Raises:
@@ -80,9 +81,11 @@ class GraphModule(nn.Module):
 
     def forward(self, pictures: Tensor | None = None) -> Tensor:
         """Return the scores (N,): of the run's own pictures unless others are given."""
-        # With gradients, as in a run: networks skip layers in passes without, and tracing makes one pass with and one without.
+        # With gradients, as in a run: networks skip layers in passes without, and tracing makes one pass with and one
+        # without.
         with warnings.catch_warnings(), torch.enable_grad():
-            # Tracing warns where the shape of a picture decides something: the graph is of these pictures, and shapes are fixed.
+            # Tracing warns where the shape of a picture decides something: the graph is of these pictures, and shapes
+            # are fixed.
             warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
             pictures = self.image() if pictures is None else pictures.detach().requires_grad_(True)
             scores: Tensor = self.score(pictures, self.views(pictures))

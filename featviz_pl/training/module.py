@@ -34,25 +34,27 @@ OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 AGREE_EVERY = 8  # steps between two times that several processes ask one another whether a signal came
 _PLAIN = (str, int, bool, type(None))  # what an nn.Module need not look at
-LOG_EVERY = 25  # steps between values for a progress bar: each costs a fifth of a millisecond, and on a GPU a synchronisation
+LOG_EVERY = (
+    25  # steps between values for a progress bar: each costs a fifth of a millisecond, and on a GPU a synchronisation
+)
 
 
 class FeatureVisualization(LightningModule):
     """Optimise pictures until units of a frozen network fire.
 
-    ``loss = -sum over pictures of the mean over views of objective(network(view(picture)))``. Automatic optimisation: clipping,
-    accumulation, precision, schedulers and any optimizer work as in every other training. The module brings its own steps, so
-    ``Trainer(max_steps=512).fit(model)`` is enough; views come from the `Augmentation` callback.
+    ``loss = -sum over pictures of the mean over views of objective(network(view(picture)))``. Automatic optimisation:
+    clipping, accumulation, precision, schedulers and any optimizer work as in every other training. The module brings
+    its own steps, so ``Trainer(max_steps=512).fit(model)`` is enough; views come from the `Augmentation` callback.
 
-    Logged, every ``log_every_n_steps`` of the Trainer (25 without a logger): ``loss``, ``score`` (mean over pictures) and
-    ``score/<term>`` for each term of the objective, over the views of all processes. The network is no part of checkpoints,
-    optimizers, DDP or the summary, and stays as it was given.
+    Logged, every ``log_every_n_steps`` of the Trainer (25 without a logger): ``loss``, ``score`` (mean over pictures)
+    and ``score/<term>`` for each term of the objective, over the views of all processes. The network is no part of
+    checkpoints, optimizers, DDP or the summary, and stays as it was given.
 
-    On several processes each evaluates its share of the views, and the gradient is that of all views. ``fit(ckpt_path=…)`` goes on
-    exactly, after Ctrl-C too: a step that has begun is finished first. A run that is extended by a larger ``max_steps`` is the same
-    as one that was as long from the start, unless something follows the progress of the run: a schedule of the views, an image that
-    grows, a learning-rate schedule over a number of steps. Those are functions of step and number of steps, and go on as in the
-    longer run from where they are.
+    On several processes each evaluates its share of the views, and the gradient is that of all views.
+    ``fit(ckpt_path=…)`` goes on exactly, after Ctrl-C too: a step that has begun is finished first. A run that is
+    extended by a larger ``max_steps`` is the same as one that was as long from the start, unless something follows the
+    progress of the run: a schedule of the views, an image that grows, a learning-rate schedule over a number of steps.
+    Those are functions of step and number of steps, and go on as in the longer run from where they are.
 
     Args:
         network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
@@ -60,7 +62,8 @@ class FeatureVisualization(LightningModule):
         image: what is trained; a `FourierImage` of the network's size unless given.
         steps: of a run whose Trainer sets no ``max_steps``, 1 or more.
         seed: of every draw, 0 or more.
-        optimizer: a class such as ``torch.optim.SGD`` (gets `lr`), or a function that makes one of the parameters; Adam unless given.
+        optimizer: a class such as ``torch.optim.SGD`` (gets `lr`), or a function that makes one of the parameters; Adam
+            unless given.
         lr: learning rate.
         scheduler: makes a learning-rate scheduler of the optimizer; stepped after every step.
 
@@ -98,14 +101,20 @@ class FeatureVisualization(LightningModule):
         self.network = as_network(network)  # no nn.Module: it stays out of checkpoints, optimizers and DDP
         self.objective = parse_target(objective) if isinstance(objective, str) else objective
         if not isinstance(self.objective, Objective):
-            raise TypeError(f"objective must be an Objective or a target such as 'features.9:33', got {type(objective).__name__}")
+            raise TypeError(
+                f"objective must be an Objective or a target such as 'features.9:33', got {type(objective).__name__}"
+            )
         self.image = FourierImage(self.network.size or 224, channels=self.network.channels) if image is None else image
         if not isinstance(self.image, Image):
             raise TypeError(f"image must be an Image, got {type(image).__name__}")
         self.optimizer, self.scheduler = optimizer, scheduler
         maker: Any = optimizer or torch.optim.Adam
-        # What the provenance says of the run: optimizer, learning rate, scheduler, views, steps. A run puts in what it really did.
-        self._run: dict[str, Any] = {"optimizer": getattr(getattr(maker, "func", maker), "__name__", "own"), "lr": self.lr}
+        # What the provenance says of the run: optimizer, learning rate, scheduler, views, steps. A run puts in what it
+        # really did.
+        self._run: dict[str, Any] = {
+            "optimizer": getattr(getattr(maker, "func", maker), "__name__", "own"),
+            "lr": self.lr,
+        }
         self.origin: dict[str, Any] = {}  # what else the provenance of every picture says, such as the preset
         self.views: Views | None = None  # set by the Augmentation callback
         self.last: Step | None = None  # the latest step's scores, for callbacks
@@ -243,13 +252,18 @@ class FeatureVisualization(LightningModule):
             optimizer = (self.optimizer or torch.optim.Adam)(parameters, lr=self.lr)
         else:
             optimizer = self.optimizer(parameters)
-        made = {"optimizer": type(optimizer).__name__, "lr": float(optimizer.defaults.get("lr", self.lr)), "views": repr(self.views)}
+        made = {
+            "optimizer": type(optimizer).__name__,
+            "lr": float(optimizer.defaults.get("lr", self.lr)),
+            "views": repr(self.views),
+        }
         self._run = made | {"steps": self._run.get("steps", 0)}
         if self.scheduler is None:
             return optimizer
         plan: dict[str, Any] = {"scheduler": self.scheduler(optimizer), "interval": "step"}
         if isinstance(plan["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
-            # Lightning steps those that want a value after it has saved checkpoints, and forgets the value: `lr_scheduler_step` has it.
+            # Lightning steps those that want a value after it has saved checkpoints, and forgets the value:
+            # `lr_scheduler_step` has it.
             plan |= {"reduce_on_plateau": False, "frequency": self._log_every() or LOG_EVERY}
         self._run["scheduler"] = type(plan["scheduler"]).__name__
         return {"optimizer": optimizer, "lr_scheduler": plan}
@@ -280,7 +294,9 @@ class FeatureVisualization(LightningModule):
             )
         ranks = self.trainer.world_size
         if self.views is not None and self.views.count < ranks:
-            raise ValueError(f"views: {self.views.count} views cannot be divided over {ranks} processes; give at least as many")
+            raise ValueError(
+                f"views: {self.views.count} views cannot be divided over {ranks} processes; give at least as many"
+            )
         find_unused = getattr(self.trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
         if ranks > 1 and self.image.has_idle_parameters and not find_unused:
             raise ValueError(
@@ -288,7 +304,9 @@ class FeatureVisualization(LightningModule):
                 "Trainer(strategy='ddp_find_unused_parameters_true')"
             )
         if ranks > 1 and any(node.joint_views for node in self.objective.optimised()):
-            raise ValueError("objective: it needs all views at once (joint_views), so they cannot be divided over processes")
+            raise ValueError(
+                "objective: it needs all views at once (joint_views), so they cannot be divided over processes"
+            )
 
     def on_train_start(self) -> None:
         """Let Ctrl-C and a cluster's signals wait for the end of the step in which they come."""
@@ -301,8 +319,13 @@ class FeatureVisualization(LightningModule):
         step = self._problem.step(batch, self.total_steps, views, None if len(views) == views.stop else holds_in_all)
         self.last, loss = replace(step, loss=step.loss.detach()), step.loss
         if self.trainer.world_size > 1:
-            # A score that is not finite in one process must stop all of them: it does so through the gradient, which they share.
-            loss = loss * self._share * torch.ones_like(self.last.loss).masked_fill(~torch.isfinite(self.last.loss), torch.nan)
+            # A score that is not finite in one process must stop all of them: it does so through the gradient, which
+            # they share.
+            loss = (
+                loss
+                * self._share
+                * torch.ones_like(self.last.loss).masked_fill(~torch.isfinite(self.last.loss), torch.nan)
+            )
         every = self._log_every()
         if every and (batch_idx + 1) % every == 0:
             self._raise_non_finite()
@@ -332,7 +355,9 @@ class FeatureVisualization(LightningModule):
         """Stop before a non-finite step reaches the pictures: at once on a CPU, with the next logged step on a GPU."""
         if self.last is None:
             return
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # a scaler skips infinite steps by itself
+        scaled = (
+            getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        )  # a scaler skips infinite steps by itself
         gradients = [] if scaled else [p.grad for p in self.image.parameters() if p.grad is not None]
         if self.device.type == "cpu":
             require_finite(self.trainer.global_step, self.last.loss, gradients)
@@ -378,7 +403,9 @@ class FeatureVisualization(LightningModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Keep views, which are modules, out of this one: a checkpoint must load without the callback that brought them."""
-        if name == "views" or (value.__class__ in _PLAIN and name in self.__dict__):  # Lightning notes names 45 times in a step
+        if name == "views" or (
+            value.__class__ in _PLAIN and name in self.__dict__
+        ):  # Lightning notes names 45 times in a step
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)

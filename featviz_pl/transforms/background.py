@@ -24,13 +24,13 @@ KINDS = ("noise", "random", "constant")
 class Background(Transform):
     """Show a transparent picture on a background: ``colours * alpha + background * (1 - alpha)``; alpha is the last channel.
 
-    A random background gives nothing to hide in: what is to be seen on each of them must be opaque. Noise has the spectrum and, where
-    there are three colours, the colours of photos: a spectrum of independent normal numbers times ``deviation / f ** decay``, divided
-    by 4 as Lucid does, its colours mixed by the ImageNet matrix, through a sigmoid.
+    A random background gives nothing to hide in: what is to be seen on each of them must be opaque. Noise has the
+    spectrum and, where there are three colours, the colours of photos: a spectrum of independent normal numbers times
+    ``deviation / f ** decay``, divided by 4 as Lucid does, its colours mixed by the ImageNet matrix, through a sigmoid.
 
     Shape:
-        (N, 4, H, W) -> (N, 3, H, W), or (N, 2, H, W) -> (N, 1, H, W); parameters: seeds (N,) in int64, and (N,) how far the
-        background is from the constant colour to the drawn one
+        (N, 4, H, W) -> (N, 3, H, W), or (N, 2, H, W) -> (N, 1, H, W); parameters: seeds (N,) in int64, and (N,) how far
+        the background is from the constant colour to the drawn one
 
     Args:
         kind: ``"noise"``; ``"random"``, a uniform colour for each view; or ``"constant"``, always `color`.
@@ -81,7 +81,9 @@ class Background(Transform):
         with untraced():
             channels = int(image.shape[1]) - 1
             if channels not in (1, 3):
-                raise ValueError(f"Background: a picture of {channels + 1} channels has no alpha; it must have 2 or 4, the last one alpha")
+                raise ValueError(
+                    f"Background: a picture of {channels + 1} channels has no alpha; it must have 2 or 4, the last one alpha"
+                )
             background = to_device(self._drawn(channels, sizes(image)[1:], parameters).to(image.dtype), image.device)
         return image[:, :-1] * image[:, -1:] + background * (1 - image[:, -1:])
 
@@ -94,7 +96,9 @@ class Background(Transform):
         if self.kind == "constant":
             return constant.expand(len(seeds), channels, 1, 1)
         if self.kind == "random":
-            drawn = from_seeds(seeds, lambda generator: torch.rand(channels, 1, 1, generator=generator, dtype=torch.float32))
+            drawn = from_seeds(
+                seeds, lambda generator: torch.rand(channels, 1, 1, generator=generator, dtype=torch.float32)
+            )
         else:
             drawn = self._noise(seeds, channels, size)
         return torch.lerp(constant.expand(len(seeds), channels, 1, 1), drawn, strength)

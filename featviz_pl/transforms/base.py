@@ -54,8 +54,8 @@ class GeometricTransform(Transform):
     def matrix(self, parameters: Parameters, size: tuple[int, int]) -> Tensor:
         """Return (n, 3, 3) maps from a point of the view to the point of the picture it shows.
 
-        Points are (x, y, 1) in pixels from the centre, x to the right and y down. Both are measured in a picture of this size,
-        (height, width), which matters where parameters are shares of it.
+        Points are (x, y, 1) in pixels from the centre, x to the right and y down. Both are measured in a picture of
+        this size, (height, width), which matters where parameters are shares of it.
         """
 
     def apply(self, image: Tensor, parameters: Parameters) -> Tensor:  # type: ignore[override]

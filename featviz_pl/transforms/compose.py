@@ -17,8 +17,8 @@ from featviz_pl.transforms.warp import draw_count, repeated, sizes, warp
 class Compose(Transform):
     """Apply transforms in order; each run of geometric ones is one affine sampling to a fixed size.
 
-    Where the ranges can shrink the picture, it is blurred first, always by what the largest shrink needs, so that the blur does
-    not tell the draws apart. The last `Pad` of a run decides its border.
+    Where the ranges can shrink the picture, it is blurred first, always by what the largest shrink needs, so that the
+    blur does not tell the draws apart. The last `Pad` of a run decides its border.
 
     Shape:
         (N, C, H, W) -> (N, C, h, w)
@@ -65,11 +65,15 @@ class Compose(Transform):
     def apply(self, image: Tensor, parameters: tuple[Any, ...]) -> Tensor:  # type: ignore[override]
         """Apply each transform with its own parameters; resize in the last sampling, so that pixels are the picture's until then.
 
-        Where there are several draws for each picture, they follow one another, and the picture is repeated as late as can be.
+        Where there are several draws for each picture, they follow one another, and the picture is repeated as late as
+        can be.
         """
         steps = list(self._flat(parameters))
         draws = next((count for _, own in steps if (count := draw_count(own))), sizes(image)[0])
-        groups = [(geometric, list(group)) for geometric, group in groupby(steps, key=lambda step: isinstance(step[0], GeometricTransform))]
+        groups = [
+            (geometric, list(group))
+            for geometric, group in groupby(steps, key=lambda step: isinstance(step[0], GeometricTransform))
+        ]
         last = max((place for place, (geometric, _) in enumerate(groups) if geometric), default=-1)
         for place, (geometric, group) in enumerate(groups):
             if geometric:

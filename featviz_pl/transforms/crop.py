@@ -22,19 +22,19 @@ SMALLEST_SIDE = 0.05
 class Crop(GeometricTransform):
     """Show a random part of the picture, of the picture's shape, as the whole view.
 
-    A crop of side s enlarges by 1 / s. With ``Compose(size=…)`` the views of a large picture are crops at the network's size, read
-    in one sampling. Sides are kept in [0.05, 1] and crops inside the picture.
+    A crop of side s enlarges by 1 / s. With ``Compose(size=…)`` the views of a large picture are crops at the network's
+    size, read in one sampling. Sides are kept in [0.05, 1] and crops inside the picture.
 
     Shape:
-        (N, C, H, W) -> (N, C, H, W); parameters (N, 5): the centre (y, x), the side, the side at the end of the run, and the
-        largest side that any draw has now, all as shares of the picture
+        (N, C, H, W) -> (N, C, H, W); parameters (N, 5): the centre (y, x), the side, the side at the end of the run,
+        and the largest side that any draw has now, all as shares of the picture
 
     Args:
-        center: of the crop on each axis, as a share of the picture: a number, a list or a distribution, ``Normal(0.5, 0.15)``
-            unless given. ``"anywhere"`` draws uniformly from all places where the crop fits.
+        center: of the crop on each axis, as a share of the picture: a number, a list or a distribution,
+            ``Normal(0.5, 0.15)`` unless given. ``"anywhere"`` draws uniformly from all places where the crop fits.
         side: as a share of the picture's, likewise; ``Uniform(0.2, 0.25)`` unless given.
-        end: range of the side at the end of the run, reached linearly; None keeps `side`. A draw has the same luck in both: with
-            ``side=Normal(0.5, 0.05), end=Normal(0.05, 0.05)`` the mean moves and the deviation stays.
+        end: range of the side at the end of the run, reached linearly; None keeps `side`. A draw has the same luck in
+            both: with ``side=Normal(0.5, 0.05), end=Normal(0.05, 0.05)`` the mean moves and the deviation stays.
 
     Example:
         >>> from featviz_pl.transforms import Compose
@@ -48,7 +48,9 @@ class Crop(GeometricTransform):
         Optimization", 2023
     """
 
-    def __init__(self, center: Range | Literal["anywhere"] | None = None, side: Range | None = None, end: Range | None = None) -> None:
+    def __init__(
+        self, center: Range | Literal["anywhere"] | None = None, side: Range | None = None, end: Range | None = None
+    ) -> None:
         super().__init__()
         self.center: Checked | None = None
         if isinstance(center, str):

@@ -17,8 +17,8 @@ from featviz_pl.transforms.warp import Border, identity
 class Jitter(GeometricTransform):
     """Shift the picture by whole pixels drawn uniformly from -pixels to pixels on each axis, or by those of a distribution.
 
-    What enters comes from the border (see `Pad`): no black bars, and no shift on average. The field's "jitter d", a random crop
-    that removes d pixels, has the same range as ``Jitter(d // 2)``.
+    What enters comes from the border (see `Pad`): no black bars, and no shift on average. The field's "jitter d", a
+    random crop that removes d pixels, has the same range as ``Jitter(d // 2)``.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W); parameters (N, 2), the shift (y, x) in pixels, down and right positive
@@ -68,8 +68,9 @@ class Scale(GeometricTransform):
         (N, C, H, W) -> (N, C, H, W); parameters (N,)
 
     Args:
-        factors: one or more, above 0, or a distribution of such; 2 shows everything twice as large. A distribution without a
-            smallest number is cut off at the smallest of 1,000 draws: the blur before a shrink has to know how much it can be.
+        factors: one or more, above 0, or a distribution of such; 2 shows everything twice as large. A distribution
+            without a smallest number is cut off at the smallest of 1,000 draws: the blur before a shrink has to know
+            how much it can be.
 
     Raises:
         ValueError: when a factor can be 0 or less.
@@ -161,7 +162,8 @@ class Flip(GeometricTransform):
     Weakened views are flipped less often.
 
     Shape:
-        (N, C, H, W) -> (N, C, H, W); parameters (N,), a number from [0, 1): the view is flipped where it is below the probability
+        (N, C, H, W) -> (N, C, H, W); parameters (N,), a number from [0, 1): the view is flipped where it is below the
+        probability
 
     Args:
         probability: in [0, 1].
@@ -198,15 +200,17 @@ class Flip(GeometricTransform):
 class Pad(GeometricTransform):
     """Say what lies outside the picture, and how far it can be seen.
 
-    The picture itself stays where it is and as large as it is: padding only widens the border that the shifts, turns and zooms of
-    the same composition can reach. Without a `Pad`, the picture goes on as its mirror image.
+    The picture itself stays where it is and as large as it is: padding only widens the border that the shifts, turns
+    and zooms of the same composition can reach. Without a `Pad`, the picture goes on as its mirror image.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W); parameters (N,), the value outside (0.5 and unused for ``"reflect"``)
 
     Args:
-        pixels: how far a mirrored border reaches; beyond it, its last pixel repeats. A constant border goes on for ever.
-        mode: ``"reflect"`` mirrors the picture, ``"constant"`` shows `value`, ``"grey"`` a random grey, one for each view.
+        pixels: how far a mirrored border reaches; beyond it, its last pixel repeats. A constant border goes on for
+            ever.
+        mode: ``"reflect"`` mirrors the picture, ``"constant"`` shows `value`, ``"grey"`` a random grey, one for each
+            view.
         value: of the constant border, in [0, 1].
 
     Example:
@@ -216,7 +220,9 @@ class Pad(GeometricTransform):
         [0.25, 0.25, 1.0]
     """
 
-    def __init__(self, pixels: int, mode: Literal["reflect", "constant", "grey"] = "reflect", value: float = 0.5) -> None:
+    def __init__(
+        self, pixels: int, mode: Literal["reflect", "constant", "grey"] = "reflect", value: float = 0.5
+    ) -> None:
         super().__init__()
         self.pixels = whole_number("pixels", pixels, least=0)
         if mode not in ("reflect", "constant", "grey"):

@@ -29,9 +29,9 @@ SHAPES = ("sphere", "cube")
 class MeshView(Transform):
     """Wrap the picture around a mesh and look at it from a random side: the picture is a texture.
 
-    The mesh is moved and scaled into the unit sphere about the origin, turned by a rotation drawn uniformly from all there are, and
-    seen by a camera at a distance. Each pixel reads the texture, bilinearly, where the mesh has it; the gradient goes to the texture
-    alone. Beside the mesh is a flat grey.
+    The mesh is moved and scaled into the unit sphere about the origin, turned by a rotation drawn uniformly from all
+    there are, and seen by a camera at a distance. Each pixel reads the texture, bilinearly, where the mesh has it; the
+    gradient goes to the texture alone. Beside the mesh is a flat grey.
 
     Shape:
         (N, C, H, W) -> (N, C, h, w); parameters: the turn (N, 3), a rotation vector in radians, and the distance (N,)
@@ -52,8 +52,8 @@ class MeshView(Transform):
         (torch.Size([1, 3, 64, 64]), 0.5, 0.0)
 
     Reference:
-        Mordvintsev, Pezzotti, Schubert, Olah, "Differentiable Image Parameterizations", Distill, 2018 (512 px views of a texture of
-        1,024, from a distance of 11 to 13 at 10 degrees)
+        Mordvintsev, Pezzotti, Schubert, Olah, "Differentiable Image Parameterizations", Distill, 2018 (512 px views of
+        a texture of 1,024, from a distance of 11 to 13 at 10 degrees)
     """
 
     def __init__(
@@ -68,7 +68,9 @@ class MeshView(Transform):
         self.mesh = os.fspath(mesh)
         self.corners, self.places = _corners(self.mesh)
         self.size = size_pair("size", size)
-        self.distance = checked_range("distance", torch.distributions.Uniform(11.0, 13.0) if distance is None else distance, above=1.0)
+        self.distance = checked_range(
+            "distance", torch.distributions.Uniform(11.0, 13.0) if distance is None else distance, above=1.0
+        )
         self.field_of_view = finite_number("field_of_view", field_of_view, above=0.0, most=179.0)
         self.background = finite_number("background", background, least=0.0, most=1.0)
 
@@ -144,14 +146,18 @@ def _sphere(rows: int = 24, columns: int = 48) -> tuple[Array, Array]:
     """Return a globe whose texture is a map with the poles at its upper and lower border; its front shows the middle of the map."""
     down, across = np.meshgrid(np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1), indexing="ij")
     latitude, longitude = np.pi * down, 2 * np.pi * (across - 0.5)
-    points = np.stack([np.sin(latitude) * np.sin(longitude), np.cos(latitude), np.sin(latitude) * np.cos(longitude)], -1)
+    points = np.stack(
+        [np.sin(latitude) * np.sin(longitude), np.cos(latitude), np.sin(latitude) * np.cos(longitude)], -1
+    )
     return _quads(points), _quads(np.stack([across, down], -1))
 
 
 def _quads(grid: Array) -> Array:
     """Return two triangles for each mesh of a grid (rows, columns, K) as (F, 3, K)."""
     a, b, c, d = grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:]
-    return np.concatenate([np.stack([a, c, b], 2).reshape(-1, 3, grid.shape[-1]), np.stack([b, c, d], 2).reshape(-1, 3, grid.shape[-1])])
+    return np.concatenate(
+        [np.stack([a, c, b], 2).reshape(-1, 3, grid.shape[-1]), np.stack([b, c, d], 2).reshape(-1, 3, grid.shape[-1])]
+    )
 
 
 def _cube() -> tuple[Array, Array]:
@@ -192,7 +198,9 @@ def _read_obj(path: str) -> tuple[Array, Array]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"mesh: cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from error
     except (ValueError, IndexError) as error:
-        raise ValueError(f"mesh: line {number} of {path!r} is no vertex, texture coordinate or face with both") from error
+        raise ValueError(
+            f"mesh: line {number} of {path!r} is no vertex, texture coordinate or face with both"
+        ) from error
     if not corners:
         raise ValueError(f"mesh: {path!r} holds no faces")
     return np.array(corners), np.array(places)

@@ -30,7 +30,8 @@ class Noise(Transform):
     ``x + deviation * normal + uniform * (2 * rand - 1)``. The same seed and shape give the same noise, on every device.
 
     Shape:
-        (N, C, H, W) -> (N, C, H, W); parameters: seeds (N,) in int64, and (N, 2) deviation and reach of the uniform part
+        (N, C, H, W) -> (N, C, H, W); parameters: seeds (N,) in int64, and (N, 2) deviation and reach of the uniform
+        part
 
     Args:
         deviation: of the Gaussian part, 0 or more; pictures are in [0, 1].
@@ -80,7 +81,9 @@ class Noise(Transform):
             now = self.deviation * (self.end / self.deviation) ** progress
         else:
             now = self.deviation + (self.end - self.deviation) * progress
-        strengths = torch.tensor([now, self.uniform * now / self.deviation if self.deviation else self.uniform], dtype=torch.float32)
+        strengths = torch.tensor(
+            [now, self.uniform * now / self.deviation if self.deviation else self.uniform], dtype=torch.float32
+        )
         return parameters[0], strengths.expand_as(parameters[1]).clone()
 
     def weaken(self, parameters: Seeded, strength: float) -> Seeded:
@@ -92,12 +95,18 @@ class Noise(Transform):
         image = at_least_float32(image)
         with untraced():
             seeds, strengths = parameters[0], parameters[1].to("cpu")
-            shape = (int(image.shape[1]), 1, 1) if self.channelwise else tuple(int(length) for length in image.shape[1:])
+            shape = (
+                (int(image.shape[1]), 1, 1) if self.channelwise else tuple(int(length) for length in image.shape[1:])
+            )
             deviation, reach = strengths.to(torch.float32).view(-1, 2, 1, 1, 1).unbind(1)
-            noise = deviation * from_seeds(seeds, lambda generator: torch.randn(shape, generator=generator, dtype=torch.float32))
+            noise = deviation * from_seeds(
+                seeds, lambda generator: torch.randn(shape, generator=generator, dtype=torch.float32)
+            )
             if reach.any():
                 # Seeds of their own, so that either part stays what it is without the other.
-                flat = from_seeds(seeds ^ 1, lambda generator: torch.rand(shape, generator=generator, dtype=torch.float32))
+                flat = from_seeds(
+                    seeds ^ 1, lambda generator: torch.rand(shape, generator=generator, dtype=torch.float32)
+                )
                 noise = noise + reach * (2 * flat - 1)
             noise = to_device(noise.to(image.dtype), image.device)
         return image + noise
@@ -113,7 +122,8 @@ class Noise(Transform):
 class ColorShift(Transform):
     """Shift and stretch each channel of each view: ``(x - m) / s`` with m from U(-mean, mean) and s from exp U(-scale, scale).
 
-    x is the picture in [0, 1], as in the authors' code, which normalises for the network after it; results leave [0, 1].
+    x is the picture in [0, 1], as in the authors' code, which normalises for the network after it; results leave [0,
+    1].
 
     Shape:
         (N, C, H, W) -> (N, C, H, W); parameters: seeds (N,) in int64, and (N,) a factor of both ranges
@@ -130,8 +140,8 @@ class ColorShift(Transform):
         (True, True)
 
     Reference:
-        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with Data
-        Augmentations", 2022
+        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with
+        Data Augmentations", 2022
     """
 
     def __init__(self, mean: float = 1.0, scale: float = 1.0, end: float | None = None) -> None:
@@ -158,7 +168,9 @@ class ColorShift(Transform):
         image = at_least_float32(image)
         with untraced():
             channels = int(image.shape[1])
-            drawn = from_seeds(parameters[0], lambda generator: torch.rand((channels, 2), generator=generator, dtype=torch.float32))
+            drawn = from_seeds(
+                parameters[0], lambda generator: torch.rand((channels, 2), generator=generator, dtype=torch.float32)
+            )
             # (N, C, 2) in [-1, 1], in the picture's precision.
             drawn = (2 * drawn.to(image.dtype) - 1) * parameters[1].to("cpu", image.dtype).view(-1, 1, 1)
             shift = to_device(drawn[:, :, 0] * self.mean, image.device)

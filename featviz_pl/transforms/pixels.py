@@ -30,8 +30,8 @@ class Roll(Transform):
         [2.0, 0.0, 1.0]
 
     Reference:
-        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with Data
-        Augmentations", 2022
+        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with
+        Data Augmentations", 2022
     """
 
     def __init__(self, pixels: int) -> None:
@@ -71,7 +71,8 @@ class Blur(Transform):
         kernel: number of weights across, odd; four deviations to either side unless given.
 
     Raises:
-        ValueError: when `kernel` is even: its middle lies between two pixels, and it would shift the picture by half of one.
+        ValueError: when `kernel` is even: its middle lies between two pixels, and it would shift the picture by half of
+            one.
 
     Example:
         >>> spot = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]).view(1, 1, 1, 5)
@@ -84,7 +85,9 @@ class Blur(Transform):
         self.sigma = checked_range("sigma", sigma, least=0.0)
         self.kernel = None if kernel is None else whole_number("kernel", kernel)
         if self.kernel is not None and self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, or it would shift the picture by half a pixel; got {kernel}, use {self.kernel + 1}")
+            raise ValueError(
+                f"kernel must be odd, or it would shift the picture by half a pixel; got {kernel}, use {self.kernel + 1}"
+            )
 
     def sample(self, generator: torch.Generator, n: int) -> Tensor:
         """Draw n deviations."""
@@ -106,9 +109,9 @@ class Blur(Transform):
 class NormalizeGradient(Transform):
     """Show the picture as it is, and divide the gradient of each view by its own length.
 
-    ``gradient / max(|gradient|, 1e-12)``: every view pulls equally hard, and a gradient of zero stays zero. It acts on what flows back
-    through this place of the composition, so it undoes a gradient scaler and the division by accumulated batches: use it without them.
-    Weakened, it divides by ``|gradient| ** strength``.
+    ``gradient / max(|gradient|, 1e-12)``: every view pulls equally hard, and a gradient of zero stays zero. It acts on
+    what flows back through this place of the composition, so it undoes a gradient scaler and the division by
+    accumulated batches: use it without them. Weakened, it divides by ``|gradient| ** strength``.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W); parameters (N,), the exponent of the length

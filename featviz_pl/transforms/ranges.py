@@ -20,7 +20,9 @@ Range = float | Sequence[float] | Distribution
 Checked = tuple[float, ...] | Distribution
 
 
-def checked_range(argument: str, values: Range, least: float = -math.inf, above: float = -math.inf, most: float = math.inf) -> Checked:
+def checked_range(
+    argument: str, values: Range, least: float = -math.inf, above: float = -math.inf, most: float = math.inf
+) -> Checked:
     """Return a range as a tuple of numbers or a distribution, or raise.
 
     The bounds are those of listed numbers. A distribution must be of single numbers, on the CPU.
@@ -36,9 +38,13 @@ def checked_range(argument: str, values: Range, least: float = -math.inf, above:
     if isinstance(values, Distribution):
         shape = (*values.batch_shape, *values.event_shape)
         if shape:
-            raise ValueError(f"{argument} must be a distribution of single numbers, got {described(values)} of shape {shape}")
+            raise ValueError(
+                f"{argument} must be a distribution of single numbers, got {described(values)} of shape {shape}"
+            )
         if any(isinstance(held, Tensor) and held.device.type != "cpu" for held in vars(values).values()):
-            raise ValueError(f"{argument} must draw on the CPU, got a {type(values).__name__} on another device; make it of plain numbers")
+            raise ValueError(
+                f"{argument} must draw on the CPU, got a {type(values).__name__} on another device; make it of plain numbers"
+            )
         return values
     listed = values if isinstance(values, Sequence) and not isinstance(values, str) else [values]
     if not listed:
@@ -49,7 +55,8 @@ def checked_range(argument: str, values: Range, least: float = -math.inf, above:
 def draw(values: Checked, generator: torch.Generator, n: int) -> Tensor:
     """Draw n numbers (n,), in float32: uniformly from a list, or from the distribution.
 
-    Distributions draw from the global generator. It is seeded by an integer from the given one, and left as it was found.
+    Distributions draw from the global generator. It is seeded by an integer from the given one, and left as it was
+    found.
 
     Example:
         >>> uniform = torch.distributions.Uniform(2.0, 3.0)
@@ -57,7 +64,9 @@ def draw(values: Checked, generator: torch.Generator, n: int) -> Tensor:
         True
     """
     if isinstance(values, tuple):
-        return torch.tensor(values, dtype=torch.float32, device="cpu")[torch.randint(len(values), (n,), generator=generator)]
+        return torch.tensor(values, dtype=torch.float32, device="cpu")[
+            torch.randint(len(values), (n,), generator=generator)
+        ]
     seed = int(draw_seeds(generator, 1))
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed every GPU, too
@@ -72,7 +81,8 @@ def draw_seeds(generator: torch.Generator, n: int) -> Tensor:
 def extent(values: Checked) -> tuple[float, float]:
     """Return the smallest and the largest number of a range.
 
-    Where a distribution has no end, or does not reach it, the smallest or largest of 1,000 draws with a fixed seed stands for it.
+    Where a distribution has no end, or does not reach it, the smallest or largest of 1,000 draws with a fixed seed
+    stands for it.
 
     Example:
         >>> extent((0.9, 1.1)), extent(torch.distributions.Uniform(1.0, 2.0))
@@ -84,7 +94,9 @@ def extent(values: Checked) -> tuple[float, float]:
     if math.isfinite(lower) and math.isfinite(upper):
         return lower, upper
     drawn = draw(values, torch.Generator().manual_seed(0), 1000)
-    return (lower if math.isfinite(lower) else float(drawn.min())), (upper if math.isfinite(upper) else float(drawn.max()))
+    return (lower if math.isfinite(lower) else float(drawn.min())), (
+        upper if math.isfinite(upper) else float(drawn.max())
+    )
 
 
 def _ends(values: Distribution) -> tuple[float, float]:

@@ -21,13 +21,14 @@ from featviz_pl.transforms.warp import at_least_float32, sizes
 class Torchvision(Transform):
     """Wrap a transform of ``torchvision.transforms.v2``, or anything that maps a picture (C, H, W) to a picture.
 
-    Each view is transformed alone. Whatever the transform draws from torch's global generators comes from the view's own seed, and
-    these are left as they were found; those of Python and numpy are not looked after. Gradients flow if the transform lets them:
-    torchvision's rotations, affine and perspective maps do so without a fill (``fill=None``), which they write in place otherwise.
-    Weakened, it is applied to a share of the views, unless it changes their size.
+    Each view is transformed alone. Whatever the transform draws from torch's global generators comes from the view's
+    own seed, and these are left as they were found; those of Python and numpy are not looked after. Gradients flow if
+    the transform lets them: torchvision's rotations, affine and perspective maps do so without a fill (``fill=None``),
+    which they write in place otherwise. Weakened, it is applied to a share of the views, unless it changes their size.
 
     Shape:
-        (N, C, H, W) -> (N, C, h, w); parameters: seeds (N,) in int64, and (N,) a number from [0, 1): the transform is applied below 1
+        (N, C, H, W) -> (N, C, h, w); parameters: seeds (N,) in int64, and (N,) a number from [0, 1): the transform is
+        applied below 1
 
     Args:
         transform: returns a floating tensor with as many channels, and pictures of one size for pictures of one size.
@@ -83,7 +84,9 @@ class Torchvision(Transform):
         ]
         found = {sizes(view)[1:] for view in views}
         if len(found) > 1:
-            raise ValueError(f"transform: {self._name()} returns pictures of different sizes, {sorted(found)}; views must have one size")
+            raise ValueError(
+                f"transform: {self._name()} returns pictures of different sizes, {sorted(found)}; views must have one size"
+            )
         return torch.stack(views)
 
     def _run(self, picture: Tensor, seed: int) -> Tensor:
@@ -126,7 +129,16 @@ def _undisturbed(device: torch.device, seed: int) -> Iterator[None]:
             torch.set_default_dtype(default)
 
 
-DRAWS = {torch.rand, torch.rand_like, torch.randn, torch.randn_like, torch.randint, torch.randint_like, torch.randperm, torch.normal}
+DRAWS = {
+    torch.rand,
+    torch.rand_like,
+    torch.randn,
+    torch.randn_like,
+    torch.randint,
+    torch.randint_like,
+    torch.randperm,
+    torch.normal,
+}
 DRAWS |= {torch.bernoulli, torch.multinomial, Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.bernoulli_}
 
 

@@ -16,8 +16,8 @@ from featviz_pl.transforms.ranges import normal, uniform
 def featviz() -> Compose:
     """Return this library's own views: those of Lucid in kind, but zoomed further in than out.
 
-    Jitter by 12 pixels, scale by 0.9 to 1.4, rotate by up to 10 degrees, with 12 mirrored pixels around. The zoom makes features hold at
-    several sizes, which tidies what is found; see ``benchmarks/QUALITY.md``.
+    Jitter by 12 pixels, scale by 0.9 to 1.4, rotate by up to 10 degrees, with 12 mirrored pixels around. The zoom makes
+    features hold at several sizes, which tidies what is found; see ``benchmarks/QUALITY.md``.
 
     Example:
         >>> featviz()
@@ -29,8 +29,8 @@ def featviz() -> Compose:
 def whole_objects() -> Compose:
     """Return this library's own views of pictures of classes: crops of a third to all of the side, anywhere, turned.
 
-    A class is the same at every size, so that every part of the picture has to make sense as a whole: one or few objects form in
-    place of many fragments; see ``benchmarks/QUALITY.md``.
+    A class is the same at every size, so that every part of the picture has to make sense as a whole: one or few
+    objects form in place of many fragments; see ``benchmarks/QUALITY.md``.
 
     Example:
         >>> whole_objects()
@@ -42,8 +42,8 @@ def whole_objects() -> Compose:
 def lucid() -> Compose:
     """Return Lucid's standard transforms.
 
-    Pad by 12 grey pixels, jitter by 8, scale by 0.90 to 1.10 in steps of 0.02, rotate by -10 to 10 degrees or, five chances more,
-    not at all, jitter by 4. Lucid's jitters are random crops: here shifts of the same range.
+    Pad by 12 grey pixels, jitter by 8, scale by 0.90 to 1.10 in steps of 0.02, rotate by -10 to 10 degrees or, five
+    chances more, not at all, jitter by 4. Lucid's jitters are random crops: here shifts of the same range.
 
     Example:
         >>> lucid().listed()[1]
@@ -53,7 +53,9 @@ def lucid() -> Compose:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017 (lucid/optvis/transform.py)
     """
     factors = [round(0.90 + 0.02 * step, 2) for step in range(11)]
-    return Compose([Pad(12, "constant", value=0.5), Jitter(4), Scale(factors), Rotate(_angles((-10, 11)) + [0.0] * 5), Jitter(2)])
+    return Compose(
+        [Pad(12, "constant", value=0.5), Jitter(4), Scale(factors), Rotate(_angles((-10, 11)) + [0.0] * 5), Jitter(2)]
+    )
 
 
 def lucent() -> Compose:
@@ -71,8 +73,8 @@ def lucent() -> Compose:
 def article() -> Compose:
     """Return the views of the article this library starts from.
 
-    Shifts of up to 8 pixels after reflection padding, whole numbers of half-degrees from -8 to 8 (so up to 4 degrees), scales of
-    0.95, 0.975, 1, 1.025 and 1.05; four of them at a time.
+    Shifts of up to 8 pixels after reflection padding, whole numbers of half-degrees from -8 to 8 (so up to 4 degrees),
+    scales of 0.95, 0.975, 1, 1.025 and 1.05; four of them at a time.
 
     Example:
         >>> article().listed()[2]
@@ -85,22 +87,24 @@ def article() -> Compose:
 def tutorial() -> Compose:
     """Return "all the stops" of Lucid's tutorial.
 
-    Pad by 16 mirrored pixels, jitter by 8, scale by 0.80 to 1.19, rotate by -10 to 9, -5 to 4 or, ten times as likely, -2 to 1
-    degrees, jitter by 2.
+    Pad by 16 mirrored pixels, jitter by 8, scale by 0.80 to 1.19, rotate by -10 to 9, -5 to 4 or, ten times as likely,
+    -2 to 1 degrees, jitter by 2.
 
     Example:
         >>> tutorial().listed()[2]
         Scale([0.8, 0.81, 0.82, 1.17, 1.18, 1.19; 40 values])
     """
     degrees = _angles((-10, 10), (-5, 5)) + _angles((-2, 2)) * 10
-    return Compose([Pad(16), Jitter(4), Scale([percent / 100 for percent in range(80, 120)]), Rotate(degrees), Jitter(1)])
+    return Compose(
+        [Pad(16), Jitter(4), Scale([percent / 100 for percent in range(80, 120)]), Rotate(degrees), Jitter(1)]
+    )
 
 
 def atlas() -> Compose:
     """Return the views of the icons of Lucid's activation atlas.
 
-    Pad by 16 grey pixels, jitter by 4, 4, 8, 8 and 8, scale by 0.998 to the powers from 20 to 39, rotate by up to 20 degrees, jitter
-    by 2. Lucid crops or pads the result to the icon's size, which views keep here.
+    Pad by 16 grey pixels, jitter by 4, 4, 8, 8 and 8, scale by 0.998 to the powers from 20 to 39, rotate by up to 20
+    degrees, jitter by 2. Lucid crops or pads the result to the icon's size, which views keep here.
 
     Example:
         >>> atlas().listed()[6]
@@ -110,21 +114,25 @@ def atlas() -> Compose:
         Carter, Armstrong, Schubert, Johnson, Olah, "Activation Atlas", Distill, 2019
     """
     jitters = [Jitter(pixels // 2) for pixels in (4, 4, 8, 8, 8)]
-    return Compose([Pad(16, "constant", value=0.5), *jitters, Scale(_powers(0.998, 20, 40)), Rotate(_WIDE_ANGLES), Jitter(1)])
+    return Compose(
+        [Pad(16, "constant", value=0.5), *jitters, Scale(_powers(0.998, 20, 40)), Rotate(_WIDE_ANGLES), Jitter(1)]
+    )
 
 
 def robustness() -> Compose:
     """Return the views of OpenAI's CLIP feature visualizations, which are Captum's ``TransformationRobustness`` too.
 
-    Pad by 2 grey pixels, jitter by 4 ten times, scale by 0.995 to the powers from -5 to 79 or 0.998 to those from 20 to 39 (these
-    twice), rotate by up to 20 degrees, jitter by 2. Jitters are random crops, as in Lucid; Captum's go twice as far.
+    Pad by 2 grey pixels, jitter by 4 ten times, scale by 0.995 to the powers from -5 to 79 or 0.998 to those from 20 to
+    39 (these twice), rotate by up to 20 degrees, jitter by 2. Jitters are random crops, as in Lucid; Captum's go twice
+    as far.
 
     Example:
         >>> len(robustness().listed())
         14
 
     Reference:
-        Goh, Cammarata, Voss, Carter, Petrov, Schubert, Radford, Olah, "Multimodal Neurons in Artificial Neural Networks", Distill, 2021
+        Goh, Cammarata, Voss, Carter, Petrov, Schubert, Radford, Olah, "Multimodal Neurons in Artificial Neural
+        Networks", Distill, 2021
     """
     factors = _powers(0.995, -5, 80) + _powers(0.998, 20, 40) * 2
     jitters = [Jitter(2) for _ in range(10)]
@@ -146,9 +154,9 @@ def captum() -> Compose:
 def xplique(size: int = 512) -> Compose:
     """Return Xplique's standard transforms, with its unit of a sixteenth of the picture.
 
-    Pad by 4 black units, jitter by 2, 2, 4, 4 and 4, scale by 0.92 to 0.96, blur, jitter by 1 and 1, flip. Its jitters are random
-    crops, and the 5.5 units that are left of the picture fill the network's input: the crop shows so much. Its blur has 10 weights,
-    which moves the picture by half a pixel; here 11.
+    Pad by 4 black units, jitter by 2, 2, 4, 4 and 4, scale by 0.92 to 0.96, blur, jitter by 1 and 1, flip. Its jitters
+    are random crops, and the 5.5 units that are left of the picture fill the network's input: the crop shows so much.
+    Its blur has 10 weights, which moves the picture by half a pixel; here 11.
 
     Args:
         size: of the picture, in pixels.
@@ -169,7 +177,8 @@ def xplique(size: int = 512) -> Compose:
 def maco() -> Compose:
     """Return the crops of MACO as Xplique has it: half of the side at first, a twentieth at the end, with noise; 32 at a time.
 
-    Xplique adds normal noise of deviation 0.08 and uniform noise of 0.04 to pictures in [-1, 1]: half of that in [0, 1].
+    Xplique adds normal noise of deviation 0.08 and uniform noise of 0.04 to pictures in [-1, 1]: half of that in [0,
+    1].
 
     Example:
         >>> maco().listed()[1]
@@ -186,8 +195,8 @@ def maco() -> Compose:
 def horama() -> Compose:
     """Return the crops of Horama: a quarter of the side and a little more, with noise; 6 at a time.
 
-    Horama's arguments say 0.20 to 0.25 of the side; its code makes 0.25 to 0.30, and so does this. It adds normal noise of deviation
-    0.05 and uniform noise of 0.025 to pictures in [-2.5, 2.5]: a fifth of that in [0, 1].
+    Horama's arguments say 0.20 to 0.25 of the side; its code makes 0.25 to 0.30, and so does this. It adds normal noise
+    of deviation 0.05 and uniform noise of 0.025 to pictures in [-2.5, 2.5]: a fifth of that in [0, 1].
 
     Example:
         >>> horama()
@@ -204,7 +213,8 @@ def accentuation() -> Compose:
         Compose([Crop(center='anywhere', side=Uniform(low=0.05, high=0.99)), Noise(0.02, uniform=0.01)])
 
     Reference:
-        Hamblin, Fel, Saha, Konkle, Alvarez, "Feature Accentuation: Revealing 'What' Features Respond to in Natural Images", 2024
+        Hamblin, Fel, Saha, Konkle, Alvarez, "Feature Accentuation: Revealing 'What' Features Respond to in Natural
+        Images", 2024
     """
     return Compose([Crop("anywhere", side=uniform(0.05, 0.99)), Noise(0.02, uniform=0.01)])
 
@@ -217,8 +227,8 @@ def plug_in_inversion() -> Compose:
         Compose([Roll(32), ColorShift(mean=1, scale=1)])
 
     Reference:
-        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with Data
-        Augmentations", 2022
+        Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with
+        Data Augmentations", 2022
     """
     return Compose([Roll(32), ColorShift()])
 
@@ -231,7 +241,8 @@ def vit() -> Compose:
         Noise(0.5, end=0, channelwise=True)
 
     Reference:
-        Ghiasi, Kazemi, Borgnia, Reich, Shu, Goldblum, Wilson, Goldstein, "What do Vision Transformers Learn? A Visual Exploration", 2022
+        Ghiasi, Kazemi, Borgnia, Reich, Shu, Goldblum, Wilson, Goldstein, "What do Vision Transformers Learn? A Visual
+        Exploration", 2022
     """
     return Compose([ColorShift(), Noise(0.5, end=0.0, channelwise=True), Roll(32)])
 
@@ -246,7 +257,8 @@ def direct_ascent() -> Compose:
         Compose([ColorShift(mean=1, scale=1, end=0.1), Noise(0.5, end=0.05), Roll(64)])
 
     Reference:
-        Fort, Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models", 2025
+        Fort, Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models",
+        2025
     """
     return Compose([ColorShift(end=0.1), Noise(0.5, end=0.05), Roll(64)])
 

@@ -20,8 +20,9 @@ from featviz_pl.transforms.warp import sizes
 class Views(nn.Module):
     """Turn N pictures into N x V views.
 
-    View v of a picture at a step is drawn from (seed, step, the picture's key, v) alone: it does not matter which process
-    evaluates it, nor which pictures stand beside it. It holds no tensors, and ``SummaryWriter.add_graph(views, images)`` draws it.
+    View v of a picture at a step is drawn from (seed, step, the picture's key, v) alone: it does not matter which
+    process evaluates it, nor which pictures stand beside it. It holds no tensors, and
+    ``SummaryWriter.add_graph(views, images)`` draws it.
 
     Shape:
         (N, C, H, W) -> (N, V, C, h, w)
@@ -50,7 +51,11 @@ class Views(nn.Module):
     def sample(self, seed: int, step: int, keys: Sequence[int], indices: Sequence[int] | None = None) -> Any:
         """Draw the views at `indices` (all unless given) of every picture; the parameters' first axis is N x V, views fastest."""
         chosen = range(self.count) if indices is None else indices
-        drawn = [self.transforms.sample(generator_for(seed, "views", step, key, index), 1) for key in keys for index in chosen]
+        drawn = [
+            self.transforms.sample(generator_for(seed, "views", step, key, index), 1)
+            for key in keys
+            for index in chosen
+        ]
         return _concatenated(drawn)
 
     def apply(self, images: Tensor, parameters: Any, progress: float) -> Tensor:  # type: ignore[override]

@@ -52,7 +52,9 @@ def at_least_float32(image: Tensor) -> Tensor:
 
 def identity(n: int, like: Tensor) -> Tensor:
     """Return n identity maps (n, 3, 3) with the precision and device of a tensor."""
-    return torch.eye(3, dtype=like.dtype, device=like.device).expand(n, 3, 3).clone()  # `repeat` takes five times as long
+    return (
+        torch.eye(3, dtype=like.dtype, device=like.device).expand(n, 3, 3).clone()
+    )  # `repeat` takes five times as long
 
 
 def warp(image: Tensor, steps: Sequence[tuple[Geometric, Any]], size: tuple[int, int], draws: int) -> Tensor:

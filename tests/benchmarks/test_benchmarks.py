@@ -70,7 +70,13 @@ def run(benchmark: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch, *a
 
 def test_the_step_is_compared_with_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = run(step, tmp_path, monkeypatch)["parts"]["step"]
-    assert [row["step"] for row in rows] == ["limit", "ascend, as it is", "fit, as it is", "ascend, one view", "fit, one view"]
+    assert [row["step"] for row in rows] == [
+        "limit",
+        "ascend, as it is",
+        "fit, as it is",
+        "ascend, one view",
+        "fit, one view",
+    ]
     assert all(row["ms"] > 0 for row in rows)
     assert rows[0]["over the limit"] == 1
     # One round: each ratio is that of the values beside it.
@@ -85,7 +91,9 @@ def test_the_step_is_compared_with_a_compiled_one_where_asked(tmp_path: Path, mo
     assert [row["compiling, s"] is not None for row in rows] == [row["step"] == "compiled" for row in rows]
 
 
-def test_peers_are_compared_and_who_is_missing_or_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peers_are_compared_and_who_is_missing_or_fails_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     others = [STEADY, "fake_peers:NotInstalled", "fake_peers:FailsToRender"]
     found = run(peers, tmp_path, monkeypatch, "--parts", "step", "features", "quality", "--peers", *others)
     parts, notes = found["parts"], "\n".join(found["notes"])
@@ -103,14 +111,18 @@ def test_peers_are_compared_and_who_is_missing_or_fails_is_named(tmp_path: Path,
     assert "failed: fake_peers:FailsToRender: no picture" in notes
 
 
-def test_quality_is_refused_for_random_weights(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quality_is_refused_for_random_weights(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(sys, "argv", ["peers.py", "--parts", "quality"])
     with pytest.raises(SystemExit):
         peers.main()
     assert "give --weights" in capsys.readouterr().err
 
 
-def test_a_sweep_is_compared_with_single_renders_and_with_the_fastest_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_is_compared_with_single_renders_and_with_the_fastest_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = run(sweep, tmp_path, monkeypatch, "--peers", STEADY, "fake_peers:FailsToRender")
     (rows,) = found["parts"].values()
     whats = [row["what"] for row in rows]
@@ -135,7 +147,15 @@ def test_the_fastest_peer_is_the_one_with_the_shortest_step() -> None:
 def test_memory_is_read_above_the_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = run(memory, tmp_path, monkeypatch, "--peers", STEADY)["parts"]["memory, MiB"]
     assert [row["library"] for row in rows] == ["featviz_pl, 32-true", STEADY]
-    assert set(rows[0]) == {"library", "one unit", "grown by 2", "modules left", "hooks left", "tensors left", "in batches"}
+    assert set(rows[0]) == {
+        "library",
+        "one unit",
+        "grown by 2",
+        "modules left",
+        "hooks left",
+        "tensors left",
+        "in batches",
+    }
     assert rows[1]["hooks left"] == 0
 
 
@@ -166,7 +186,9 @@ def test_imports_are_compared_within_a_round(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(imports, "seconds", seconds)
     parts = run(imports, tmp_path, monkeypatch)["parts"]
     more = {row["what"]: row["more than torch and lightning"] for row in parts["imports"]}
-    assert more == pytest.approx({imports.BASE: 0.0, "import featviz_pl": -2.9, "every public name": 0.4, "featviz --help": -2.8})
+    assert more == pytest.approx(
+        {imports.BASE: 0.0, "import featviz_pl": -2.9, "every public name": 0.4, "featviz --help": -2.8}
+    )
     assert parts["render"] == [{"what": "featviz render, 32-true", "seconds": 9.0}]
     assert commands[-1][1:4] == ["-m", "featviz_pl", "render"]
 
@@ -193,7 +215,9 @@ def test_peers_get_the_job_and_their_pictures_come_back_in_the_unit_range(monkey
     asked: list[Any] = []
     network = build("tiny")
 
-    def render_vis(model: Any, target: str, param_f: Any, thresholds: Any, progress: bool, show_image: bool) -> list[Any]:
+    def render_vis(
+        model: Any, target: str, param_f: Any, thresholds: Any, progress: bool, show_image: bool
+    ) -> list[Any]:
         asked.extend([target, param_f(), thresholds])
         return [np.full((1, 8, 8, 3), 0.25, np.float32)]
 

@@ -19,7 +19,10 @@ def test_an_accelerator_that_is_not_there_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    for name, words in (("gpu", "torch finds no GPU on this machine"), ("abacus", "'abacus' is none of cpu, gpu, auto")):
+    for name, words in (
+        ("gpu", "torch finds no GPU on this machine"),
+        ("abacus", "'abacus' is none of cpu, gpu, auto"),
+    ):
         for benchmark in (step, peers, sweep, memory):
             monkeypatch.setattr(sys, "argv", [str(benchmark.__file__), "--accelerator", name])
             with pytest.raises(SystemExit) as ended:
@@ -30,11 +33,21 @@ def test_an_accelerator_that_is_not_there_is_refused_before_anything_runs(
 
 @pytest.mark.parametrize(
     ("name", "there", "expected"),
-    [("cpu", "cuda", "cpu"), ("gpu", "cuda", "cuda:0"), ("auto", "cuda", "cuda:0"), ("auto", None, "cpu"), ("gpu", "mps", "mps:0")],
+    [
+        ("cpu", "cuda", "cpu"),
+        ("gpu", "cuda", "cuda:0"),
+        ("auto", "cuda", "cuda:0"),
+        ("auto", None, "cpu"),
+        ("gpu", "mps", "mps:0"),
+    ],
 )
-def test_the_first_device_of_an_accelerator(name: str, there: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_device_of_an_accelerator(
+    name: str, there: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: there is not None)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None if there is None else torch.device(there))
+    monkeypatch.setattr(
+        torch.accelerator, "current_accelerator", lambda: None if there is None else torch.device(there)
+    )
     assert str(_device.device_of(name)) == expected
 
 

@@ -18,7 +18,9 @@ from benchmarks import _rates, _where, gpu
 from benchmarks._networks import QUICK_LAYER, TINY, build
 from featviz_pl.engine import Ascent
 
-OF_TINY = 2 * 15 * 15 * 8 * (3 * 3 * 3) + 2 * 7 * 7 * 64 * (8 * 3 * 3)  # both convolutions, for one picture of 32 x 32 pixels
+OF_TINY = 2 * 15 * 15 * 8 * (3 * 3 * 3) + 2 * 7 * 7 * 64 * (
+    8 * 3 * 3
+)  # both convolutions, for one picture of 32 x 32 pixels
 
 
 pytestmark = pytest.mark.usefixtures("_loud_again")
@@ -46,7 +48,9 @@ def test_every_batch_has_a_row_and_its_time_goes_somewhere(tmp_path: Path, monke
         count, seconds = row["batch"], row["ms per step"] / 1e3
         assert row["pictures' steps per second"] == pytest.approx(count / seconds)
         assert row["features per hour"] == pytest.approx(3600 * count / (256 * seconds))
-        assert row["share of peak, %"] == pytest.approx(100 * row["TFLOP per second"] / peak["TFLOP per second, products"])
+        assert row["share of peak, %"] == pytest.approx(
+            100 * row["TFLOP per second"] / peak["TFLOP per second, products"]
+        )
         assert row["GFLOP"] * 1e9 > 2 * count * OF_TINY  # and what mixes the colours
         assert row["memory, MiB"] is None
     assert found["notes"] == ["features of 256 steps each"]
@@ -150,7 +154,11 @@ def test_each_kind_of_operation_is_held_against_the_peak_of_its_own_arithmetic(
 ) -> None:
     def product_rate(where: torch.device, dtype: torch.dtype, side: int | None = None) -> str:
         name = str(dtype).removeprefix("torch.")
-        return f"{name} {torch.get_float32_matmul_precision()}" if where.type == "cuda" and dtype == torch.float32 else name
+        return (
+            f"{name} {torch.get_float32_matmul_precision()}"
+            if where.type == "cuda" and dtype == torch.float32
+            else name
+        )
 
     monkeypatch.setattr(_rates, "product_rate", product_rate)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32_convolutions)
@@ -162,7 +170,14 @@ def test_each_kind_of_operation_is_held_against_the_peak_of_its_own_arithmetic(
 
 
 def test_what_follows_from_the_time_of_a_step() -> None:
-    row = gpu.step_row(0.25, {"convolutions": 30 * 10**9, "products": 10 * 10**9}, {"convolutions": 1e12, "products": 5e11}, 16, 256, 99.0)
+    row = gpu.step_row(
+        0.25,
+        {"convolutions": 30 * 10**9, "products": 10 * 10**9},
+        {"convolutions": 1e12, "products": 5e11},
+        16,
+        256,
+        99.0,
+    )
     assert row == {
         "ms per step": 250.0,
         "pictures' steps per second": 64.0,
@@ -174,7 +189,9 @@ def test_what_follows_from_the_time_of_a_step() -> None:
     }
 
 
-def event(name: str, start: float, end: float, *kernels: float, device: str = "CPU", marked: bool = False) -> SimpleNamespace:
+def event(
+    name: str, start: float, end: float, *kernels: float, device: str = "CPU", marked: bool = False
+) -> SimpleNamespace:
     """Stand in for what the profiler saw, in microseconds."""
     return SimpleNamespace(
         name=name,
@@ -199,8 +216,18 @@ def test_kernels_belong_to_the_part_in_which_they_were_launched() -> None:
         event("aten::_foreach_mul_", 8100, 8200, 500),
     ]
     host, kernels = _where.times(events)
-    assert {part: own for part, own in host.items() if own} == {"decode": 1.0, "backward": 4.0, "optimizer": 1.0, "rest": 2.0}
-    assert {part: own for part, own in kernels.items() if own} == {"decode": 4.0, "backward": 8.0, "optimizer": 0.5, "rest": 11.0}
+    assert {part: own for part, own in host.items() if own} == {
+        "decode": 1.0,
+        "backward": 4.0,
+        "optimizer": 1.0,
+        "rest": 2.0,
+    }
+    assert {part: own for part, own in kernels.items() if own} == {
+        "decode": 4.0,
+        "backward": 8.0,
+        "optimizer": 0.5,
+        "rest": 11.0,
+    }
 
 
 def test_shares_of_the_device_leave_what_is_idle() -> None:

@@ -26,11 +26,22 @@ def benchmark() -> dict[str, Any]:
 
 def result(held_out: list[float], **summary: float | None) -> dict[str, Any]:
     """Return what the benchmark found of one preset, with two channels and two classes."""
-    of_channels = {"percentile": 99.96, "slope": -1.056, "clipped": 0.0431, "high_frequency": 0.2, "nearest": 0.76, "forced_choice": None}
+    of_channels = {
+        "percentile": 99.96,
+        "slope": -1.056,
+        "clipped": 0.0431,
+        "high_frequency": 0.2,
+        "nearest": 0.76,
+        "forced_choice": None,
+    }
     of_sets = {"color_distance": 0.3, "variation": 0.25, "pairwise_distance": 0.22, "vendi": 2.5, "agreement": None}
     channels = {**of_channels, **of_sets, "agreement_with_the_reference": 0.5, **summary}
     return {
-        "channels": {"rows": [{"held_out": value} for value in held_out], "summary": channels, "path": {"a": 0.5, "b": None}},
+        "channels": {
+            "rows": [{"held_out": value} for value in held_out],
+            "summary": channels,
+            "path": {"a": 0.5, "b": None},
+        },
         "classes": {
             "rows": [{"held_out": 14.0}, {"held_out": -1.0}],
             "summary": {**of_sets, "agreement": 0.75, "recognised": 7, "transfer": 0.999, "slope": -1.01},
@@ -90,7 +101,10 @@ def test_the_benchmark_runs_in_small_and_takes_pictures_that_are_there(
     monkeypatch.setitem(main.__globals__, "LAYERS", {"features.2": 8, "features.5": 8})
     monkeypatch.setattr("featviz_pl.load_network", load)
     for index in range(24):
-        save_png(torch.rand(3, 50, 50, generator=torch.Generator().manual_seed(index)), tmp_path / "photos" / f"{index:02}.png")
+        save_png(
+            torch.rand(3, 50, 50, generator=torch.Generator().manual_seed(index)),
+            tmp_path / "photos" / f"{index:02}.png",
+        )
     arguments = [
         "--photos",
         str(tmp_path / "photos"),
@@ -116,8 +130,12 @@ def test_the_benchmark_runs_in_small_and_takes_pictures_that_are_there(
     assert [line.split(" | ")[0] for line in printed[0]] == ["| `featviz`", "| `lucid`", "", "| `featviz`", "| `lucid`"]
     found = json.loads((tmp_path / "out" / "quality.json").read_text())["table"]
     channels = found["featviz"]["channels"]
-    assert [row["target"] for row in channels["rows"]] == [f"features.{layer}:{unit}" for layer in (2, 5) for unit in (1, 3, 5, 7)]
-    assert all(isinstance(value, float) for name, value in channels["summary"].items() if name not in ("score", "held_out"))
+    assert [row["target"] for row in channels["rows"]] == [
+        f"features.{layer}:{unit}" for layer in (2, 5) for unit in (1, 3, 5, 7)
+    ]
+    assert all(
+        isinstance(value, float) for name, value in channels["summary"].items() if name not in ("score", "held_out")
+    )
     assert {"agreement", "agreement_with_the_reference", "forced_choice", "vendi"} <= set(channels["summary"])
     assert len(found["lucid"]["classes"]["rows"]) == 10
     for name in ("featviz", "lucid"):

@@ -105,7 +105,9 @@ def test_the_ladder_is_climbed_from_below_and_no_further_than_needed() -> None:
     assert first_to_reach(2.5, LADDER, score) == 23
     assert climbed == [8, 11, 16, 23]
     assert first_to_reach(9.0, (8, 11), score) is None
-    assert [later / earlier for earlier, later in pairwise(LADDER)] == pytest.approx([2**0.5] * 6 + [2**0.25] * 12, rel=0.03)
+    assert [later / earlier for earlier, later in pairwise(LADDER)] == pytest.approx(
+        [2**0.5] * 6 + [2**0.25] * 12, rel=0.03
+    )
 
 
 def test_a_report_names_the_machine_and_is_written_as_json(

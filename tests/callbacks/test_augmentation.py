@@ -55,7 +55,9 @@ def test_presets_bring_their_own_number_of_views(name: str, views: int, make: An
 
 
 @pytest.mark.parametrize(
-    "transforms", [Jitter(2), [Jitter(2)], [Jitter(2), Rotate([0.0, 5.0])], Compose([Jitter(1)])], ids=["one", "list", "two", "composed"]
+    "transforms",
+    [Jitter(2), [Jitter(2)], [Jitter(2), Rotate([0.0, 5.0])], Compose([Jitter(1)])],
+    ids=["one", "list", "two", "composed"],
 )
 def test_transforms_of_ones_own(transforms: Any) -> None:
     callback = Augmentation(transforms)
@@ -133,7 +135,9 @@ class During(Callback):
     def __init__(self) -> None:
         self.views: list[Views | None] = []
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, FeatureVisualization)
         self.views.append(pl_module.views)
 

@@ -24,8 +24,14 @@ from featviz_pl.training import FeatureVisualization
 TABLE: dict[str, tuple[Callable[[Path], dict[str, Any]], Callable[[Path], dict[str, Any]]]] = {
     "Augmentation": (lambda _: {"transforms": "article", "views": 2}, lambda _: {"transforms": "lucid"}),
     "DistributedViews": (lambda _: {"every": 2}, lambda _: {"every": 3}),
-    "ImageSnapshot": (lambda folder: {"folder": folder / "one", "every": 2}, lambda folder: {"folder": folder / "two", "every": [1]}),
-    "PictureEvaluation": (lambda folder: {"folder": folder / "one", "views": 1}, lambda folder: {"folder": folder / "two", "views": 1}),
+    "ImageSnapshot": (
+        lambda folder: {"folder": folder / "one", "every": 2},
+        lambda folder: {"folder": folder / "two", "every": [1]},
+    ),
+    "PictureEvaluation": (
+        lambda folder: {"folder": folder / "one", "views": 1},
+        lambda folder: {"folder": folder / "two", "views": 1},
+    ),
     "StepProgressBar": (lambda _: {"refresh_rate": 1}, lambda _: {"refresh_rate": 3}),
     "StopOnPlateau": (lambda _: {"patience": 50, "every": 2}, lambda _: {"patience": 60, "every": 2}),
 }
@@ -46,7 +52,9 @@ def model(seed: int = 0) -> FeatureVisualization:
 def fit(module: LightningModule, *callbacks: Callback, **arguments: Any) -> Trainer:
     quiet = {name: value for name, value in QUIET.items() if name != "enable_progress_bar"}
     bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-    trainer = Trainer(**{**quiet, "enable_progress_bar": bar, "max_steps": 4, "callbacks": list(callbacks), **arguments})
+    trainer = Trainer(
+        **{**quiet, "enable_progress_bar": bar, "max_steps": 4, "callbacks": list(callbacks), **arguments}
+    )
     trainer.fit(module)
     return trainer
 
@@ -138,8 +146,12 @@ def test_what_only_watches_leaves_gradient_and_picture_alone(name: str, tmp_path
         gradients: list[Tensor] = []
 
         class Watch(Callback):
-            def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer) -> None:
-                gradients.append(next(parameter.grad.clone() for parameter in pl_module.parameters() if parameter.grad is not None))
+            def on_before_optimizer_step(
+                self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+            ) -> None:
+                gradients.append(
+                    next(parameter.grad.clone() for parameter in pl_module.parameters() if parameter.grad is not None)
+                )
 
         module = model()
         fit(module, *callbacks, Watch())

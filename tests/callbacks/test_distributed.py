@@ -30,10 +30,19 @@ class Clock:
         return self.now
 
 
-def speeds(folder: Path, callback: DistributedViews, max_steps: int, views: int = 3, **arguments: Any) -> dict[int, float]:
+def speeds(
+    folder: Path, callback: DistributedViews, max_steps: int, views: int = 3, **arguments: Any
+) -> dict[int, float]:
     """Return the speed that was logged after each step."""
     logger = CSVLogger(str(folder))
-    fit(build([1, 2]), max_steps, [Augmentation("lucid", views=views), callback], logger=logger, log_every_n_steps=1, **arguments)
+    fit(
+        build([1, 2]),
+        max_steps,
+        [Augmentation("lucid", views=views), callback],
+        logger=logger,
+        log_every_n_steps=1,
+        **arguments,
+    )
     rows = [line.split(",") for line in (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()]
     step, speed = rows[0].index("step"), rows[0].index("views_per_second_per_device")
     return {int(row[step]) + 1: float(row[speed]) for row in rows[1:] if row[speed]}
@@ -42,7 +51,8 @@ def speeds(folder: Path, callback: DistributedViews, max_steps: int, views: int 
 @pytest.mark.parametrize(
     ("every", "steps", "accumulated", "expected"),
     [
-        # Two pictures in three views are 6 in each batch; between two checks the clock is looked at twice: a quarter of a second.
+        # Two pictures in three views are 6 in each batch; between two checks the clock is looked at twice: a quarter of
+        # a second.
         (2, 6, 1, {2: 48.0, 4: 48.0, 6: 48.0}),
         (4, 6, 1, {4: 96.0, 6: 48.0}),  # and at the last step, with what is left
         (100, 5, 1, {5: 120.0}),
@@ -50,7 +60,12 @@ def speeds(folder: Path, callback: DistributedViews, max_steps: int, views: int 
     ],
 )
 def test_the_speed_is_that_of_all_views_since_the_last_check(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, every: int, steps: int, accumulated: int, expected: dict[int, float]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    every: int,
+    steps: int,
+    accumulated: int,
+    expected: dict[int, float],
 ) -> None:
     monkeypatch.setattr(featviz_pl_callbacks.distributed_views, "time", Clock())
     found = speeds(tmp_path, DistributedViews(every), steps, accumulate_grad_batches=accumulated)

@@ -45,7 +45,10 @@ def fit(module: LightningModule, *callbacks: Callback, **arguments: Any) -> Trai
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for index in range(8):
-        save_png(torch.rand(3, 30, 34, generator=torch.Generator().manual_seed(index)) * index / 8, tmp_path / "photos" / f"{index}.png")
+        save_png(
+            torch.rand(3, 30, 34, generator=torch.Generator().manual_seed(index)) * index / 8,
+            tmp_path / "photos" / f"{index}.png",
+        )
     return tmp_path / "photos"
 
 
@@ -54,7 +57,13 @@ def test_the_table_is_that_of_the_pictures_as_they_are_saved(photos: Path, tmp_p
     fit(module, callback)
     assert callback.result is not None
     expected = evaluate(
-        as_saved(module.images), module.network, ["output:0", "output:1"], judge=color_judge(), photos=photos, views=2, limit=7
+        as_saved(module.images),
+        module.network,
+        ["output:0", "output:1"],
+        judge=color_judge(),
+        photos=photos,
+        views=2,
+        limit=7,
     )
     assert callback.result.rows == expected.rows
     assert callback.result.summary == expected.summary
@@ -125,7 +134,9 @@ def test_a_direction_of_the_output_is_no_class_to_the_judge() -> None:
     assert (row["score"], row["transfer"], row["rank"]) == (None, None, None)
 
 
-def test_activations_that_do_not_hold_the_target_are_refused_before_the_first_step(photos: Path, tmp_path: Path) -> None:
+def test_activations_that_do_not_hold_the_target_are_refused_before_the_first_step(
+    photos: Path, tmp_path: Path
+) -> None:
     module = build("features.5:1")
     path = measure_activations(module.network, photos, "output", size=40, limit=5).save(tmp_path / "a.pt")
     with pytest.raises(ValueError, match=r"^target: the photos were not measured at 'features\.5'"):
@@ -135,7 +146,10 @@ def test_activations_that_do_not_hold_the_target_are_refused_before_the_first_st
     with pytest.raises(ValueError, match=r"^activations: 1 of their 5 photos are not in "):
         fit(other, PictureEvaluation(photos=photos, activations=path, views=1))
     assert module.steps_taken == other.steps_taken == 0
-    for objective in ("features.5:1@2,2", Channel("features.5", 1) + Channel("features.5", 2)):  # of which photos are not measured
+    for objective in (
+        "features.5:1@2,2",
+        Channel("features.5", 1) + Channel("features.5", 2),
+    ):  # of which photos are not measured
         callback = PictureEvaluation(activations=path, views=1)
         fit(build(objective), callback)
         assert callback.result is not None

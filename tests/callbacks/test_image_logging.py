@@ -74,7 +74,8 @@ def in_tensorboard(folder: str) -> dict[str, list[tuple[int, Levels]]]:
     events = EventAccumulator(folder)
     events.Reload()
     return {
-        tag: [(held.step, read(io.BytesIO(held.encoded_image_string))) for held in events.Images(tag)] for tag in events.Tags()["images"]
+        tag: [(held.step, read(io.BytesIO(held.encoded_image_string))) for held in events.Images(tag)]
+        for tag in events.Tags()["images"]
     }
 
 
@@ -84,7 +85,10 @@ SHAPES: dict[str, tuple[Tensor, Callable[[Tensor], Levels]]] = {
     "alpha": (pictures(4, 5, 7), lambda image: levels(image)),
     "one of a batch": (pictures(1, 3, 5, 7), lambda images: levels(images[0])),
     "three": (pictures(3, 3, 6, 6), lambda images: laid_out(images, 2)),
-    "seven channels": (pictures(7, 5, 4), lambda image: np.concatenate([levels(channel[None]) for channel in image], axis=1)),
+    "seven channels": (
+        pictures(7, 5, 4),
+        lambda image: np.concatenate([levels(channel[None]) for channel in image], axis=1),
+    ),
     "half precision": (pictures(3, 5, 7).bfloat16(), lambda image: levels(image.float())),
     "double precision": (pictures(3, 5, 7).double(), lambda image: levels(image.float())),
 }
@@ -135,7 +139,9 @@ def test_the_files_beside_the_csv_say_what_they_show(tmp_path: Path) -> None:
     }
 
 
-def test_a_csv_logger_in_a_store_of_the_net_keeps_its_pictures_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_csv_logger_in_a_store_of_the_net_keeps_its_pictures_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.chdir(tmp_path)
     image = pictures(3, 5, 7)
     log_images(FabricCSVLogger("memory://bucket/run", name="x", version=0), "a", image, step=2)
@@ -203,13 +209,28 @@ def steps_in(folder: str) -> tuple[dict[str, set[int]], dict[str, set[int]]]:
     return numbers, shown
 
 
-def train(model: Any, logger: Any, max_epochs: int = 2, ckpt_path: str | None = None, package: Any = lightning.pytorch, **more: Any) -> Any:
+def train(
+    model: Any,
+    logger: Any,
+    max_epochs: int = 2,
+    ckpt_path: str | None = None,
+    package: Any = lightning.pytorch,
+    **more: Any,
+) -> Any:
     numbers: Any = torch.ones(4, 1)
     data = torch.utils.data.DataLoader(numbers)
-    quiet = {**QUIET, "log_every_n_steps": 1, "num_sanity_val_steps": 0, "val_check_interval": 2, "limit_val_batches": 1}
+    quiet = {
+        **QUIET,
+        "log_every_n_steps": 1,
+        "num_sanity_val_steps": 0,
+        "val_check_interval": 2,
+        "limit_val_batches": 1,
+    }
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*does not have many workers")
-        trainer = package.Trainer(**{**quiet, "max_epochs": max_epochs, "callbacks": [Watch()], "logger": logger, **more})
+        trainer = package.Trainer(
+            **{**quiet, "max_epochs": max_epochs, "callbacks": [Watch()], "logger": logger, **more}
+        )
         trainer.fit(model, data, data if isinstance(model, Model) else None, ckpt_path=ckpt_path)
     return trainer
 
@@ -269,7 +290,10 @@ class PlainModel(pytorch_lightning.LightningModule):
 
 
 def test_trainers_and_loggers_of_the_other_namespace_take_pictures_too(tmp_path: Path) -> None:
-    loggers: list[Any] = [pytorch_lightning.loggers.CSVLogger(str(tmp_path)), pytorch_lightning.loggers.TensorBoardLogger(str(tmp_path))]
+    loggers: list[Any] = [
+        pytorch_lightning.loggers.CSVLogger(str(tmp_path)),
+        pytorch_lightning.loggers.TensorBoardLogger(str(tmp_path)),
+    ]
     train(PlainModel(), loggers, 1, package=pytorch_lightning, callbacks=[], val_check_interval=None)
     files = sorted(path.name for path in Path(loggers[0].log_dir, "images", "step").iterdir())
     assert files == [f"step-00000{step}.png" for step in range(4)]
@@ -302,7 +326,9 @@ class Mute(Logger):
 
 def test_a_logger_that_takes_no_pictures_is_left_out_and_that_is_said_once(tmp_path: Path) -> None:
     loggers = [Mute(), CSVLogger(str(tmp_path)), Mute()]
-    with pytest.warns(UserWarning, match=r"^Mute takes no pictures, and gets none; register_image_sink\(Mute, function\) says") as said:
+    with pytest.warns(
+        UserWarning, match=r"^Mute takes no pictures, and gets none; register_image_sink\(Mute, function\) says"
+    ) as said:
         assert log_images(loggers, "a", pictures(3, 4, 4), step=0) == 1
     assert len(said) == 1
     assert log_images(loggers, "a", pictures(3, 4, 4), step=1) == 1  # warnings are errors here
@@ -397,7 +423,9 @@ class Sink:
         self.got.append((logger, name, images, step, captions))
 
 
-@pytest.mark.parametrize("known", [Mute, f"{Mute.__module__}.Mute", Logger, "lightning.pytorch.loggers.Logger"], ids=str)
+@pytest.mark.parametrize(
+    "known", [Mute, f"{Mute.__module__}.Mute", Logger, "lightning.pytorch.loggers.Logger"], ids=str
+)
 def test_a_registered_sink_gets_what_was_given(known: Any) -> None:
     sink, logger, images = Sink(), Mute(), pictures(3, 5, 7).double().requires_grad_()
     register_image_sink(known, sink)
@@ -447,7 +475,10 @@ def second_process() -> Iterator[None]:
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
     sink = Sink()
     register_image_sink(Mute, sink)
-    assert log_images([Mute(), CSVLogger(str(tmp_path)), TensorBoardLogger(str(tmp_path))], "a", pictures(3, 4, 4), step=0) == 0
+    assert (
+        log_images([Mute(), CSVLogger(str(tmp_path)), TensorBoardLogger(str(tmp_path))], "a", pictures(3, 4, 4), step=0)
+        == 0
+    )
     assert (sink.got, list(tmp_path.iterdir())) == ([], [])
     with pytest.raises(ValueError, match="images must be"):  # a mistake is one everywhere
         log_images([], "a", pictures(4, 4), step=0)
@@ -481,9 +512,17 @@ def test_names_stay_in_their_folder(tmp_path: Path, name: str, path: str) -> Non
     [
         ({"name": ""}, ValueError, r"name: '' has no letter or digit; give the name of the pictures"),
         ({"name": "../_"}, ValueError, r"name: '\.\./_' has no letter or digit"),
-        ({"images": pictures(4, 4)}, ValueError, r"images must be one picture \(C, H, W\) or several \(N, C, H, W\), got shape \(4, 4\)"),
+        (
+            {"images": pictures(4, 4)},
+            ValueError,
+            r"images must be one picture \(C, H, W\) or several \(N, C, H, W\), got shape \(4, 4\)",
+        ),
         ({"images": torch.empty(0, 3, 4, 4)}, ValueError, r"got shape \(0, 3, 4, 4\)"),
-        ({"images": torch.zeros(3, 4, 4, dtype=torch.uint8)}, TypeError, r"floating-point tensor with values in \[0, 1\], got torch.uint8"),
+        (
+            {"images": torch.zeros(3, 4, 4, dtype=torch.uint8)},
+            TypeError,
+            r"floating-point tensor with values in \[0, 1\], got torch.uint8",
+        ),
         ({"images": np.zeros((3, 4, 4))}, TypeError, "got ndarray"),
         ({"step": -1}, ValueError, "step must be at least 0, got -1"),
         ({"step": 1.5}, TypeError, "step must be a whole number of at least 0, got 1.5"),
@@ -517,7 +556,9 @@ class Client:
     def __init__(self) -> None:
         self.got: list[tuple[Any, ...]] = []
 
-    def log_image(self, run_id: str, image: Any, artifact_file: str | None = None, key: str | None = None, step: int | None = None) -> None:
+    def log_image(
+        self, run_id: str, image: Any, artifact_file: str | None = None, key: str | None = None, step: int | None = None
+    ) -> None:
         self.got.append((run_id, np.array(image), artifact_file, key, step))
 
 
@@ -529,10 +570,14 @@ class OldClient(Client):
 
 
 @pytest.mark.parametrize(
-    ("client", "place"), [(Client(), (None, "a/b-0", 63)), (OldClient(), ("images/a/b-0/step-000063.png",))], ids=["new", "old"]
+    ("client", "place"),
+    [(Client(), (None, "a/b-0", 63)), (OldClient(), ("images/a/b-0/step-000063.png",))],
+    ids=["new", "old"],
 )
 @pytest.mark.parametrize("base", [lightning.pytorch.loggers.MLFlowLogger, pytorch_lightning.loggers.MLFlowLogger])
-def test_mlflow_gets_pictures_by_name_and_step_and_before_it_knew_these_as_files(base: Any, client: Client, place: tuple[Any, ...]) -> None:
+def test_mlflow_gets_pictures_by_name_and_step_and_before_it_knew_these_as_files(
+    base: Any, client: Client, place: tuple[Any, ...]
+) -> None:
     class Store(base):  # type: ignore[misc]
         def __init__(self) -> None:  # without the package
             self.client = client

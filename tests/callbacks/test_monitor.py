@@ -40,7 +40,9 @@ class Keep(Callback):
         self.moments[trainer.global_step] = self.watch.images
 
 
-def watched(root: Path, epochs: int = EPOCHS, module: LightningModule | None = None, **arguments: Any) -> tuple[FeatureMonitor, Keep]:
+def watched(
+    root: Path, epochs: int = EPOCHS, module: LightningModule | None = None, **arguments: Any
+) -> tuple[FeatureMonitor, Keep]:
     """Train with a monitor, and keep its pictures."""
     own = ("logger", "callbacks", "accumulate_grad_batches", "precision")
     of_trainer: dict[str, Any] = {name: arguments.pop(name) for name in own if name in arguments}
@@ -49,7 +51,14 @@ def watched(root: Path, epochs: int = EPOCHS, module: LightningModule | None = N
     keep = Keep(watch)
     callbacks: list[Callback] = [watch, keep, *of_trainer.pop("callbacks", [])]
     trainer = Trainer(
-        **{**QUIET, "max_epochs": epochs, "log_every_n_steps": 1, "default_root_dir": str(root), **of_trainer, "callbacks": callbacks}
+        **{
+            **QUIET,
+            "max_epochs": epochs,
+            "log_every_n_steps": 1,
+            "default_root_dir": str(root),
+            **of_trainer,
+            "callbacks": callbacks,
+        }
     )
     trainer.fit(module or Classifier(), *loaders())
     return watch, keep
@@ -142,7 +151,9 @@ def test_it_fires_when_it_is_asked_to(
     assert fired == expected
 
 
-def test_the_sanity_check_and_validations_outside_a_training_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_sanity_check_and_validations_outside_a_training_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fired = only_note(monkeypatch)
     watch = FeatureMonitor("net.4:0", when="validation_end")
     trainer = Trainer(**QUIET, max_epochs=1, num_sanity_val_steps=2, callbacks=[watch], default_root_dir=str(tmp_path))
@@ -194,7 +205,9 @@ def test_a_training_that_is_resumed_goes_on_with_the_film(tmp_path: Path) -> Non
         keep = ModelCheckpoint(dirpath=folder, filename="{epoch}", save_top_k=-1)
         quiet = {**QUIET, "enable_checkpointing": True}
         trainer = Trainer(**quiet, max_epochs=epochs, callbacks=[watch, keep], default_root_dir=str(tmp_path))
-        loader = torch.utils.data.DataLoader(loaders()[0].dataset, 2)  # in order, and augmentations are left out: the same batches
+        loader = torch.utils.data.DataLoader(
+            loaders()[0].dataset, 2
+        )  # in order, and augmentations are left out: the same batches
         trainer.fit(Steady(), loader, loaders()[1], ckpt_path=ckpt, weights_only=True)
         return watch
 
@@ -222,7 +235,11 @@ def test_without_a_logger_sheets_and_a_film_are_written_below_the_root_folder(tm
         "film.png", "film.webp", "step-000008.png", "step-000016.png", "step-000024.png",
     ]  # fmt: skip
     sheet = read_picture(folder / "step-000024.png")
-    assert sheet.shape == (3, 2 * 14 - 2, 3 * 14 - 2)  # five pictures of 12 pixels in two rows of three, two pixels between them
+    assert sheet.shape == (
+        3,
+        2 * 14 - 2,
+        3 * 14 - 2,
+    )  # five pictures of 12 pixels in two rows of three, two pixels between them
     for place, target in enumerate(TARGETS):
         top, left = place // 3 * 14, place % 3 * 14
         assert torch.equal(sheet[:, top : top + 12, left : left + 12], watch.images[target])
@@ -258,7 +275,9 @@ def test_a_folder_that_is_given_is_filled_beside_the_loggers(tmp_path: Path) -> 
 
 
 def test_size_preset_and_channels(tmp_path: Path) -> None:
-    watch, _ = watched(tmp_path, 1, size=[10, 14], preset="article", views=2, seed=3, targets=["net.4:0", "net.4", "net.4:1@"])
+    watch, _ = watched(
+        tmp_path, 1, size=[10, 14], preset="article", views=2, seed=3, targets=["net.4:0", "net.4", "net.4:1@"]
+    )
     assert {tuple(image.shape) for image in watch.images.values()} == {(3, 10, 14)}
     assert list(watch.images) == ["net.4:0", "net.4", "net.4:1@"]
 
@@ -329,7 +348,9 @@ def test_its_state_is_in_checkpoints_under_its_own_key_and_can_be_read_without_c
     one, other = FeatureMonitor("net.4:0", steps=2), FeatureMonitor("net.1:1", steps=2, name="second")
     assert one.state_key != other.state_key
     quiet = {**QUIET, "enable_checkpointing": True}
-    trainer = Trainer(**quiet, max_epochs=1, callbacks=[one, other, ModelCheckpoint(tmp_path)], default_root_dir=str(tmp_path))
+    trainer = Trainer(
+        **quiet, max_epochs=1, callbacks=[one, other, ModelCheckpoint(tmp_path)], default_root_dir=str(tmp_path)
+    )
     trainer.fit(Classifier(), *loaders())
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     held = torch.load(tmp_path / "a.ckpt", weights_only=True)["callbacks"]

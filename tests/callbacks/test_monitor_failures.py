@@ -26,7 +26,9 @@ from featviz_pl_callbacks._training_guard import check_strategy, undisturbed
 from featviz_pl_callbacks.feature_monitor import FeatureMonitor
 
 
-def fit(watch: FeatureMonitor, module: LightningModule | None = None, folder: Path | None = None, **arguments: Any) -> Trainer:
+def fit(
+    watch: FeatureMonitor, module: LightningModule | None = None, folder: Path | None = None, **arguments: Any
+) -> Trainer:
     trainer = Trainer(**{**QUIET, "max_epochs": 2, "default_root_dir": str(folder), **arguments, "callbacks": [watch]})
     trainer.fit(module or Classifier(), *loaders())
     return trainer
@@ -109,7 +111,10 @@ class RayStrategy:
 
 def test_strategies_that_divide_layers_are_refused_by_name() -> None:
     for strategy in (FSDPStrategy(), DeepSpeedStrategy()):
-        with pytest.raises(ValueError, match=rf"strategy: under {type(strategy).__name__} no process holds whole layers.*strategy='ddp'"):
+        with pytest.raises(
+            ValueError,
+            match=rf"strategy: under {type(strategy).__name__} no process holds whole layers.*strategy='ddp'",
+        ):
             check_strategy("FeatureMonitor", strategy, 1)
     with pytest.raises(ValueError, match="does not know how RayStrategy divides the work"):
         check_strategy("FeatureMonitor", RayStrategy(), 2)
@@ -119,7 +124,9 @@ def test_strategies_that_divide_layers_are_refused_by_name() -> None:
 def test_two_monitors_of_one_name_are_refused_and_of_two_names_work(tmp_path: Path) -> None:
     one, two = FeatureMonitor("net.4:0", steps=1), FeatureMonitor("net.4:1", steps=1)
     with pytest.raises(ValueError, match="name: two FeatureMonitors are called 'features'"):
-        Trainer(**QUIET, max_epochs=1, callbacks=[one, two], default_root_dir=str(tmp_path)).fit(Classifier(), *loaders())
+        Trainer(**QUIET, max_epochs=1, callbacks=[one, two], default_root_dir=str(tmp_path)).fit(
+            Classifier(), *loaders()
+        )
 
 
 # In the middle of a training.
@@ -154,7 +161,11 @@ def breaking() -> Classifier:
 
 def test_an_exception_inside_leaves_the_training_untouched_and_says_what_happened(tmp_path: Path) -> None:
     plain = ended(None, tmp_path, breaking())
-    with heard("FeatureMonitor: after step 8, and training goes on: net.4:0, net.1:3: ValueError", "on purpose", "after step 16"):
+    with heard(
+        "FeatureMonitor: after step 8, and training goes on: net.4:0, net.1:3: ValueError",
+        "on purpose",
+        "after step 16",
+    ):
         watched = ended(FeatureMonitor(["net.4:0", "net.1:3"], folder=tmp_path / "out"), tmp_path, breaking())
     assert differences(plain, watched) == []
     assert not (tmp_path / "out").exists()
@@ -235,7 +246,9 @@ def test_a_network_that_has_diverged_is_said_to_have(tmp_path: Path) -> None:
     assert torch.isfinite(watch.images["net.4:0"]).all()
 
 
-def test_the_budget_ends_each_time_early_and_every_picture_takes_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_budget_ends_each_time_early_and_every_picture_takes_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Clock:
         now = 0.0
 
@@ -247,8 +260,9 @@ def test_the_budget_ends_each_time_early_and_every_picture_takes_a_step(tmp_path
     watch = FeatureMonitor(["net.4:0", "net.1:3"], steps=50, max_seconds=12)
     with heard("FeatureMonitor: max_seconds=12 ended 2 of 2 pictures before 50 steps"):
         fit(watch, None, tmp_path, max_epochs=1)
-    # The clock is looked at once at first, once before each picture and once after each step: 11 seconds are left at the first
-    # picture, of which it gets half; its steps end at 3, 4, … and the first beyond 2 + 11 / 2 = 7.5 is the sixth.
+    # The clock is looked at once at first, once before each picture and once after each step: 11 seconds are left at
+    # the first picture, of which it gets half; its steps end at 3, 4, … and the first beyond 2 + 11 / 2 = 7.5 is the
+    # sixth.
     taken = [watch._rendered[index].steps for index in range(2)]
     assert taken[0] == 6
     assert 1 <= taken[1] <= 6
@@ -277,20 +291,31 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at_call: int, error: BaseExceptio
 
 
 @pytest.mark.filterwarnings("ignore:.*was called without a model|.*there is no last checkpoint available")
-def test_ctrl_c_in_the_middle_of_a_rendering_ends_the_training_where_it_can_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_in_the_middle_of_a_rendering_ends_the_training_where_it_can_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept: dict[str, Any] = {}
 
     class Look(Callback):
         def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-            kept.update(error=exception, torch=torch.get_rng_state(), python=random.getstate(), step=trainer.global_step)
-            kept.update(modes={name: part.training for name, part in pl_module.named_modules()}, grad=torch.is_grad_enabled())
-            kept.update(weights={name: value.clone() for name, value in pl_module.state_dict().items()}, images=watch.images)
+            kept.update(
+                error=exception, torch=torch.get_rng_state(), python=random.getstate(), step=trainer.global_step
+            )
+            kept.update(
+                modes={name: part.training for name, part in pl_module.named_modules()}, grad=torch.is_grad_enabled()
+            )
+            kept.update(
+                weights={name: value.clone() for name, value in pl_module.state_dict().items()}, images=watch.images
+            )
 
     class Reach(Callback):
         def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
             if trainer.global_step == 8:
                 reached.update(torch=torch.get_rng_state(), python=random.getstate())
-                reached.update(modes={name: part.training for name, part in pl_module.named_modules()}, grad=torch.is_grad_enabled())
+                reached.update(
+                    modes={name: part.training for name, part in pl_module.named_modules()},
+                    grad=torch.is_grad_enabled(),
+                )
                 reached.update(weights={name: value.clone() for name, value in pl_module.state_dict().items()})
 
     reached: dict[str, Any] = {}
@@ -308,7 +333,9 @@ def test_ctrl_c_in_the_middle_of_a_rendering_ends_the_training_where_it_can_go_o
     assert list(images) == ["net.4:0", "net.1:3"]  # of the time before
     assert differences(reached, kept) == []
     again = FeatureMonitor(["net.4:0", "net.1:3"], steps=4, every_n_steps=4, on_error="raise")
-    trainer = Trainer(**{**QUIET, "enable_checkpointing": True}, max_epochs=2, callbacks=[again], default_root_dir=str(tmp_path))
+    trainer = Trainer(
+        **{**QUIET, "enable_checkpointing": True}, max_epochs=2, callbacks=[again], default_root_dir=str(tmp_path)
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`")
         trainer.fit(Classifier(), *loaders(), ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)

@@ -97,7 +97,13 @@ class WithOutput(nn.Module):
         (NeedsTrainer(), ["net.features.2"], None, (3, 16, 16), ("net.features", (3, 16, 16))),
         (Logs(), ["net.features.2"], None, (3, 16, 16), ("net.features", (3, 16, 16))),
         (Plain(front_and_body()), ["net.1.features.2"], None, (3, 16, 16), ("net", (3, 16, 16))),
-        (Plain(), ["net.features.2"], None, (1, 16, 16), ("net.features", (3, 16, 16))),  # grey pictures, which the training repeats
+        (
+            Plain(),
+            ["net.features.2"],
+            None,
+            (1, 16, 16),
+            ("net.features", (3, 16, 16)),
+        ),  # grey pictures, which the training repeats
         (Plain(fixed_head()), ["net.0", "net.1"], None, (3, 16, 16), ("", (3, 16, 16))),  # what fails lies behind
         (Plain(), ["output"], None, (3, 16, 16), ("", (3, 16, 16))),
         (Plain(), ["output"], "net", (3, 16, 16), ("net", (3, 16, 16))),
@@ -109,7 +115,11 @@ class WithOutput(nn.Module):
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else None,
 )
 def test_the_forward_is_that_of_the_smallest_module_that_is_handed_the_picture(
-    module: LightningModule, layers: list[str], network: str | None, picture: tuple[int, int, int], expected: tuple[str, Any]
+    module: LightningModule,
+    layers: list[str],
+    network: str | None,
+    picture: tuple[int, int, int],
+    expected: tuple[str, Any],
 ) -> None:
     check_names(module, layers, network)
     paths = [full_path(layer, network) for layer in layers]
@@ -147,7 +157,13 @@ class Batch:
 
 @pytest.mark.parametrize(
     "wrap",
-    [lambda x: x, lambda x: (x, 1), lambda x: [[torch.zeros(2), x]], lambda x: {"y": 1, "x": x}, lambda x: Batch(torch.zeros(3), x)],
+    [
+        lambda x: x,
+        lambda x: (x, 1),
+        lambda x: [[torch.zeros(2), x]],
+        lambda x: {"y": 1, "x": x},
+        lambda x: Batch(torch.zeros(3), x),
+    ],
 )
 def test_pictures_are_found_in_batches_of_many_kinds(wrap: Callable[[Tensor], Any]) -> None:
     picture = torch.zeros(2, 3, 4, 5)

@@ -84,7 +84,8 @@ def require_untouched(case: Case, over_two: Any, alone: Any, cases: Sequence[Cas
         else:
             folder = over_two(*jobs(cases), *(EXTRA if cases is CASES else []))
             plain, watched = (
-                torch.load(folder / f"{job_name(one, accumulate, precision, kind)}-{rank}.pt", weights_only=True) for one in ("none", hook)
+                torch.load(folder / f"{job_name(one, accumulate, precision, kind)}-{rank}.pt", weights_only=True)
+                for one in ("none", hook)
             )
         assert plain["losses"], "nothing was trained"
         assert differences(without_images(plain), without_images(watched)) == []
@@ -132,12 +133,15 @@ def test_the_comparison_sees_a_careless_callback(what: str, alone: Any, tmp_path
 
 def test_the_training_is_untouched_beside_an_average_of_its_weights(tmp_path: Path) -> None:
     plain, watched = (
-        train(hook, folder=tmp_path / hook, callbacks=[EMAWeightAveraging(decay=0.5)])[0] for hook in ("none", "validation_end")
+        train(hook, folder=tmp_path / hook, callbacks=[EMAWeightAveraging(decay=0.5)])[0]
+        for hook in ("none", "validation_end")
     )
     assert differences(plain, watched) == []
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at all there is
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # the compiler looks at all there is
 @pytest.mark.parametrize("how", ["module", "in place", "forward"])
 def test_the_training_is_untouched_however_it_was_compiled(how: str, tmp_path: Path) -> None:
     def run(hook: str) -> tuple[dict[str, Any], Any]:
@@ -172,8 +176,12 @@ def test_two_processes_divide_the_pictures_and_all_hold_them(over_two: Any) -> N
 
 def test_what_fails_in_one_process_is_heard_in_both_and_none_waits(over_two: Any) -> None:
     folder = over_two(*jobs(CASES), *EXTRA)
-    warned = [torch.load(folder / f"train_epoch_end.1.32-true.broken-warn-{rank}.pt", weights_only=True) for rank in range(2)]
+    warned = [
+        torch.load(folder / f"train_epoch_end.1.32-true.broken-warn-{rank}.pt", weights_only=True) for rank in range(2)
+    ]
     assert [one["error"] for one in warned] == ["", ""]
     assert [list(one["images"]) for one in warned] == [["net.4:0", "net.4:2", "net.9:1"]] * 2
-    raised = torch.load(folder / "train_epoch_end.1.32-true.broken-raise-0.pt", weights_only=True)  # the first to fail ends the other
+    raised = torch.load(
+        folder / "train_epoch_end.1.32-true.broken-raise-0.pt", weights_only=True
+    )  # the first to fail ends the other
     assert "on purpose" in raised["error"]

@@ -23,7 +23,9 @@ class Scores(Callback):
     def __init__(self, *scores: float) -> None:
         self.scores = scores
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, FeatureVisualization)
         score = self.scores[min(batch_idx, len(self.scores) - 1)]
         pl_module.last = Step(torch.zeros(()), torch.tensor([score, score]), {})
@@ -52,7 +54,9 @@ def test_a_rising_score_goes_on_to_the_end() -> None:
 @pytest.mark.parametrize(("factor", "end"), [(1.02, 30), (1.002, 4)])
 def test_the_rise_that_counts_is_relative(factor: float, end: int) -> None:
     for scale in (1.0, 1000.0, 1e-3):
-        assert run(Scores(*[scale * factor**step for step in range(30)]), StopOnPlateau(3, min_delta=0.01, every=1)) == end
+        assert (
+            run(Scores(*[scale * factor**step for step in range(30)]), StopOnPlateau(3, min_delta=0.01, every=1)) == end
+        )
 
 
 def test_a_falling_and_a_negative_score() -> None:
@@ -74,7 +78,9 @@ def test_a_real_run_goes_on_while_its_score_rises() -> None:
         def __init__(self) -> None:
             self.scores: list[float] = []
 
-        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        def on_train_batch_end(
+            self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
             assert isinstance(pl_module, FeatureVisualization)
             assert pl_module.last is not None
             self.scores.append(float(pl_module.last.scores.mean()))
@@ -126,6 +132,13 @@ def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str)
 
 def test_accumulated_batches_count_as_one_step() -> None:
     module = FeatureVisualization(toy(), "features.5:1", FourierImage(8))
-    trainer = Trainer(**{**QUIET, "max_steps": 30, "callbacks": [Scores(1.0), StopOnPlateau(4, every=2)], "accumulate_grad_batches": 3})
+    trainer = Trainer(
+        **{
+            **QUIET,
+            "max_steps": 30,
+            "callbacks": [Scores(1.0), StopOnPlateau(4, every=2)],
+            "accumulate_grad_batches": 3,
+        }
+    )
     trainer.fit(module)
     assert trainer.global_step == 6  # as without accumulation, above

@@ -19,7 +19,9 @@ from featviz_pl_callbacks import step_progress as progress
 
 def fit(*callbacks: Any, ckpt_path: Any = None, **arguments: Any) -> Trainer:
     module = FeatureVisualization(toy(), "features.5:1", FourierImage(8), steps=6)
-    trainer = Trainer(**{**QUIET, "enable_progress_bar": True, "max_steps": 10, "callbacks": list(callbacks), **arguments})
+    trainer = Trainer(
+        **{**QUIET, "enable_progress_bar": True, "max_steps": 10, "callbacks": list(callbacks), **arguments}
+    )
     trainer.fit(module, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
@@ -59,7 +61,9 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     ],
     ids=str,
 )
-def test_the_total_is_the_number_of_optimizer_steps(bars: list[Recorder], arguments: dict[str, Any], total: int) -> None:
+def test_the_total_is_the_number_of_optimizer_steps(
+    bars: list[Recorder], arguments: dict[str, Any], total: int
+) -> None:
     trainer = fit(StepProgressBar(refresh_rate=1), **arguments)
     assert trainer.global_step == total
     assert [(bar.total, bar.initial, bar.closed) for bar in bars] == [(total, 0, 1)]
@@ -107,7 +111,9 @@ def test_rich_draws_it_on_stderr(capsys: pytest.CaptureFixture[str], monkeypatch
     assert out == ""
 
 
-def test_tqdm_draws_it_where_rich_is_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_tqdm_draws_it_where_rich_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
     monkeypatch.setitem(sys.modules, "rich.progress", None)
     bar = StepProgressBar(refresh_rate=1)

@@ -21,7 +21,20 @@ from featviz_pl.training import FeatureVisualization
 from featviz_pl_callbacks.render_checkpoint import RenderCheckpoint, checkpoint_beside, checkpoint_to_resume, discard
 
 SMALL: dict[str, Any] = {"steps": 12, "size": 16, "preset": "article", "seed": 3, "accelerator": "cpu"}
-COMMAND = ["render", "toys:toy", "features.5:1", "--steps", "12", "--size", "16", "--accelerator", "cpu", "-o", "a.png", "--resume"]
+COMMAND = [
+    "render",
+    "toys:toy",
+    "features.5:1",
+    "--steps",
+    "12",
+    "--size",
+    "16",
+    "--accelerator",
+    "cpu",
+    "-o",
+    "a.png",
+    "--resume",
+]
 
 
 def press() -> None:
@@ -84,7 +97,10 @@ def test_a_checkpoint_is_written_every_so_many_steps_and_is_whole(tmp_path: Path
     ],
 )
 def test_another_render_does_not_go_on_from_it(tmp_path: Path, other: dict[str, Any], message: str) -> None:
-    path, own = tmp_path / "a.ckpt", {"network": toy(), "target": "features.5:1", **SMALL, "resume": tmp_path / "a.ckpt"}
+    path, own = (
+        tmp_path / "a.ckpt",
+        {"network": toy(), "target": "features.5:1", **SMALL, "resume": tmp_path / "a.ckpt"},
+    )
     render(**own, callbacks=[At(3, press)])
     before = path.read_bytes()
     with pytest.raises(ValueError, match=message):
@@ -113,7 +129,9 @@ def test_the_command_goes_on_and_tidies_up(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(COMMAND) == 130
-    assert "interrupted after 5 steps; the picture so far was saved; the same command goes on" in capsys.readouterr().err
+    assert (
+        "interrupted after 5 steps; the picture so far was saved; the same command goes on" in capsys.readouterr().err
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.ckpt", "a.png"]
     assert read_provenance("a.png")["steps"] == 5
     assert main([*COMMAND, "--seed", "9"]) == 2

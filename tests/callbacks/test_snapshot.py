@@ -27,7 +27,9 @@ def model(target: str = "features.5:1", **arguments: Any) -> FeatureVisualizatio
     return FeatureVisualization(toy(), target, FourierImage((8, 10)), lr=0.2, **arguments)
 
 
-def fit(module: FeatureVisualization, *callbacks: Callback, max_steps: int = 7, ckpt_path: Any = None, **arguments: Any) -> Trainer:
+def fit(
+    module: FeatureVisualization, *callbacks: Callback, max_steps: int = 7, ckpt_path: Any = None, **arguments: Any
+) -> Trainer:
     trainer = Trainer(**{**QUIET, "max_steps": max_steps, "callbacks": list(callbacks), **arguments})
     trainer.fit(module, ckpt_path=ckpt_path, weights_only=True)
     return trainer
@@ -48,7 +50,9 @@ class Pictures(Callback):
     def __init__(self) -> None:
         self.after: dict[int, Tensor] = {}
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, FeatureVisualization)
         self.after[trainer.global_step] = pl_module.images.clone()
 
@@ -82,9 +86,19 @@ def test_no_animation_where_none_is_wanted(tmp_path: Path) -> None:
 def test_several_pictures_make_a_sheet_and_files_of_their_own_at_the_end(tmp_path: Path) -> None:
     module = model("features.5:0-2")
     fit(module, ImageSnapshot(tmp_path, every=4))
-    assert names(tmp_path) == ["animation.webp", "final-0.png", "final-1.png", "final-2.png", "final.png", "step-000004.png"]
+    assert names(tmp_path) == [
+        "animation.webp",
+        "final-0.png",
+        "final-1.png",
+        "final-2.png",
+        "final.png",
+        "step-000004.png",
+    ]
     for index in range(3):
-        assert float((read_picture(tmp_path / f"final-{index}.png") - module.images[index]).abs().max()) <= 0.5 / 255 + 1e-6
+        assert (
+            float((read_picture(tmp_path / f"final-{index}.png") - module.images[index]).abs().max())
+            <= 0.5 / 255 + 1e-6
+        )
     # 8 x 10 pictures, 2 white pixels between them, two in the first row.
     assert read_picture(tmp_path / "final.png").shape == (3, 8 + 2 + 8, 10 + 2 + 10)
     assert read_picture(tmp_path / "step-000004.png").shape == (3, 18, 22)
@@ -102,7 +116,9 @@ def test_the_pictures_alone_are_named_by_their_units(tmp_path: Path) -> None:
 def test_pictures_carry_their_origin(tmp_path: Path) -> None:
     module = model("features.5:0-1", seed=5)
     fit(module, ImageSnapshot(tmp_path, every=4), Augmentation("article"))
-    halfway, final, first = (read_provenance(tmp_path / name) for name in ("step-000004.png", "final.png", "final-0.png"))
+    halfway, final, first = (
+        read_provenance(tmp_path / name) for name in ("step-000004.png", "final.png", "final-0.png")
+    )
     assert (halfway["steps"], final["steps"], first["steps"]) == (4, 7, 7)
     assert (halfway["target"], first["target"]) == (["features.5:0", "features.5:1"], "features.5:0")
     assert {origin["seed"] for origin in (halfway, final, first)} == {5}
@@ -232,7 +248,9 @@ def test_a_logger_with_log_image_gets_the_pictures(tmp_path: Path) -> None:
     assert logger.got == [("pictures", [(10, 8)], 3)]  # Pillow: (width, height)
 
 
-def test_a_folder_that_cannot_be_made_is_refused_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_made_is_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="folder: cannot make"):
         fit(model(), ImageSnapshot(tmp_path / "file" / "out"))
@@ -259,7 +277,14 @@ def test_a_network_that_fails_leaves_the_pictures_without_a_score(tmp_path: Path
     module, seen = FeatureVisualization(Fails(), "output:0,2", FourierImage(8)), Pictures()
     with pytest.raises(RuntimeError, match="the device is lost"):
         fit(module, ImageSnapshot(tmp_path, every=2), At(4, lambda: broken.append(True), before=True), seen)
-    assert names(tmp_path) == ["animation.webp", "final-0.png", "final-2.png", "final.png", "step-000002.png", "step-000004.png"]
+    assert names(tmp_path) == [
+        "animation.webp",
+        "final-0.png",
+        "final-2.png",
+        "final.png",
+        "step-000002.png",
+        "step-000004.png",
+    ]
     origin = read_provenance(tmp_path / "final-2.png")
     assert (origin["steps"], origin["score"], origin["target"]) == (4, None, "output:2")
     assert float((read_picture(tmp_path / "final-2.png") - seen.after[4][1]).abs().max()) <= 0.5 / 255 + 1e-6

@@ -37,7 +37,10 @@ from featviz_pl.numerics.random import mix
 from featviz_pl_callbacks._photo_numbers import PhotoNumbers
 from featviz_pl_callbacks.top_activations import TopActivations
 
-pytestmark = [pytest.mark.filterwarnings("ignore:.*does not have many workers"), pytest.mark.filterwarnings("ignore:.*shuffling enabled")]
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*shuffling enabled"),
+]
 
 Array = NDArray[Any]
 
@@ -53,7 +56,12 @@ class Everywhere(Looker):
 
 
 def look(
-    callback: TopActivations, data: Any = None, net: nn.Module | None = None, batch_size: int = 4, stage: str = "validate", **more: Any
+    callback: TopActivations,
+    data: Any = None,
+    net: nn.Module | None = None,
+    batch_size: int = 4,
+    stage: str = "validate",
+    **more: Any,
 ) -> dict[str, UnitActivations]:
     """Ride along, and return what was found."""
     given = TensorDataset(pictures()) if data is None else data
@@ -80,7 +88,8 @@ def order(scores: Array, k: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "batch_size", "reduction"), [("validate", 4, "mean"), ("test", 1, "max"), ("predict", 23, "mean"), ("validate", 5, "max")]
+    ("stage", "batch_size", "reduction"),
+    [("validate", 4, "mean"), ("test", 1, "max"), ("predict", 23, "mean"), ("validate", 5, "max")],
 )
 def test_finds_what_a_plain_look_at_all_photos_finds(stage: str, batch_size: int, reduction: Any) -> None:
     found = look(TopActivations("net.features.5", k=3, reduction=reduction), batch_size=batch_size, stage=stage)
@@ -144,7 +153,9 @@ def test_equal_scores_go_to_the_lower_number() -> None:
 
 
 def test_fewer_photos_than_are_wanted_are_all_kept() -> None:
-    found = look(TopActivations("net.features.5:2", k=9, least=0, random=1), TensorDataset(pictures(4)))["net.features.5:2"]
+    found = look(TopActivations("net.features.5:2", k=9, least=0, random=1), TensorDataset(pictures(4)))[
+        "net.features.5:2"
+    ]
     assert (len(found.top), len(found.least), len(found.random)) == (4, 0, 1)
 
 
@@ -169,7 +180,9 @@ def test_the_distribution_is_that_of_all_scores() -> None:
         [found.percentiles[name] for name in percentiles], np.percentile(scores, list(percentiles.values())), rtol=1e-5
     )
     counts = np.array(found.density) * np.diff(found.edges) * 23
-    np.testing.assert_allclose(counts, np.histogram(scores, np.array(found.edges) + 1e-9 * (np.arange(33) == 32))[0], atol=1e-6)
+    np.testing.assert_allclose(
+        counts, np.histogram(scores, np.array(found.edges) + 1e-9 * (np.arange(33) == 32))[0], atol=1e-6
+    )
     assert len(found.density) == 32
 
 
@@ -178,7 +191,9 @@ def test_percentiles_of_many_photos_are_those_of_a_random_sample(monkeypatch: py
     scores = brute_force(pictures())[0][:, 3].astype(np.float64)
     drawn = order(np.array([mix(4, "photo", photo) for photo in range(23)]), 10)
     for batch_size in (3, 23):
-        found = look(TopActivations("net.features.5:3", k=1, seed=4), batch_size=batch_size)["net.features.5:3"].distribution
+        found = look(TopActivations("net.features.5:3", k=1, seed=4), batch_size=batch_size)[
+            "net.features.5:3"
+        ].distribution
         assert (found.photos, found.sampled) == (23, 10)
         assert found.percentiles["50"] == pytest.approx(np.median(scores[drawn]), rel=1e-5)
         assert found.mean == pytest.approx(scores.mean(), rel=1e-5)
@@ -203,7 +218,9 @@ def test_two_processes_find_what_one_finds_and_repeated_photos_count_once(tmp_pa
             for kind in ("top", "least", "random"):
                 mine, theirs = getattr(alone[target], kind), getattr(one, kind)
                 assert [photo.photo for photo in theirs] == [photo.photo for photo in mine]
-                np.testing.assert_allclose([photo.score for photo in theirs], [photo.score for photo in mine], rtol=1e-5)
+                np.testing.assert_allclose(
+                    [photo.score for photo in theirs], [photo.score for photo in mine], rtol=1e-5
+                )
                 assert [photo.box for photo in theirs] == [photo.box for photo in mine]
                 assert all(torch.equal(a.levels, b.levels) for a, b in zip(theirs, mine))
             assert one.distribution.photos == 23
@@ -282,7 +299,9 @@ def test_what_follows_in_place_changes_nothing() -> None:
         scores = toy().eval().features[0](pictures()).mean((2, 3)).numpy()
     assert (scores < 0).any()
     found = look(TopActivations("net.features.0", k=2))
-    assert [[photo.photo for photo in one.least] for one in found.values()] == [order(scores[:, unit], 2) for unit in range(6)]
+    assert [[photo.photo for photo in one.least] for one in found.values()] == [
+        order(scores[:, unit], 2) for unit in range(6)
+    ]
 
 
 def test_a_compiled_network_is_read_too() -> None:
@@ -318,7 +337,12 @@ def test_tokens_maps_with_channels_last_and_vectors_have_units_too() -> None:
     for target, scores in (("net.tokens:4", highest), ("net.last:4", highest), ("net.mean:4", mean)):
         assert [photo.photo for photo in found[target].top] == order(-scores, 2)
     place = int(maps[found["net.last:4"].top[0].photo, 4].argmax())
-    box = (max(0, 8 * (place // 2) - 1), max(0, 8 * (place % 2) - 1), min(16, 8 * (place // 2) + 9), min(16, 8 * (place % 2) + 9))
+    box = (
+        max(0, 8 * (place // 2) - 1),
+        max(0, 8 * (place % 2) - 1),
+        min(16, 8 * (place // 2) + 9),
+        min(16, 8 * (place % 2) + 9),
+    )
     assert found["net.last:4"].top[0].position == (place // 2, place % 2)
     assert found["net.tokens:4"].top[0].position == (place + 1,)
     assert found["net.last:4"].top[0].box == found["net.tokens:4"].top[0].box == box
@@ -336,7 +360,9 @@ def test_a_step_that_resizes_gives_patches_of_the_photos_as_they_came() -> None:
             self.net(functional.interpolate(batch[0], scale_factor=2.0))
 
     callback = TopActivations("net.features.5:0-7", k=2)
-    Trainer(**QUIET, callbacks=[callback]).validate(Resizes(toy()), DataLoader(TensorDataset(pictures()), 4), verbose=False)
+    Trainer(**QUIET, callbacks=[callback]).validate(
+        Resizes(toy()), DataLoader(TensorDataset(pictures()), 4), verbose=False
+    )
     boxes = receptive_fields(toy(), "features.5", size=32)
     for one in callback.results.values():
         for photo in one.top:
@@ -372,7 +398,9 @@ def test_each_validation_gives_new_results_and_the_sanity_check_none(tmp_path: P
 
     class Note(Callback):
         def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-            seen.append((trainer.sanity_checking, [photo.score for one in callback.results.values() for photo in one.top]))
+            seen.append(
+                (trainer.sanity_checking, [photo.score for one in callback.results.values() for photo in one.top])
+            )
 
     callback = TopActivations("net.4:0-3", k=2)
     monitored.train("none", folder=tmp_path, callbacks=[callback, Note()], num_sanity_val_steps=1)
@@ -458,10 +486,21 @@ def test_files_of_earlier_results_do_not_stay(tmp_path: Path) -> None:
     (tmp_path / "net.features.5" / "2" / "mine.png").write_bytes(b"mine")
     look(TopActivations("net.features.5:2", k=2, folder=tmp_path))
     names = sorted(path.name for path in (tmp_path / "net.features.5" / "2").iterdir())
-    assert names == ["least-1.png", "least-2.png", "mine.png", "random-1.png", "random-2.png", "sheet.png", "top-1.png", "top-2.png"]
+    assert names == [
+        "least-1.png",
+        "least-2.png",
+        "mine.png",
+        "random-1.png",
+        "random-2.png",
+        "sheet.png",
+        "top-1.png",
+        "top-2.png",
+    ]
 
 
-def test_there_is_no_index_where_not_everything_could_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_index_where_not_everything_could_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     look(TopActivations("net.features.5:2", k=2, folder=tmp_path))
 
     def full(*arguments: Any) -> None:
@@ -480,15 +519,29 @@ def test_a_score_that_is_no_number_is_never_a_top_one(tmp_path: Path) -> None:
     found = look(callback, TensorDataset(shown))["net.features.5:2"]
     assert 4 not in [photo.photo for photo in (*found.top, *found.least)]
     assert len(found.top) == 22
-    assert json.loads((tmp_path / "index.json").read_text())["units"]["net.features.5:2"]["distribution"]["mean"] is None
+    assert (
+        json.loads((tmp_path / "index.json").read_text())["units"]["net.features.5:2"]["distribution"]["mean"] is None
+    )
 
 
 # What is refused.
 
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
-    "a layer that is not there": (lambda: look(TopActivations("net.features.55")), ValueError, "targets: unknown layer .*did you mean"),
-    "a network that is not there": (lambda: look(TopActivations("0", network="nat")), ValueError, "network: unknown module 'nat'"),
-    "a unit beyond the layer": (lambda: look(TopActivations("net.features.5:8")), ValueError, "has 8 units, 0 to 7; there is no 8"),
+    "a layer that is not there": (
+        lambda: look(TopActivations("net.features.55")),
+        ValueError,
+        "targets: unknown layer .*did you mean",
+    ),
+    "a network that is not there": (
+        lambda: look(TopActivations("0", network="nat")),
+        ValueError,
+        "network: unknown module 'nat'",
+    ),
+    "a unit beyond the layer": (
+        lambda: look(TopActivations("net.features.5:8")),
+        ValueError,
+        "has 8 units, 0 to 7; there is no 8",
+    ),
     "a position": (lambda: TopActivations("net.features.5:3@1,2"), ValueError, "targets: .*leave '@' out"),
     "no photos": (lambda: TopActivations("a", k=0), ValueError, "k must be at least 1, got 0"),
     "a wrong reduction": (lambda: TopActivations("a", reduction="sum"), ValueError, "reduction: unknown choice 'sum'"),  # type: ignore[arg-type]
@@ -536,7 +589,10 @@ def test_two_may_not_write_the_same_files(tmp_path: Path) -> None:
 
 def test_survives_copies_pickles_and_yaml(tmp_path: Path) -> None:
     callback = TopActivations(["net.features.5:1-2", "net.head"], k=2, mean=[0.1, 0.2, 0.3], folder=tmp_path)
-    assert repr(callback) == f"TopActivations(['net.features.5:1-2', 'net.head'], k=2, folder={str(tmp_path)!r}, mean=[0.1, 0.2, 0.3])"
+    assert (
+        repr(callback)
+        == f"TopActivations(['net.features.5:1-2', 'net.head'], k=2, folder={str(tmp_path)!r}, mean=[0.1, 0.2, 0.3])"
+    )
     found = look(callback)
     for made in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback)), eval(repr(callback))):
         assert repr(made) == repr(callback)
@@ -545,7 +601,10 @@ def test_survives_copies_pickles_and_yaml(tmp_path: Path) -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--callback", type=Callback)
     path = "featviz_pl_callbacks.top_activations.TopActivations"
-    config = {"class_path": path, "init_args": {"targets": ["net.head"], "k": 2, "std": [0.5, 0.5, 0.5], "reduction": "max"}}
+    config = {
+        "class_path": path,
+        "init_args": {"targets": ["net.head"], "k": 2, "std": [0.5, 0.5, 0.5], "reduction": "max"},
+    }
     made = parser.instantiate(parser.parse_object({"callback": config})).callback
     assert repr(made) == "TopActivations(['net.head'], k=2, std=[0.5, 0.5, 0.5], reduction='max')"
 
@@ -583,4 +642,6 @@ def compare(one: UnitActivations, scores: Array, peaks: Array) -> None:
         np.testing.assert_allclose(scores[numbers], expected, rtol=1e-5, atol=1e-7)
         np.testing.assert_allclose([photo.peak for photo in listed], peaks[numbers], rtol=1e-4, atol=1e-5)
     assert one.distribution.photos == one.distribution.sampled == 3925
-    assert one.distribution.percentiles["95"] == pytest.approx(np.percentile(scores.astype(np.float64), 95), rel=1e-4, abs=1e-6)
+    assert one.distribution.percentiles["95"] == pytest.approx(
+        np.percentile(scores.astype(np.float64), 95), rel=1e-4, abs=1e-6
+    )

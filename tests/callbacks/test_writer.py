@@ -32,7 +32,9 @@ class Asked(Callback):
     def __init__(self) -> None:
         self.targets: list[str] = []
 
-    def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any) -> None:
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
         self.targets += [f"{batch.layer}:{batch.units[place]}" for place in batch.wanted]
 
 
@@ -55,7 +57,11 @@ def sweep(
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def names(units: Sequence[int], layer: str = "features.5") -> list[str]:
@@ -69,9 +75,16 @@ def test_every_unit_has_its_file_and_every_layer_its_sheet(tmp_path: Path) -> No
     assert set(files(tmp_path)) == expected | {"manifest.jsonl", "features.0.png", "features.5.png"}
     assert read_picture(tmp_path / "features.0.png").shape == (3, 10, 22)
     assert read_picture(tmp_path / "features.5.png").shape == (3, 34, 34)
-    assert torch.equal(read_picture(tmp_path / "features.5.png")[:, 12:22, 12:22], read_picture(tmp_path / "features.5" / "4.png"))
+    assert torch.equal(
+        read_picture(tmp_path / "features.5.png")[:, 12:22, 12:22], read_picture(tmp_path / "features.5" / "4.png")
+    )
     assert writer.summary is not None
-    assert (writer.summary.rendered, writer.summary.skipped, writer.summary.failed, writer.summary.missing) == (10, 0, {}, [])
+    assert (writer.summary.rendered, writer.summary.skipped, writer.summary.failed, writer.summary.missing) == (
+        10,
+        0,
+        {},
+        [],
+    )
 
 
 def test_files_hold_the_pictures_and_their_origin(tmp_path: Path) -> None:
@@ -194,7 +207,9 @@ CHANGES: dict[str, dict[str, Any]] = {
 def test_changed_settings_are_refused_by_name_unless_overwritten(name: str, tmp_path: Path) -> None:
     sweep(tmp_path, "features.5:0-2")
     held = files(tmp_path)
-    with pytest.raises(ValueError, match=f"^{name}: the pictures in .* were made with .*, and this asks for .*overwrite"):
+    with pytest.raises(
+        ValueError, match=f"^{name}: the pictures in .* were made with .*, and this asks for .*overwrite"
+    ):
         sweep(tmp_path, "features.5:0-2", **CHANGES[name])
     assert files(tmp_path) == held
     _, asked = sweep(tmp_path, "features.5:1", overwrite=True, **CHANGES[name])
@@ -231,7 +246,9 @@ def test_another_module_is_refused_by_name(kind: type[Callback], tmp_path: Path)
 
     made = kind(tmp_path) if kind is FeatureWriter else kind()
     trainer = Trainer(**{**QUIET, "callbacks": [made], "enable_progress_bar": kind is SweepProgressBar})
-    with pytest.raises(TypeError, match=f"{kind.__name__} works on a FeatureSweep with FeatureTargets, not on Other with NoneType"):
+    with pytest.raises(
+        TypeError, match=f"{kind.__name__} works on a FeatureSweep with FeatureTargets, not on Other with NoneType"
+    ):
         trainer.predict(Other(), [1])
     assert list(tmp_path.iterdir()) == []
 
@@ -315,7 +332,9 @@ def test_survives_copies_and_pickles_before_and_after_a_sweep(tmp_path: Path) ->
         for made in (copy.deepcopy(held), pickle.loads(pickle.dumps(held))):
             assert repr(made) == f"FeatureWriter({str(tmp_path)!r}, overwrite=False)"
             trainer = Trainer(**{**QUIET, "callbacks": [made]})
-            trainer.predict(FeatureSweep(toy(), steps=3, size=10), FeatureTargets("features.5:0-2", 3), return_predictions=False)
+            trainer.predict(
+                FeatureSweep(toy(), steps=3, size=10), FeatureTargets("features.5:0-2", 3), return_predictions=False
+            )
             assert made.summary is not None
             assert made.summary.skipped == 3
 
@@ -375,7 +394,9 @@ def test_the_bar_is_closed_after_a_failure(tmp_path: Path, bars: list[Recorder])
     assert [bar.closed for bar in bars] == [1]
 
 
-def test_the_bar_is_drawn_on_stderr(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_is_drawn_on_stderr(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setitem(sys.modules, "rich.console", None)
     sweep(tmp_path, callbacks=[SweepProgressBar()])

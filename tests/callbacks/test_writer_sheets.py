@@ -56,5 +56,7 @@ def test_sheets_of_photos_go_with_the_sweep_that_is_overwritten(tmp_path: Path) 
         save_png(picture, tmp_path / name, {"target": "features.5:3", "photos": {}})
     save_png(picture, tmp_path / "holiday-photos.png", {})
     sweep(tmp_path, "features.5:0-1", overwrite=True)
-    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"}
+    left = {
+        path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file() and path.name != ".lock"
+    }
     assert left == {"features.5/0.png", "features.5/1.png", SHEET, "manifest.jsonl", "holiday-photos.png"}

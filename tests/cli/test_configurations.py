@@ -18,7 +18,8 @@ from featviz_pl.io import read_picture, read_provenance
 from featviz_pl.networks import EmbeddedNetwork
 from featviz_pl.training import FeatureVisualization
 
-# Lightning 2.6 calls a method that jsonargparse 4.53 deprecates; hidden from users, as every DeprecationWarning of a library is.
+# Lightning 2.6 calls a method that jsonargparse 4.53 deprecates; hidden from users, as every DeprecationWarning of a
+# library is.
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")
 
 FOLDER = Path(__file__).resolve().parents[2] / "examples" / "configs"
@@ -62,7 +63,11 @@ def test_what_a_configuration_asks_for_is_in_the_shipped_network(path: Path) -> 
     """Whole layers and units, as written: the run in small may ask for fewer."""
     text = path.read_text()
     layers = {name for name, _ in EmbeddedNetwork().named_modules()} | {"output"}
-    asked = [word for word in text.replace('"', " ").replace(",", " ").replace("}", " ").split() if word.startswith(("blocks.", "stem"))]
+    asked = [
+        word
+        for word in text.replace('"', " ").replace(",", " ").replace("}", " ").split()
+        if word.startswith(("blocks.", "stem"))
+    ]
     assert {word.partition(":")[0] for word in asked} - {"blocks.*"} <= layers
     assert yaml.safe_load(text)["model"]["network"] == "embedded"
 
@@ -72,7 +77,8 @@ def test_the_configuration_for_several_devices_divides_its_views() -> None:
     cli = FeatvizCLI("fit", FeatureVisualization, args=[*command(path)[1:], "--trainer.devices=2"])
     assert type(cli.trainer.strategy).__name__ == "DDPStrategy"
     assert (cli.trainer.num_devices, cli.trainer.max_steps) == (2, 2)
-    assert [type(callback).__name__ for callback in cli.trainer.callbacks][:3] == ["Augmentation", "DistributedViews", "ImageSnapshot"]  # type: ignore[attr-defined]
+    names = [type(callback).__name__ for callback in cli.trainer.callbacks][:3]  # type: ignore[attr-defined]
+    assert names == ["Augmentation", "DistributedViews", "ImageSnapshot"]
     assert cli.model.steps == 2
 
 

@@ -31,7 +31,12 @@ def run(*args: str) -> int:
 def save(name: str, target: Any = "output:church", network: str | None = "embedded", seed: int = 0, **more: Any) -> str:
     """Save a picture of noise with the provenance of a run."""
     picture = as_saved(torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(seed)))
-    origin = {"target": target, "objective": "ClassLogit('church')", **({} if network is None else {"network": network}), **more}
+    origin = {
+        "target": target,
+        "objective": "ClassLogit('church')",
+        **({} if network is None else {"network": network}),
+        **more,
+    }
     return str(save_png(picture, name, origin))
 
 
@@ -46,7 +51,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     save("a.png", weights=own)
     save("b.png", "blocks.2:5", seed=1, objective="Channel('blocks.2', 5)", weights=own)
     for index in range(8):
-        save_png(torch.rand(3, 30, 34, generator=torch.Generator().manual_seed(index)) * index / 8, f"photos/{index}.png")
+        save_png(
+            torch.rand(3, 30, 34, generator=torch.Generator().manual_seed(index)) * index / 8, f"photos/{index}.png"
+        )
     return folder
 
 
@@ -68,16 +75,32 @@ def test_json_is_one_line_and_files_hold_the_same(capsys: pytest.CaptureFixture[
     assert set(held) == {"rows", "summary", "settings", "notes"}
     with Path("table.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [(row["picture"], float(row["score"])) for row in rows] == [(row["picture"], row["score"]) for row in held["rows"]]
+    assert [(row["picture"], float(row["score"])) for row in rows] == [
+        (row["picture"], row["score"]) for row in held["rows"]
+    ]
 
 
 def test_targets_judge_photos_and_views_reach_the_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["a.png", "b.png", "--network", "embedded", "--target", "output:2", "output:3", "--photos", "photos", "--limit", "7"]
+    arguments = [
+        "a.png",
+        "b.png",
+        "--network",
+        "embedded",
+        "--target",
+        "output:2",
+        "output:3",
+        "--photos",
+        "photos",
+        "--limit",
+        "7",
+    ]
     judge = ["--judge", "squeezenet1_0", "--judge-weights", "none"]
     assert run(*arguments, *judge, "--views", "3", "--workers", "0", "--json") == 0
     held = json.loads(capsys.readouterr().out)
     judged = load_network("squeezenet1_0", "none")
-    expected = evaluate(["a.png", "b.png"], "embedded", ["output:2", "output:3"], judge=judged, photos="photos", limit=7, views=3)
+    expected = evaluate(
+        ["a.png", "b.png"], "embedded", ["output:2", "output:3"], judge=judged, photos="photos", limit=7, views=3
+    )
     assert held["rows"] == expected.rows
     assert held["settings"] == expected.settings
     assert (held["settings"]["photos"], held["settings"]["among"]) == (7, 10)
@@ -97,7 +120,20 @@ def test_activations_of_photos_come_from_featviz_stats(capsys: pytest.CaptureFix
 
 
 def test_activations_with_a_limit_are_compared_with_a_folder_of_more_photos(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--network", "embedded", "--layer", "output", "--layer", "blocks.2", "--size", "40", "-o", "held.pt", "--limit", "5"]
+    arguments = [
+        "--network",
+        "embedded",
+        "--layer",
+        "output",
+        "--layer",
+        "blocks.2",
+        "--size",
+        "40",
+        "-o",
+        "held.pt",
+        "--limit",
+        "5",
+    ]
     assert main(["stats", "photos", *arguments]) == 0
     capsys.readouterr()
     tables = []
@@ -108,7 +144,9 @@ def test_activations_with_a_limit_are_compared_with_a_folder_of_more_photos(caps
     assert tables[0]["settings"]["photos"] == 5
     Path("other").mkdir()
     save_png(torch.zeros(3, 30, 34), "other/0.png")
-    assert run("a.png", "--photos", "other", "--activations", "held.pt", "--network", "nothing") == 2  # before the network is loaded
+    assert (
+        run("a.png", "--photos", "other", "--activations", "held.pt", "--network", "nothing") == 2
+    )  # before the network is loaded
     assert "activations: 4 of their 5 photos are not in 'other', such as '" in capsys.readouterr().err
 
 
@@ -122,10 +160,15 @@ def test_a_network_of_ones_own_is_given_with_its_weights_and_normalisation(capsy
 
 
 def test_the_folder_of_a_sweep_is_one_argument_and_its_files_are_many(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", "embedded", "stem:9-11", "--size", "32", "--steps", "2", "-o", "units", "--accelerator", "cpu"]) == 0
+    assert (
+        main(["sweep", "embedded", "stem:9-11", "--size", "32", "--steps", "2", "-o", "units", "--accelerator", "cpu"])
+        == 0
+    )
     capsys.readouterr()
     tables = []
-    expanded = sorted(str(path) for path in Path("units").iterdir() if not path.name.startswith("."))  # as a shell does it
+    expanded = sorted(
+        str(path) for path in Path("units").iterdir() if not path.name.startswith(".")
+    )  # as a shell does it
     for pictures in (["units"], expanded, [f"units/stem/{unit}.png" for unit in (9, 10, 11)]):
         assert run(*pictures, "--views", "1", "--json") == 0
         out, err = capsys.readouterr()
@@ -139,7 +182,9 @@ def test_pictures_of_other_weights_are_measured_with_a_warning(capsys: pytest.Ca
     save("c.png", weights="0123")
     assert run("a.png", "c.png", "--views", "1") == 0
     out, err = capsys.readouterr()
-    assert re.fullmatch(r"featviz evaluate: c\.png: made with other weights \(embedded\) than those of 'embedded' here; .*\n", err)
+    assert re.fullmatch(
+        r"featviz evaluate: c\.png: made with other weights \(embedded\) than those of 'embedded' here; .*\n", err
+    )
     assert [line.split()[0] for line in out.splitlines()] == ["picture", "a.png", "c.png", "mean", "set:", "photos"]
 
 
@@ -147,15 +192,24 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no pictures": ([], "PICTURES"),
     "no such file": (["none.png", "--network", "nothing"], "pictures: there is no file 'none.png'"),
     "no picture": (["text.png", "--network", "embedded"], "cannot read a picture from 'text.png'"),
-    "no target": (["photos/1.png", "--network", "embedded"], r"the file 'photos/1\.png' does not say what it shows.*--target"),
+    "no target": (
+        ["photos/1.png", "--network", "embedded"],
+        r"the file 'photos/1\.png' does not say what it shows.*--target",
+    ),
     "no network": (["photos/1.png"], "network: the pictures name none; give --network NAME"),
-    "two networks": (["a.png", "resnet.png"], r"network: the pictures name different ones \('embedded', 'resnet18'\); give --network"),
+    "two networks": (
+        ["a.png", "resnet.png"],
+        r"network: the pictures name different ones \('embedded', 'resnet18'\); give --network",
+    ),
     "a network with weights to download": (
         ["resnet.png"],
         "network: the pictures name 'resnet18', whose weights may have to be downloaded; give --network resnet18",
     ),
     "an unknown network": (["a.png", "--network", "embeded"], "unknown network 'embeded'; did you mean 'embedded'"),
-    "a program": (["program.png"], "network: the pictures name 'toys:toy', which is not loaded by itself; give --network NAME"),
+    "a program": (
+        ["program.png"],
+        "network: the pictures name 'toys:toy', which is not loaded by itself; give --network NAME",
+    ),
     "an empty folder": (["empty"], "the folder 'empty' holds no PNG files"),
     "a sheet": (["sheet.png"], r"sheet\.png left out: a sheet of several pictures; evaluate the files of single ones"),
     "an unknown layer": (["a.png", "--target", "block.2:5"], "no layer 'block.2'; did you mean 'blocks.2'"),
@@ -171,8 +225,14 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "a limit of 0": (["a.png", "--photos", "photos", "--limit", "0"], "limit must be at least 1, got 0"),
     "no views": (["a.png", "--views", "0"], "views must be at least 1, got 0"),
     "workers": (["a.png", "--workers", "-1"], "workers must be at least 0, got -1"),
-    "weights of no judge": (["a.png", "--judge-weights", "none"], "judge_weights: belong to --judge NAME, which is not given"),
-    "an unknown judge": (["a.png", "--judge", "squeezenet"], "unknown network 'squeezenet'; did you mean 'squeezenet1_"),
+    "weights of no judge": (
+        ["a.png", "--judge-weights", "none"],
+        "judge_weights: belong to --judge NAME, which is not given",
+    ),
+    "an unknown judge": (
+        ["a.png", "--judge", "squeezenet"],
+        "unknown network 'squeezenet'; did you mean 'squeezenet1_",
+    ),
     "a judge without the class": (
         ["goldfish.png", "--network", "squeezenet1_0", "--weights", "none", "--judge", "embedded"],
         "class: unknown class of the judge 'goldfish'; ",

@@ -22,7 +22,14 @@ FIT = [
     *("--model.image=PixelImage", "--model.image.size=10"),
 ]
 SNAPSHOT = ["--trainer.callbacks+=ImageSnapshot", "--trainer.callbacks.folder=out"]
-PREDICT = ["predict", CPU, "--model.network=toys:toy", "--model.size=10", "--model.steps=3", "--data.targets=features.5:0-2"]
+PREDICT = [
+    "predict",
+    CPU,
+    "--model.network=toys:toy",
+    "--model.size=10",
+    "--model.steps=3",
+    "--data.targets=features.5:0-2",
+]
 WRITER = ["--trainer.callbacks+=FeatureWriter", "--trainer.callbacks.folder=out"]
 RUNS = {"fit": [*FIT, *SNAPSHOT], "predict": [*PREDICT, "--data.batch_size=2", *WRITER]}
 AFTER = ["--trainer.callbacks+=configured.TerminateAfter"]
@@ -59,7 +66,10 @@ def test_flags_alone_make_a_run(folder: Path, capsys: pytest.CaptureFixture[str]
     origin = read_provenance(folder / "out" / "final-1.png")
     assert (origin["target"], origin["seed"], origin["steps"]) == ("features.5:1", 4, 3)
     assert origin["image"].startswith("PixelImage(size=(10, 10)")
-    assert (origin["optimizer"], origin["lr"]) == ("SGD", 0.001)  # torch's default: the configuration's class brings its own
+    assert (origin["optimizer"], origin["lr"]) == (
+        "SGD",
+        0.001,
+    )  # torch's default: the configuration's class brings its own
     assert "0x" not in str(origin)  # an address would tell two equal runs apart
 
 
@@ -72,7 +82,10 @@ def test_what_a_run_saves_and_prints_of_its_configuration_gives_the_same_picture
     capsys.readouterr()
     assert run(*RUNS[method], "--print_config") == 0
     (folder / "printed.yaml").write_text(capsys.readouterr().out)
-    configs = {"saved": folder / "out" / "config.yaml", **({"printed": folder / "printed.yaml"} if method == "fit" else {})}
+    configs = {
+        "saved": folder / "out" / "config.yaml",
+        **({"printed": folder / "printed.yaml"} if method == "fit" else {}),
+    }
     for name, config in configs.items():
         elsewhere(folder, name, monkeypatch)
         assert run(method, "--config", str(config)) == 0
@@ -115,7 +128,9 @@ def test_a_configuration_is_kept_whole_and_the_earlier_ones_get_numbers(tmp_path
 def test_without_a_callback_that_saves_the_configuration_is_where_the_logger_writes(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(*FIT, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", "--trainer.log_every_n_steps=1") == 0
+    assert (
+        run(*FIT, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs", "--trainer.log_every_n_steps=1") == 0
+    )
     assert "no picture was saved: trainer.callbacks has no ImageSnapshot" in capsys.readouterr().out
     assert [path.relative_to(folder).parts[0] for path in folder.rglob("config.yaml")] == ["logs"]
     assert run(*FIT) == 0
@@ -125,8 +140,20 @@ def test_without_a_callback_that_saves_the_configuration_is_where_the_logger_wri
 def test_subclasses_of_the_users_own_are_taken(folder: Path) -> None:
     assert run(*RUNS["fit"], "--model.class_path=configured.Labelled", "--model.word=mine") == 0
     assert read_provenance(folder / "out" / "final-1.png")["word"] == "mine"
-    own = ["--model.class_path=configured.Sweep", "--data.class_path=configured.FirstTargets", "--data.layers=[features.0, features.5]"]
-    assert run(*(flag for flag in PREDICT if not flag.startswith("--data")), *own, *WRITER[:1], "--trainer.callbacks.folder=swept") == 0
+    own = [
+        "--model.class_path=configured.Sweep",
+        "--data.class_path=configured.FirstTargets",
+        "--data.layers=[features.0, features.5]",
+    ]
+    assert (
+        run(
+            *(flag for flag in PREDICT if not flag.startswith("--data")),
+            *own,
+            *WRITER[:1],
+            "--trainer.callbacks.folder=swept",
+        )
+        == 0
+    )
     assert sorted(path.relative_to(folder / "swept").as_posix() for path in folder.glob("swept/*/*.png")) == [
         "features.0/0.png",
         "features.5/0.png",
@@ -155,7 +182,11 @@ def test_the_help_can_be_read(method: str, capsys: pytest.CaptureFixture[str]) -
     assert len(lines) < 300
     assert max(map(len, lines)) <= 140
     said = {line.split()[0]: line for line in lines if line.startswith("  --")}
-    own = ["--data.targets", "--data.batch_size", "--model.preset"] if method == "predict" else ["--model.objective", "--model.scheduler"]
+    own = (
+        ["--data.targets", "--data.batch_size", "--model.preset"]
+        if method == "predict"
+        else ["--model.objective", "--model.scheduler"]
+    )
     assert {"--config", "--print_config", "--model.network", "--model.steps", "--trainer.devices", *own} <= set(said)
     text = " ".join(" ".join(lines).split())
     assert "FourierImage" in text
@@ -172,7 +203,9 @@ def test_the_help_of_one_class_is_short_too(capsys: pytest.CaptureFixture[str]) 
 def test_the_help_of_an_argument_of_the_module_names_the_flags_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fit", "--model.objective.help", "Channel") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert {"--model.objective.layer", "--model.objective.units"} <= {line.split()[0] for line in lines if line.startswith("  --")}
+    assert {"--model.objective.layer", "--model.objective.units"} <= {
+        line.split()[0] for line in lines if line.startswith("  --")
+    }
 
 
 def test_a_rate_counts_as_given_where_it_is_not_the_one_of_its_class() -> None:
@@ -232,7 +265,9 @@ FILES = {
 
 
 @pytest.mark.parametrize("message", MISTAKES)
-def test_a_mistake_is_one_line_that_names_the_key(message: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistake_is_one_line_that_names_the_key(
+    message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     method, *given = MISTAKES[message]
     files = [name for name in given if name in FILES]
     for name in files:

@@ -86,8 +86,38 @@ def test_two_runs_write_the_same_bytes(empty_folder: Path) -> None:
 
 def test_flags_reach_the_run(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(toy(seed=5).state_dict(), "weights.pth")
-    flags = ["--weights", "weights.pth", "--views", "3", "--preset", "article", "--lr", "0.5", "--image", "pixel", "--seed", "9"]
-    assert run("render", "toys:toy", "features.5:2", "-o", "f.png", "--mean", "0.5", "--std", "0.25", *flags, *TINY, "--size", "8x14") == 0
+    flags = [
+        "--weights",
+        "weights.pth",
+        "--views",
+        "3",
+        "--preset",
+        "article",
+        "--lr",
+        "0.5",
+        "--image",
+        "pixel",
+        "--seed",
+        "9",
+    ]
+    assert (
+        run(
+            "render",
+            "toys:toy",
+            "features.5:2",
+            "-o",
+            "f.png",
+            "--mean",
+            "0.5",
+            "--std",
+            "0.25",
+            *flags,
+            *TINY,
+            "--size",
+            "8x14",
+        )
+        == 0
+    )
     assert read_picture("f.png").shape == (3, 8, 14)
     origin = read_provenance("f.png")
     assert (origin["seed"], origin["lr"], origin["preset"], origin["steps"]) == (9, 0.5, "article", 2)
@@ -96,7 +126,22 @@ def test_flags_reach_the_run(empty_folder: Path, capsys: pytest.CaptureFixture[s
     standardised = (read_picture("f.png")[None] - 0.5) / 0.25
     expected = toy(seed=5).eval().features(standardised)[0, 2].mean().item()
     assert origin["score"] == pytest.approx(expected, rel=1e-4)
-    assert run("render", "toys:toy", "features.5:2", "-o", "g.png", "--start", "f.png", "--steps", "1", "--accelerator", "cpu") == 0
+    assert (
+        run(
+            "render",
+            "toys:toy",
+            "features.5:2",
+            "-o",
+            "g.png",
+            "--start",
+            "f.png",
+            "--steps",
+            "1",
+            "--accelerator",
+            "cpu",
+        )
+        == 0
+    )
     assert read_picture("g.png").shape == (3, 8, 14)
 
 
@@ -134,9 +179,15 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "unknown factory": (("render", "toys:toi", "features.9:33"), "cannot import 'toys:toi'"),
     "factory of something else": (("render", "toys:QUIET", "features.5:0"), "gave dict, not an nn.Module"),
-    "unknown layer": (("render", "toys:toy", "features.55:0", *TINY), "no layer 'features.55'; did you mean .*'features.5'"),
+    "unknown layer": (
+        ("render", "toys:toy", "features.55:0", *TINY),
+        "no layer 'features.55'; did you mean .*'features.5'",
+    ),
     "no target": (("render", "toys:toy", *TINY), "target: say what to look for"),
-    "unit out of range": (("render", "toys:toy", "features.5:8", *TINY), "'features.5' has 8 units, 0 to 7; there is no 8"),
+    "unit out of range": (
+        ("render", "toys:toy", "features.5:8", *TINY),
+        "'features.5' has 8 units, 0 to 7; there is no 8",
+    ),
     "range out of range": (("render", "toys:toy", "features.5:6-9", *TINY), "has 8 units"),
     "negative unit": (("render", "toys:toy", "features.5:-1", *TINY), "negative unit; units are 0 or more"),
     "class out of range": (("render", "toys:toy", "output:9", *TINY), "has 5 (units|classes)"),
@@ -173,7 +224,10 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "std 0": ((*RENDER, "--std", "0", *TINY), "std must be above 0"),
     "mean of two": ((*RENDER, "--mean", "0.5", "0.5", *TINY), "3 channels, but got 2"),
     "unknown preset": ((*RENDER, "--preset", "lucit", *TINY), "unknown preset 'lucit'; did you mean 'lucid'"),
-    "unknown image": ((*RENDER, "--image", "furier", *TINY), "unknown parameterization 'furier'; did you mean 'fourier'"),
+    "unknown image": (
+        (*RENDER, "--image", "furier", *TINY),
+        "unknown parameterization 'furier'; did you mean 'fourier'",
+    ),
     "missing statistics": ((*RENDER, "--stats", "missing.pt", *TINY), "stats: there is no file 'missing.pt'"),
     "missing start": ((*RENDER, "--start", "missing.png", *TINY), "cannot read a picture from 'missing.png'"),
     "wrong ending": ((*RENDER, "-o", "f.jpg", *TINY), r"'f\.jpg' must end in \.png"),
@@ -289,14 +343,20 @@ def test_a_failure_while_saving_leaves_nothing(
 
 @pytest.mark.parametrize("flags", [[], ["--json"]], ids=["plain", "json"])
 def test_a_download_that_fails_names_the_file_and_the_flag(
-    flags: list[str], tmp_path: Path, empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    flags: list[str],
+    tmp_path: Path,
+    empty_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise URLError("no network here")
 
     monkeypatch.setattr(torch.hub, "urlopen", refuse)
     code = run("render", "squeezenet1_0", "features.9:33", "-o", "f.png", *flags)
-    require_one_line(capsys, code, r"no network here.*https://download\.pytorch\.org/models/squeezenet1_0-\w+\.pth.*--weights")
+    require_one_line(
+        capsys, code, r"no network here.*https://download\.pytorch\.org/models/squeezenet1_0-\w+\.pth.*--weights"
+    )
     assert list(empty_folder.iterdir()) == []
     assert [path for path in (tmp_path / "torch").rglob("*") if path.is_file()] == []
 
@@ -336,7 +396,9 @@ print("HEAVY", heavy)
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], *([command, "--help"] for command in COMMANDS), ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], *([command, "--help"] for command in COMMANDS), ["--version"]], ids=" ".join
+)
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     done = program("-W", "error", "-c", HELP, *arguments)
     assert done.returncode == 0, done.stderr
@@ -356,7 +418,20 @@ def test_help_names_every_flag_of_the_design(command: str, capsys: pytest.Captur
     assert run(command, "--help") == 0
     text = capsys.readouterr().out
     for flag in (
-        *("--weights", "--mean", "--std", "--steps", "--size", "--views", "--seed", "--preset", "--lr", "--image", "--start", "--stats"),
+        *(
+            "--weights",
+            "--mean",
+            "--std",
+            "--steps",
+            "--size",
+            "--views",
+            "--seed",
+            "--preset",
+            "--lr",
+            "--image",
+            "--start",
+            "--stats",
+        ),
         *("--accelerator", "--devices", "--num-nodes", "--precision", "--compile", "-o", "--json"),
     ):
         assert re.search(rf"(^|[\s,]){flag}\b", text), flag

@@ -68,7 +68,9 @@ def test_what_needs_no_network_is_refused_before_one_is_loaded(
     assert message in err
 
 
-@pytest.mark.parametrize("arguments", [["layers", "toys:toy"], ["render", "toys:toy", "features.5:0", *TINY]], ids=["layers", "render"])
+@pytest.mark.parametrize(
+    "arguments", [["layers", "toys:toy"], ["render", "toys:toy", "features.5:0", *TINY]], ids=["layers", "render"]
+)
 def test_an_error_of_the_operating_system_is_one_line_that_names_the_file(
     arguments: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,18 +85,28 @@ def test_an_error_of_the_operating_system_is_one_line_that_names_the_file(
 
 @pytest.mark.parametrize(("interrupted", "code"), [(False, 0), (True, 130)])
 def test_another_process_of_the_run_neither_writes_nor_reports(
-    interrupted: bool, code: int, empty_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    interrupted: bool,
+    code: int,
+    empty_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def elsewhere(*args: Any, **kwargs: Any) -> RenderResult:
-        return RenderResult(torch.zeros(1, 3, 4, 4), [0.5], ["features.5:0"], [{"steps": 2}], 0.1, interrupted, is_writer=False)
+        return RenderResult(
+            torch.zeros(1, 3, 4, 4), [0.5], ["features.5:0"], [{"steps": 2}], 0.1, interrupted, is_writer=False
+        )
 
-    monkeypatch.setattr(import_module("featviz_pl.rendering"), "render", elsewhere)  # the package has the function of this name
+    monkeypatch.setattr(
+        import_module("featviz_pl.rendering"), "render", elsewhere
+    )  # the package has the function of this name
     assert main(["render", "toys:toy", "features.5:0", "--json", *TINY]) == code
     assert capsys.readouterr() == ("", "")
     assert list(empty_folder.iterdir()) == []
 
 
-def test_what_a_factory_prints_is_not_taken_for_a_result(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_factory_prints_is_not_taken_for_a_result(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import toys
 
     def talkative() -> nn.Module:

@@ -38,7 +38,9 @@ def levels(height: int, width: int, seed: int) -> Pixels:
 
 
 def covariance(photos: list[Pixels]) -> Pixels:
-    found: Pixels = np.cov(np.concatenate([photo.reshape(-1, 3) for photo in photos]).T.astype(np.float64) / 255, bias=True)
+    found: Pixels = np.cov(
+        np.concatenate([photo.reshape(-1, 3) for photo in photos]).T.astype(np.float64) / 255, bias=True
+    )
     return found
 
 
@@ -117,7 +119,12 @@ def test_a_data_set_of_torchvision_is_measured_by_name(here: Path, capsys: pytes
     assert run("photos", "--size", "8", "-o", "b.pt") == 0
     assert load_statistics("a.pt").digest == load_statistics("b.pt").digest
     capsys.readouterr()
-    assert run("--dataset", "FakeData", "--option", "size=6", "--option", "image_size=(3, 10, 12)", "--size", "8", "--json") == 0
+    assert (
+        run(
+            "--dataset", "FakeData", "--option", "size=6", "--option", "image_size=(3, 10, 12)", "--size", "8", "--json"
+        )
+        == 0
+    )
     report = json.loads(capsys.readouterr().out)
     assert (report["source"], report["photos"], report["pixels"]) == ("FakeData", 6, 720)
 
@@ -142,7 +149,9 @@ def test_workers_find_the_same_in_a_data_set(here: Path) -> None:
     assert load_statistics("stats.pt").digest == dataset_statistics(FakeData(40, (3, 10, 12)), size=8).digest
 
 
-def test_few_photos_start_no_processes_and_many_as_many_as_there_are_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_photos_start_no_processes_and_many_as_many_as_there_are_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from argparse import Namespace
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
@@ -214,10 +223,16 @@ def test_activations_have_a_default_file_of_their_own(here: Path) -> None:
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "nothing to measure": ([], "source: give a folder of photos, or --dataset NAME"),
-    "two things to measure": (["photos", "--dataset", "CIFAR10"], "source: give a folder of photos, or --dataset NAME .* and not both"),
+    "two things to measure": (
+        ["photos", "--dataset", "CIFAR10"],
+        "source: give a folder of photos, or --dataset NAME .* and not both",
+    ),
     "missing folder": (["nowhere"], "folder: there is no folder 'nowhere'"),
     "empty folder": (["empty"], "folder: 'empty' holds no image files"),
-    "only corrupt files": (["corrupt"], "folder: none of 2 files in 'corrupt' can be read as a photo of 8 bits per channel; a.png"),
+    "only corrupt files": (
+        ["corrupt"],
+        "folder: none of 2 files in 'corrupt' can be read as a photo of 8 bits per channel; a.png",
+    ),
     "photos too small": (
         ["photos", "--size", "64"],
         "size: none of the photos in 'photos' has 64 x 64 pixels; the largest shorter side is 12",
@@ -228,11 +243,20 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "channels": (["photos", "--channels", "2"], r"--channels: invalid choice: 2"),
     "output": (["photos", "-o", "stats.png"], r"output: 'stats\.png' must end in \.pt"),
     "output is a folder": (["photos", "-o", "folder.pt"], r"'folder\.pt' is a folder"),
-    "unknown data set": (["--dataset", "CIFAR11", "--root", "."], "unknown data set of torchvision 'CIFAR11'; did you mean 'CIFAR10'"),
+    "unknown data set": (
+        ["--dataset", "CIFAR11", "--root", "."],
+        "unknown data set of torchvision 'CIFAR11'; did you mean 'CIFAR10'",
+    ),
     "data set without a place": (["--dataset", "CIFAR10"], "dataset: CIFAR10 needs --root DIR"),
     "missing data": (["--dataset", "CIFAR10", "--root", "."], r"the data of CIFAR10 are not in '\.'.*or --download"),
-    "unknown option": (["--dataset", "FakeData", "--option", "sise=3"], "unknown argument of FakeData 'sise'; did you mean 'size'"),
-    "no option": (["--dataset", "FakeData", "--option", "size"], "option: must be KEY=VALUE, such as size=160px, got 'size'"),
+    "unknown option": (
+        ["--dataset", "FakeData", "--option", "sise=3"],
+        "unknown argument of FakeData 'sise'; did you mean 'size'",
+    ),
+    "no option": (
+        ["--dataset", "FakeData", "--option", "size"],
+        "option: must be KEY=VALUE, such as size=160px, got 'size'",
+    ),
     "root of a folder": (["photos", "--root", "."], "root: belongs to --dataset"),
     "download of a folder": (["photos", "--download"], "download: belongs to --dataset"),
     "layer without a network": (["photos", "--layer", "a"], "layer: belongs to --network NAME"),
@@ -247,12 +271,18 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["--dataset", "FakeData", "--network", "toys:toy", "--layer", "output"],
         "dataset: activations are recorded with the photos' files",
     ),
-    "activations of no photos": (["empty", "--network", "toys:toy", "--layer", "output"], "folder: 'empty' holds no image files"),
+    "activations of no photos": (
+        ["empty", "--network", "toys:toy", "--layer", "output"],
+        "folder: 'empty' holds no image files",
+    ),
     "activations in half precision": (
         ["photos", "--network", "toys:toy", "--layer", "output", "--compact"],
         "compact: belongs to colours and spectrum",
     ),
-    "unknown layer": (["photos", "--network", "toys:toy", "--layer", "features.55"], "'features.55'; did you mean .*'features.5'"),
+    "unknown layer": (
+        ["photos", "--network", "toys:toy", "--layer", "features.55"],
+        "'features.55'; did you mean .*'features.5'",
+    ),
 }
 
 
@@ -274,7 +304,9 @@ def test_a_mistake_is_one_clear_line(mistake: str, here: Path, capsys: pytest.Ca
     assert files(here) == before
 
 
-def test_an_interrupt_leaves_what_was_there(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_leaves_what_was_there(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("photos", "--size", "8") == 0
     before = (here / "stats.pt").read_bytes()
     capsys.readouterr()
@@ -289,12 +321,16 @@ def test_an_interrupt_leaves_what_was_there(here: Path, capsys: pytest.CaptureFi
     assert files(here) == {"photos", "stats.pt"}
 
 
-@pytest.mark.skipif(not hasattr(os, "killpg"), reason="the terminal of this system tells a group of processes otherwise")
+@pytest.mark.skipif(
+    not hasattr(os, "killpg"), reason="the terminal of this system tells a group of processes otherwise"
+)
 def test_ctrl_c_ends_the_workers_too(here: Path) -> None:
     # A pipe in place of a photo: whoever reads it waits for ever, so the signal always comes in the middle.
     os.mkfifo(here / "photos" / "wait.png")
     command = [sys.executable, "-m", "featviz_pl", "stats", "photos", "--size", "8", "--workers", "1"]
-    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    started = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     with (here / "photos" / "wait.png").open("wb"):  # opens when the worker does
         os.killpg(started.pid, signal.SIGINT)
         out, err = started.communicate(timeout=60)

@@ -53,7 +53,9 @@ def start(script: str, *arguments: str, tools: Path, **variables: str) -> subpro
     paths = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
     found = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(paths), **variables}
     command, pipe = ["bash", str(CLUSTERS / script), *arguments], subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=found, cwd=tools.parent, start_new_session=True)
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=found, cwd=tools.parent, start_new_session=True
+    )
 
 
 def finish(running: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
@@ -67,7 +69,11 @@ def finish(running: subprocess.Popen[str], seconds: float = 60) -> tuple[int, st
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 # What is written there.
@@ -89,7 +95,10 @@ def commands(text: str) -> list[list[str]]:
     text = text.replace("\\\n", " ")
     before = r"(?:#\s+)?(?:[A-Z_]+=\S+ )*(?:ip netns exec \S+ )?"
     words = r"(?:featviz|\S*torchrun\.sh|sbatch \S*slurm\.sh)"
-    return [shlex.split(found, comments=True) for found in re.findall(rf"^\s*{before}\s*{words} (\w+ [^&\n]*)", text, re.MULTILINE)]
+    return [
+        shlex.split(found, comments=True)
+        for found in re.findall(rf"^\s*{before}\s*{words} (\w+ [^&\n]*)", text, re.MULTILINE)
+    ]
 
 
 @pytest.mark.parametrize("name", ["README.md", "torchrun.sh", "slurm.sh"])
@@ -122,7 +131,9 @@ def test_sizes_in_the_guide_follow_from_its_numbers() -> None:
 
 def test_torchrun_is_started_with_the_same_numbers_as_the_command(tools: Path) -> None:
     stub(tools, "torchrun", 'printf "%s\\n" "$@"')
-    code, out, err = finish(start("torchrun.sh", *SWEEP, tools=tools, NODES="3", NODE="2", MAIN="10.0.0.1", DEVICES="8"))
+    code, out, err = finish(
+        start("torchrun.sh", *SWEEP, tools=tools, NODES="3", NODE="2", MAIN="10.0.0.1", DEVICES="8")
+    )
     assert (code, err) == (0, "")
     words = out.splitlines()
     place = words.index("featviz")
@@ -142,7 +153,9 @@ def test_torchrun_is_started_with_the_same_numbers_as_the_command(tools: Path) -
 def test_torchrun_needs_to_know_where_it_is(missing: str, tools: Path) -> None:
     stub(tools, "torchrun", "exit 0")
     given = {"NODES": "3", "NODE": "2", "MAIN": "10.0.0.1", "DEVICES": "8"}
-    code, _, err = finish(start("torchrun.sh", *SWEEP, tools=tools, **{name: value for name, value in given.items() if name != missing}))
+    code, _, err = finish(
+        start("torchrun.sh", *SWEEP, tools=tools, **{name: value for name, value in given.items() if name != missing})
+    )
     assert code != 0
     assert f"{missing}: " in err
 
@@ -154,12 +167,16 @@ def test_what_slurm_is_asked_for_fits_together() -> None:
     asked = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", (CLUSTERS / "slurm.sh").read_text(), re.MULTILINE))
     assert set(asked) == DIRECTIVES
     assert asked["ntasks-per-node"] == asked["gpus-per-node"]  # one process for each device
-    assert asked["signal"] == "B:USR1@120"  # to the script alone: Lightning would save a checkpoint, of which a sweep has no need
+    assert (
+        asked["signal"] == "B:USR1@120"
+    )  # to the script alone: Lightning would save a checkpoint, of which a sweep has no need
     assert asked["open-mode"] == "append"
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_slurm_starts_as_many_processes_as_the_command_expects_and_hands_on_the_exit_code(code: int, tools: Path) -> None:
+def test_slurm_starts_as_many_processes_as_the_command_expects_and_hands_on_the_exit_code(
+    code: int, tools: Path
+) -> None:
     stub(tools, "srun", f'printf "%s\\n" "$OMP_NUM_THREADS" "$@"; exit {code}')
     ended, out, err = finish(start("slurm.sh", *SWEEP, tools=tools, **SLURM))
     assert (ended, err) == (code, "")
@@ -171,7 +188,11 @@ def test_slurm_starts_as_many_processes_as_the_command_expects_and_hands_on_the_
 
 def test_slurm_is_asked_to_requeue_before_the_time_is_over_and_the_script_waits_for_its_processes(tools: Path) -> None:
     stub(tools, "scontrol", f'echo "$@" >> {tools}/asked; touch {tools}/go')
-    stub(tools, "srun", f"touch {tools}/began; while [ ! -e {tools}/go ]; do sleep 0.01; done; sleep 0.05; echo ended; exit 143")
+    stub(
+        tools,
+        "srun",
+        f"touch {tools}/began; while [ ! -e {tools}/go ]; do sleep 0.01; done; sleep 0.05; echo ended; exit 143",
+    )
     running = start("slurm.sh", *SWEEP, tools=tools, **SLURM)
     patience = time.monotonic() + 30
     while not (tools / "began").exists() and time.monotonic() < patience:
@@ -204,7 +225,9 @@ def test_the_manifest_is_a_job_whose_numbers_fit_together() -> None:
         assert (program, flags, name) == ("torchrun", ["--no-python"], "featviz")
         options = parsed(container["args"])
         assert options.num_nodes == sum(one["replicas"] for one in replicas.values())
-        assert options.devices == held["spec"]["nprocPerNode"] == str(container["resources"]["limits"]["nvidia.com/gpu"])
+        assert (
+            options.devices == held["spec"]["nprocPerNode"] == str(container["resources"]["limits"]["nvidia.com/gpu"])
+        )
         places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
         assert set(places) == {volume["name"] for volume in pod["volumes"]}
         assert options.output.startswith(places["shared"])
@@ -214,7 +237,20 @@ def test_the_manifest_is_a_job_whose_numbers_fit_together() -> None:
 
 # All of it for real, in small.
 
-TINY = ["sweep", "toys:toy", "features.[35]", "head", "--steps", "3", "--size", "10", "--batch-size", "3", "--accelerator", "cpu"]
+TINY = [
+    "sweep",
+    "toys:toy",
+    "features.[35]",
+    "head",
+    "--steps",
+    "3",
+    "--size",
+    "10",
+    "--batch-size",
+    "3",
+    "--accelerator",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +288,24 @@ def test_torchrun_on_two_nodes_makes_the_files_of_one_process(alone: Path, tools
 def test_processes_that_slurm_starts_make_the_files_of_one_process(alone: Path, tools: Path) -> None:
     programs(tools)
     each = 'SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & '
-    stub(tools, "srun", f"code=0; for task in 0 1; do {each} done; for job in $(jobs -p); do wait $job || code=$?; done; exit $code")
-    own = {"SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NTASKS": "2", "SLURM_NODEID": "0", "SLURM_CPUS_PER_TASK": "1"}
-    named = {"SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "featviz", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": free_port()}
+    stub(
+        tools,
+        "srun",
+        f"code=0; for task in 0 1; do {each} done; for job in $(jobs -p); do wait $job || code=$?; done; exit $code",
+    )
+    own = {
+        "SLURM_NNODES": "1",
+        "SLURM_NTASKS_PER_NODE": "2",
+        "SLURM_NTASKS": "2",
+        "SLURM_NODEID": "0",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+    named = {
+        "SLURM_JOB_ID": "4242",
+        "SLURM_JOB_NAME": "featviz",
+        "SLURM_NODELIST": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+    }
     code, out, err = finish(start("slurm.sh", *TINY, "-o", "atlas", tools=tools, **own, **named), 120)
     assert code == 0, err
     assert out.count("pictures of toys:toy") == 1
@@ -268,8 +319,16 @@ def test_the_pods_of_the_manifest_make_the_files_of_one_process(alone: Path, too
     command = job()["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["command"]
     where = [*TINY, "-o", "atlas", "--num-nodes", "2", "--devices", "1"]
     (tools / "pod.sh").write_text(shlex.join([*command, *where]))
-    given = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": free_port()}
-    running = [start(str(tools / "pod.sh"), tools=tools, **given, PET_NODE_RANK=str(rank), OMP_NUM_THREADS="1") for rank in range(2)]
+    given = {
+        "PET_NNODES": "2",
+        "PET_NPROC_PER_NODE": "1",
+        "PET_MASTER_ADDR": "127.0.0.1",
+        "PET_MASTER_PORT": free_port(),
+    }
+    running = [
+        start(str(tools / "pod.sh"), tools=tools, **given, PET_NODE_RANK=str(rank), OMP_NUM_THREADS="1")
+        for rank in range(2)
+    ]
     ended = [finish(one, 120) for one in running]
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert files(tools.parent / "atlas") == files(alone)

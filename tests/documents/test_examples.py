@@ -16,7 +16,9 @@ from featviz_pl.networks import load_network
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("[0-9][0-9]_*.py"))
 README = (EXAMPLES / "README.md").read_text()
-SHOWN = re.findall(r'<img src="(pictures/\d\d_[^"]+)"', README)  # each by one script; those of trainings: test_examples_training.py
+SHOWN = re.findall(
+    r'<img src="(pictures/\d\d_[^"]+)"', README
+)  # each by one script; those of trainings: test_examples_training.py
 
 # What makes each example small, beside a tiny network, 16 px and 2 steps; and how many pictures its sheet holds.
 TOY = {
@@ -27,9 +29,15 @@ TOY = {
     "06_interpolation.py": ("--layer features.3 --units 1 2 --align features.2", 12),
     "07_cppn.py": ("--layer features.3 --units 1 2", 2),
     "08_transparency.py": ("--layer features.3 --units 1 2", 2),
-    "09_inversion_and_caricature.py": ("--inversions features.2 output --caricatures features.3 output --photo {photo}", 4),
+    "09_inversion_and_caricature.py": (
+        "--inversions features.2 output --caricatures features.3 output --photo {photo}",
+        4,
+    ),
     "10_objectives.py": ("--layer features.3 --unit 1 --label 2", 5),
-    "11_style.py": ("--content-layer features.2 --style-layers features.1 features.2 --photo {photo} --style {style}", 1),
+    "11_style.py": (
+        "--content-layer features.2 --style-layers features.1 features.2 --photo {photo} --style {style}",
+        1,
+    ),
 }
 
 
@@ -43,7 +51,9 @@ def test_every_example_is_run_and_shown() -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_example_runs_and_says_where_its_picture_comes_from(name: str, tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(0)
-    photo, style = (save_png(torch.rand(3, 20, width, generator=generator), tmp_path / f"{width}.png") for width in (24, 18))
+    photo, style = (
+        save_png(torch.rand(3, 20, width, generator=generator), tmp_path / f"{width}.png") for width in (24, 18)
+    )
     asked, count = TOY[name]
     output = tmp_path / "out.png"
     small = "--network toys:toy --size 16 --steps 2 --seed 3"

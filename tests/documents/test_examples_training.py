@@ -82,10 +82,15 @@ def test_the_photos_that_excite_channels_are_shown_with_a_frame(
     data: Path, run: Run, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = trained / "classifier.ckpt"
-    run("top_activations.py", f"--data {data} --checkpoint {checkpoint} --output {tmp_path} --channels net.layer1:0-1 --k 3")
+    run(
+        "top_activations.py",
+        f"--data {data} --checkpoint {checkpoint} --output {tmp_path} --channels net.layer1:0-1 --k 3",
+    )
     index = json.loads((tmp_path / "index.json").read_text())["units"]
     assert list(index) == ["net.layer1:0", "net.layer1:1"]
-    assert all(len(unit["top"]) == 3 and {photo["photo"] for photo in unit["top"]} < {0, 1, 2, 3} for unit in index.values())
+    assert all(
+        len(unit["top"]) == 3 and {photo["photo"] for photo in unit["top"]} < {0, 1, 2, 3} for unit in index.values()
+    )
     assert read_picture(tmp_path / "photos.png").shape == (3, 2 * 34 - 2, 3 * 34 - 2)
     assert re.search(r"^net.layer1:0: \d x (tench|English springer)", capsys.readouterr().out, re.MULTILINE)
 

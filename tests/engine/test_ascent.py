@@ -32,7 +32,8 @@ def rectified(weights: list[list[float]], bias: list[float]) -> nn.Sequential:
     return nn.Sequential(convolution, nn.ReLU(inplace=True))
 
 
-# Unit 0 starts below zero on grey and can be brought above it; unit 1 fires where red is above one half; nothing moves unit 2.
+# Unit 0 starts below zero on grey and can be brought above it; unit 1 fires where red is above one half; nothing moves
+# unit 2.
 UNITS = rectified([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]], [-1.8, -0.5, -1.0])
 
 
@@ -155,7 +156,12 @@ def test_the_step_is_gradient_ascent_on_the_sum_of_scores() -> None:
 
 @pytest.mark.parametrize(
     "objective",
-    [Channel("features.3", 2), Layer("features.0"), DeepDream("features.5"), Channel("features.5", [0, 7]) - 1e-5 * TotalVariation()],
+    [
+        Channel("features.3", 2),
+        Layer("features.0"),
+        DeepDream("features.5"),
+        Channel("features.5", [0, 7]) - 1e-5 * TotalVariation(),
+    ],
     ids=repr,
 )
 def test_scores_rise(objective: Objective) -> None:

@@ -55,7 +55,13 @@ def test_ascend_compiles_once(make: Any, layer: str, backend: CountingBackend) -
     network, found = make(), []
     for flag in (False, True):
         objective = Channel(layer, [1, 2])
-        problem = Ascent(FourierImage(12), FrozenNetwork(network, 0.4, 0.3, compile=flag), objective, 0, Views(view_preset("lucid")[0], 2))
+        problem = Ascent(
+            FourierImage(12),
+            FrozenNetwork(network, 0.4, 0.3, compile=flag),
+            objective,
+            0,
+            Views(view_preset("lucid")[0], 2),
+        )
         scores = ascend(problem, STEPS)
         found.append((scores, problem.decoded().detach()))
     assert torch.equal(found[0][0], found[1][0])
@@ -110,9 +116,14 @@ def test_render_compiles_and_says_so_in_the_provenance(backend: CountingBackend)
     assert fv.render(network.compiled(), "features.5:1", **SMALL).provenance[0]["compile"] is True
 
 
-def test_the_command_render_compiles(backend: CountingBackend, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_render_compiles(
+    backend: CountingBackend, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "a.png"
-    assert main(["render", "toys:toy", "features.5:1", "--compile", "--mean", "0.4", "--json", "-o", str(file), *TINY]) == 0
+    assert (
+        main(["render", "toys:toy", "features.5:1", "--compile", "--mean", "0.4", "--json", "-o", str(file), *TINY])
+        == 0
+    )
     captured = capsys.readouterr()
     assert json.loads(captured.out)["steps"] == 2
     assert captured.err.startswith("featviz render: the network is compiled for pictures of ")
@@ -152,7 +163,9 @@ def test_the_command_sweep_compiles_and_goes_on_in_the_same_way(
     ],
     ids=["FrozenNetwork", "load_network"],
 )
-def test_a_configuration_compiles(network: str, backend: CountingBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_compiles(
+    network: str, backend: CountingBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     config = tmp_path / "config.yaml"
     config.write_text(

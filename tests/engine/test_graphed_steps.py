@@ -32,11 +32,31 @@ from featviz_pl.engine import graphed_steps as _captured_step
 from featviz_pl.engine import picture_health as _watch
 from featviz_pl.images import FourierImage, Image, MaskedImage, PixelImage
 from featviz_pl.numerics.device_transfer import Transfers
-from featviz_pl.objectives import Alignment, Channel, ClassLogit, DeepDream, Inversion, Neuron, Objective, TotalVariation
+from featviz_pl.objectives import (
+    Alignment,
+    Channel,
+    ClassLogit,
+    DeepDream,
+    Inversion,
+    Neuron,
+    Objective,
+    TotalVariation,
+)
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 from featviz_pl.sweep import slots as _sweep_slots
 from featviz_pl.sweep.slots import Rendered
-from featviz_pl.transforms import Blur, ColorShift, Compose, CropOrPad, Jitter, Noise, NormalizeGradient, Pad, Rotate, Views
+from featviz_pl.transforms import (
+    Blur,
+    ColorShift,
+    Compose,
+    CropOrPad,
+    Jitter,
+    Noise,
+    NormalizeGradient,
+    Pad,
+    Rotate,
+    Views,
+)
 
 __all__ = ["graphs", "logged"]  # fixtures
 
@@ -45,7 +65,14 @@ __all__ = ["graphs", "logged"]  # fixtures
 
 
 MANY = Compose(
-    [Pad(2, "grey"), Jitter(2), Noise(0.1, uniform=0.1), Rotate([-5.0, 0.0, 5.0]), Blur([0.4, 0.8], kernel=5), ColorShift(0.2, 0.2)]
+    [
+        Pad(2, "grey"),
+        Jitter(2),
+        Noise(0.1, uniform=0.1),
+        Rotate([-5.0, 0.0, 5.0]),
+        Blur([0.4, 0.8], kernel=5),
+        ColorShift(0.2, 0.2),
+    ]
 )
 VIEWS: dict[str, Callable[[], Views | None]] = {
     "none": lambda: None,
@@ -81,7 +108,9 @@ OBJECTIVES: dict[str, Callable[[], Objective]] = {
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES.keys())
-def test_replayed_steps_of_other_objectives_give_the_same_pictures(objective: Callable[[], Objective], graphs: list[EagerGraphs]) -> None:
+def test_replayed_steps_of_other_objectives_give_the_same_pictures(
+    objective: Callable[[], Objective], graphs: list[EagerGraphs]
+) -> None:
     assert plain_and_captured(lambda: problem_of(views_of("lucid"), objective()), graphs).replayed == STEPS - FIRST - 2
 
 
@@ -92,8 +121,12 @@ IMAGES: dict[str, Callable[[], Image]] = {
 
 
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES.keys())
-def test_replayed_steps_of_other_images_give_the_same_pictures(image: Callable[[], Image], graphs: list[EagerGraphs]) -> None:
-    assert plain_and_captured(lambda: problem_of(views_of("lucid"), image=image()), graphs).replayed == STEPS - FIRST - 2
+def test_replayed_steps_of_other_images_give_the_same_pictures(
+    image: Callable[[], Image], graphs: list[EagerGraphs]
+) -> None:
+    assert (
+        plain_and_captured(lambda: problem_of(views_of("lucid"), image=image()), graphs).replayed == STEPS - FIRST - 2
+    )
 
 
 def test_pictures_of_double_precision_and_failing_ones_are_the_same(graphs: list[EagerGraphs]) -> None:
@@ -105,13 +138,17 @@ def test_pictures_of_double_precision_and_failing_ones_are_the_same(graphs: list
         return problem
 
     failures: dict[int, str] = {}
-    assert plain_and_captured(double, graphs, failures=failures).replayed > STEPS - FIRST - 2  # no step looks for dead pictures
+    assert (
+        plain_and_captured(double, graphs, failures=failures).replayed > STEPS - FIRST - 2
+    )  # no step looks for dead pictures
     assert not failures
 
 
 def test_any_optimizer_works_as_it_does(graphs: list[EagerGraphs]) -> None:
     own = plain_and_captured(
-        lambda: problem_of(views_of("lucid")), graphs, optimizer=lambda held: torch.optim.AdamW(held, lr=0.1, weight_decay=0.1)
+        lambda: problem_of(views_of("lucid")),
+        graphs,
+        optimizer=lambda held: torch.optim.AdamW(held, lr=0.1, weight_decay=0.1),
     )
     assert own.replayed
 
@@ -209,7 +246,9 @@ def test_sweeps_give_the_same_pictures(
         assert own.scores == its.scores
 
 
-def test_targets_that_change_too_often_end_the_capturing(graphs: list[EagerGraphs], logged: pytest.LogCaptureFixture) -> None:
+def test_targets_that_change_too_often_end_the_capturing(
+    graphs: list[EagerGraphs], logged: pytest.LogCaptureFixture
+) -> None:
     problem = problem_of(views_of("lucid"))
     problem.initialize()
     problem.prepare()

@@ -60,7 +60,10 @@ class Shift(Jitter):
 
 EXCLUDED: dict[str, tuple[Callable[[], Ascent], str]] = {
     "growing": (lambda: problem_of(image=GrowingImage(10, sizes=[5, 10])), "steps follow the progress of the run"),
-    "schedule": (lambda: problem_of(Views(Compose([Jitter(2)]), schedule="linear")), "steps follow the progress of the run"),
+    "schedule": (
+        lambda: problem_of(Views(Compose([Jitter(2)]), schedule="linear")),
+        "steps follow the progress of the run",
+    ),
     "moving range": (lambda: problem_of(Views(Compose([Crop(end=0.1)]))), "steps follow the progress of the run"),
     "alpha": (lambda: problem_of(image=AlphaImage(10)), "what is behind transparent pictures is drawn within the step"),
     "maco": (lambda: problem_of(image=MacoImage(10)), "MacoImage adds up what it hears of each step's gradient"),
@@ -68,17 +71,29 @@ EXCLUDED: dict[str, tuple[Callable[[], Ascent], str]] = {
         lambda: problem_of(image=MaskedImage(MacoImage(10), PICTURE, PICTURE[0])),
         "MacoImage adds up what it hears of each step's gradient",
     ),
-    "clipped pixels": (lambda: problem_of(image=PixelImage(10, squash="clip")), "PixelImage projects its weights before each step"),
+    "clipped pixels": (
+        lambda: problem_of(image=PixelImage(10, squash="clip")),
+        "PixelImage projects its weights before each step",
+    ),
     "ball": (lambda: problem_of(image=BallImage(PICTURE, 0.1)), "BallImage projects its weights before each step"),
     "other image": (lambda: problem_of(image=Cast(10)), "Cast may do something else in every step"),
     "other objective": (lambda: problem_of(objective=CHANNELS + Ours()), "Ours may do something else in every step"),
-    "running state": (lambda: problem_of(objective=CHANNELS + StayNear(PICTURE)), "StayNear may remember earlier steps"),
-    "style": (lambda: problem_of(objective=CHANNELS + Style(["features.3"], PICTURE)), "Style.features.3 may remember earlier steps"),
+    "running state": (
+        lambda: problem_of(objective=CHANNELS + StayNear(PICTURE)),
+        "StayNear may remember earlier steps",
+    ),
+    "style": (
+        lambda: problem_of(objective=CHANNELS + Style(["features.3"], PICTURE)),
+        "Style.features.3 may remember earlier steps",
+    ),
     "moving reference": (
         lambda: problem_of(objective=CHANNELS + Inversion("features.5", PICTURE)),
         "a reference goes through the views of each step",
     ),
-    "roll": (lambda: problem_of(Views(Compose([Jitter(1), Compose([Roll(3)])]))), "Roll(3) uses what it draws outside of tensors"),
+    "roll": (
+        lambda: problem_of(Views(Compose([Jitter(1), Compose([Roll(3)])]))),
+        "Roll(3) uses what it draws outside of tensors",
+    ),
     "torchvision": (
         lambda: problem_of(Views(Torchvision(v2.RandomAffine(20.0)))),
         "Torchvision(RandomAffine(degrees=[-20.0, 20.0]",
@@ -197,7 +212,9 @@ def test_too_little_memory_for_both_leaves_plain_steps(
     assert reason(logged) == "there is too little memory for captured and plain steps"
 
 
-def test_too_little_memory_for_a_plain_step_ends_the_run(graphs: list[EagerGraphs], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_for_a_plain_step_ends_the_run(
+    graphs: list[EagerGraphs], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object) -> Any:
         raise torch.OutOfMemoryError("out of memory")
 

@@ -50,10 +50,14 @@ def net() -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 2, 3), nn.Tanh()).double()
 
 
-def bound(objective: Any, views: Views | None = None, start: Tensor = START, network: nn.Module | None = None) -> Ascent:
+def bound(
+    objective: Any, views: Views | None = None, start: Tensor = START, network: nn.Module | None = None
+) -> Ascent:
     image = PixelImage(12, count=len(start), color="none").double()
     image.start_from(start)
-    made = Ascent(image, FrozenNetwork(net() if network is None else network, mean=0.5, std=0.25), objective, seed=1, views=views)
+    made = Ascent(
+        image, FrozenNetwork(net() if network is None else network, mean=0.5, std=0.25), objective, seed=1, views=views
+    )
     made.initialize()
     made.prepare()
     return made
@@ -74,7 +78,10 @@ def test_a_set_of_references_is_read_together() -> None:
 
 
 def test_a_reference_of_the_picture_s_size_follows_it_to_the_size_of_the_views() -> None:
-    other, odd = Reference(torch.full((1, 3, 12, 12), 0.25).double()), Reference(torch.full((1, 3, 9, 9), 0.25).double())
+    other, odd = (
+        Reference(torch.full((1, 3, 12, 12), 0.25).double()),
+        Reference(torch.full((1, 3, 9, 9), 0.25).double()),
+    )
     term = Notes(Source("1"), Source("1", reference=other), Source("1", reference=odd))
     made = bound(term, Views(Compose([Jitter(1)], size=8), 2))
     made.step(0, 2)
@@ -85,7 +92,9 @@ def test_a_reference_of_the_picture_s_size_follows_it_to_the_size_of_the_views()
 
 def test_a_reference_of_another_size_cannot_go_through_the_views() -> None:
     term = Notes(Source("1", reference=Reference(torch.zeros(1, 3, 9, 9).double(), through_views=True)))
-    with pytest.raises(ValueError, match=r"reference: a picture of \(3, 9, 9\) cannot be seen .* \(3, 12, 12\); resize it"):
+    with pytest.raises(
+        ValueError, match=r"reference: a picture of \(3, 9, 9\) cannot be seen .* \(3, 12, 12\); resize it"
+    ):
         bound(term)
 
 
@@ -117,7 +126,9 @@ def test_the_gradient_of_an_objective_by_an_activation() -> None:
     assert bool(weight.grad.any())
     assert set(term.given[-1].terms) == {"Notes.1"}, "the inner objective is evaluated on the side"
     made.scores(PHOTOS[:2])
-    torch.testing.assert_close(term.given[-1].activations[term.wanted[1]][:, 0], gradient_by_hand(net(), PHOTOS[:2], 1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        term.given[-1].activations[term.wanted[1]][:, 0], gradient_by_hand(net(), PHOTOS[:2], 1), rtol=0, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("moving", [False, True])
@@ -154,7 +165,9 @@ def test_gradients_are_laid_out_as_activations_are() -> None:
     made.step(0, 2)
     given = term.given[-1].activations
     assert given[term.wanted[0]].shape == given[term.wanted[1]].shape == (2, 1, 4, 10, 10)
-    torch.testing.assert_close(given[term.wanted[1]][:, 0], gradient_by_hand(network, made.image(), 1), rtol=0, atol=1e-12)
+    torch.testing.assert_close(
+        given[term.wanted[1]][:, 0], gradient_by_hand(network, made.image(), 1), rtol=0, atol=1e-12
+    )
 
 
 def test_running_states_hear_of_steps_only() -> None:
@@ -245,7 +258,9 @@ def test_a_reference_with_other_channels_is_refused() -> None:
 
 def test_what_is_only_watched_changes_no_draw_and_asks_for_no_pictures() -> None:
     views = Views(Compose([Jitter(2)]), 2)
-    plain, watched = (bound(objective, views) for objective in (Channel("1", 0), Channel("1", 0) + Logged(Diversity("1"))))
+    plain, watched = (
+        bound(objective, views) for objective in (Channel("1", 0), Channel("1", 0) + Logged(Diversity("1")))
+    )
     assert torch.equal(plain.look(0, 2)[1], watched.look(0, 2)[1])
     assert (Channel("1", 0) + Logged(Channel("1", [1, 2, 3]))).count() is None
     with pytest.raises(ValueError, match=r"objective: in Logged.* nothing can be raised"):

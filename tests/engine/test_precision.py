@@ -59,7 +59,9 @@ def test_both_precisions_are_measured_and_nothing_moves() -> None:
 
 def test_a_render_takes_what_was_measured(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     found = FastestPrecision("bf16-mixed", {"32-true": 2.0, "bf16-mixed": 1.0})
-    monkeypatch.setattr(importlib.import_module("featviz_pl.rendering"), "fastest_precision", MagicMock(return_value=found))
+    monkeypatch.setattr(
+        importlib.import_module("featviz_pl.rendering"), "fastest_precision", MagicMock(return_value=found)
+    )
     with caplog.at_level(logging.INFO, "featviz_pl"):
         measured = fv.render(nn.Conv2d(3, 4, 3), "output:1", precision="auto", **QUIET)
     named = fv.render(nn.Conv2d(3, 4, 3), "output:1", precision="bf16-mixed", **QUIET)
@@ -78,14 +80,29 @@ def test_a_measured_render_is_the_named_one() -> None:
 def test_it_is_refused_where_the_choice_could_differ(tmp_path: Path) -> None:
     kept = tmp_path / "kept.ckpt"
     kept.touch()
-    with pytest.raises(ValueError, match="precision: 'auto' is measured in one process, not on devices=2; give '32-true' or 'bf16-mixed'"):
+    with pytest.raises(
+        ValueError,
+        match="precision: 'auto' is measured in one process, not on devices=2; give '32-true' or 'bf16-mixed'",
+    ):
         fv.render(nn.Conv2d(3, 4, 3), "output:1", precision="auto", devices=2, **QUIET)
     with pytest.raises(ValueError, match="precision: 'auto' may choose otherwise than the run that goes on"):
         fv.render(nn.Conv2d(3, 4, 3), "output:1", precision="auto", resume=kept, **QUIET)
 
 
 def test_the_command_says_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "featviz_pl", "render", "embedded", "blocks.2:1", "--size", "32", "--steps", "2", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "featviz_pl",
+        "render",
+        "embedded",
+        "blocks.2:1",
+        "--size",
+        "32",
+        "--steps",
+        "2",
+        "--json",
+    ]
     command += ["--precision", "auto", "--accelerator", "cpu", "-o", str(tmp_path / "unit.png")]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
@@ -94,7 +111,19 @@ def test_the_command_says_it(tmp_path: Path) -> None:
 
 
 def test_a_sweep_measures_once_and_goes_on_in_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["sweep", "embedded", "blocks.2:0-1", "--size", "32", "--steps", "2", "--accelerator", "cpu", "--precision", "auto"]
+    command = [
+        "sweep",
+        "embedded",
+        "blocks.2:0-1",
+        "--size",
+        "32",
+        "--steps",
+        "2",
+        "--accelerator",
+        "cpu",
+        "--precision",
+        "auto",
+    ]
     command += ["--batch-size", "1", "-o", str(tmp_path)]
     assert main(command) == 0
     assert capsys.readouterr().err.startswith("featviz sweep: precision ")
@@ -109,6 +138,9 @@ def test_a_sweep_measures_once_and_goes_on_in_what_it_found(tmp_path: Path, caps
 
 
 def test_a_sweep_over_processes_wants_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", "embedded", "blocks.2", "--precision", "auto", "--devices", "2", "-o", str(tmp_path / "sweep")]) == 2
+    assert (
+        main(["sweep", "embedded", "blocks.2", "--precision", "auto", "--devices", "2", "-o", str(tmp_path / "sweep")])
+        == 2
+    )
     assert "precision: 'auto' is measured in one process, not on devices=2" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()

@@ -62,7 +62,12 @@ def test_threads_are_given_back_after_a_failure() -> None:
 
 @pytest.mark.parametrize(
     ("asked", "processes", "expected"),
-    [("8", 1, 8), ("8", 2, 8), ("4", 2, 1), ("1", 2, 8)],  # the third is what Lightning sets for two processes on eight cores
+    [
+        ("8", 1, 8),
+        ("8", 2, 8),
+        ("4", 2, 1),
+        ("1", 2, 8),
+    ],  # the third is what Lightning sets for two processes on eight cores
 )
 def test_a_users_number_of_threads_is_respected_and_lightnings_is_not(
     asked: str, processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +82,11 @@ GROUPS: list[tuple[str, dict[str, str], float]] = [
     ("0::/\n", {"cpu.max": "250000 100000"}, 2.5),
     ("0::/a/b\n", {"cpu.max": "400000 100000", "a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 1.5),
     ("0::/a\n", {}, math.inf),
-    ("4:memory:/x\n3:cpu,cpuacct:/x\n0::/\n", {"cpu/x/cpu.cfs_quota_us": "300000", "cpu/x/cpu.cfs_period_us": "100000"}, 3.0),
+    (
+        "4:memory:/x\n3:cpu,cpuacct:/x\n0::/\n",
+        {"cpu/x/cpu.cfs_quota_us": "300000", "cpu/x/cpu.cfs_period_us": "100000"},
+        3.0,
+    ),
     ("3:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, math.inf),
     ("2:memory:/x\n", {"memory/x/cpu.max": "1 100000"}, math.inf),
     ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
@@ -127,6 +136,10 @@ def test_a_sweep_computes_with_its_share_says_so_once_and_gives_the_rest_back(
     sweep = FeatureSweep(toy(), steps=1, size=8)
     sweep.on_render_step = lambda _: seen.append(torch.get_num_threads())
     with caplog.at_level("INFO", logger="lightning.pytorch"):
-        Trainer(**{**QUIET, "callbacks": [Outside()]}).predict(sweep, FeatureTargets("features.5:0-3", 2), return_predictions=False)
+        Trainer(**{**QUIET, "callbacks": [Outside()]}).predict(
+            sweep, FeatureTargets("features.5:0-3", 2), return_predictions=False
+        )
     assert seen == [-8, 2, -8, 2]
-    assert [record.message for record in caplog.records if "share" in record.message] == ["1 processes share 2 cores: 2 threads in each"]
+    assert [record.message for record in caplog.records if "share" in record.message] == [
+        "1 processes share 2 cores: 2 threads in each"
+    ]

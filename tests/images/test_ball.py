@@ -72,7 +72,8 @@ def test_no_run_leaves_the_ball_nor_the_range(norm: Norm, radius: float) -> None
 
 @norms
 def test_a_picture_at_the_edge_can_come_back(norm: Norm) -> None:
-    # By the formula alone the gradient of a weight outside never leads inwards, and a value would stay where it overshot.
+    # By the formula alone the gradient of a weight outside never leads inwards, and a value would stay where it
+    # overshot.
     image = BallImage(torch.full((1, 3, 4, 4), 0.5), 0.2, norm, count=1)
     with torch.no_grad():
         image.required_weight().fill_(3.0)
@@ -117,7 +118,9 @@ def test_the_start_is_the_deviation_s_share_of_the_radius(norm: Norm) -> None:
 @norms
 def test_a_start_outside_the_ball_is_refused(norm: Norm) -> None:
     image = BallImage(torch.full((3, 4, 4), 0.5), 0.1, norm)
-    with pytest.raises(ValueError, match=r"image: a picture lies .* from the centre of the ball, farther than its radius 0.1"):
+    with pytest.raises(
+        ValueError, match=r"image: a picture lies .* from the centre of the ball, farther than its radius 0.1"
+    ):
         image.start_from(torch.full((3, 4, 4), 0.75))
     near = torch.full((3, 4, 4), 0.5)
     near[0, 0, 0] = 0.58
@@ -129,7 +132,9 @@ def test_one_centre_serves_all_pictures_and_several_decide_their_number() -> Non
     assert BallImage(centre(), 0.1).count is None
     assert BallImage(centre(), 0.1, count=3)().shape == (3, 3, 6, 7)
     assert BallImage(centre(2), 0.1).count == 2
-    with pytest.raises(ValueError, match="count: 2 centres were given, but 3 pictures are asked for; give one or as many"):
+    with pytest.raises(
+        ValueError, match="count: 2 centres were given, but 3 pictures are asked for; give one or as many"
+    ):
         BallImage(centre(2), 0.1).allocate(3)
 
 

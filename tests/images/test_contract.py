@@ -48,7 +48,8 @@ class Case:
 
 CASES: dict[type[Image], Case] = {
     CPPNImage: Case(
-        {"width": 5, "depth": 2, "activation": "unbiased", "tile": True}, starts="a network that draws a picture would have to be trained"
+        {"width": 5, "depth": 2, "activation": "unbiased", "tile": True},
+        starts="a network that draws a picture would have to be trained",
     ),
     FourierImage: Case({"decay": 1.25}),
     InterpolationBasisImage: Case(
@@ -104,7 +105,9 @@ def spectrum(channels: int, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(1 / (lengths + 0.2)).expand(channels, -1, -1)
 
 
-def make(made: type[Image], size: tuple[int, int] = (5, 6), count: int | None = None, channels: int = 3, **more: Any) -> Image:
+def make(
+    made: type[Image], size: tuple[int, int] = (5, 6), count: int | None = None, channels: int = 3, **more: Any
+) -> Image:
     own = CASES[made].arguments
     if made is SharedImage:
         return SharedImage(PixelImage(size, count, channels, **more), deviation=0.5, **own)
@@ -146,9 +149,14 @@ def started_from(made: type[Image], given: Tensor, **more: Any) -> Image:
 
 def test_every_exported_class_is_in_the_table() -> None:
     exported = [getattr(images, name) for name in images.__all__]
-    concrete = {listed for listed in exported if isinstance(listed, type) and issubclass(listed, Image) and not inspect.isabstract(listed)}
+    concrete = {
+        listed
+        for listed in exported
+        if isinstance(listed, type) and issubclass(listed, Image) and not inspect.isabstract(listed)
+    }
     assert set(CASES) <= concrete
-    # Images made of other images cannot be built from a size alone; each has these promises in a file of its own beside this one.
+    # Images made of other images cannot be built from a size alone; each has these promises in a file of its own beside
+    # this one.
     elsewhere = "".join(file.read_text() for file in Path(__file__).parent.glob("test_*.py") if file != Path(__file__))
     for made in concrete - set(CASES):
         assert made.__name__ in elsewhere, f"{made.__name__} has neither an entry in the table nor tests of its own"
@@ -172,7 +180,9 @@ def test_pictures_have_the_shape_asked_for_and_lie_between_0_and_1(
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("channels", [1, 3, 7])
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_picture_comes_back_within_a_thousandth(made: type[Image], count: int, channels: int, size: tuple[int, int]) -> None:
+def test_a_picture_comes_back_within_a_thousandth(
+    made: type[Image], count: int, channels: int, size: tuple[int, int]
+) -> None:
     given = pictures(count, channels, size)
     image = started_from(made, given)
     assert image.count == count
@@ -183,7 +193,9 @@ def test_a_picture_comes_back_within_a_thousandth(made: type[Image], count: int,
 @pytest.mark.parametrize("color", ["none", "imagenet", "i1i2i3", [[1.0, 0.2, 0.0], [0.0, 1.0, 0.5], [0.3, 0.0, -1.0]]])
 def test_a_picture_comes_back_in_any_colour_space(made: type[Image], color: Any) -> None:
     given = pictures(2, 3, (5, 4))
-    np.testing.assert_allclose(started_from(made, given, color=color)().detach().numpy(), given.numpy(), rtol=0, atol=1e-3)
+    np.testing.assert_allclose(
+        started_from(made, given, color=color)().detach().numpy(), given.numpy(), rtol=0, atol=1e-3
+    )
 
 
 @among(FourierImage, LaplacianPyramidImage, PixelImage)
@@ -205,7 +217,9 @@ def test_black_and_white_pictures_can_start_one(made: type[Image], value: float,
     image = started_from(made, torch.full((3, 5, 5), value), **chosen)
     np.testing.assert_allclose(image().detach().numpy(), value, rtol=0, atol=1e-3)
     image().sum().backward()
-    assert any(bool(weight.grad.any()) for weight in image.parameters() if weight.grad is not None), "a saturated picture can still move"
+    assert any(bool(weight.grad.any()) for weight in image.parameters() if weight.grad is not None), (
+        "a saturated picture can still move"
+    )
 
 
 @every_start
@@ -381,9 +395,14 @@ def test_repr_tells_images_apart(made: type[Image]) -> None:
 
 
 @every
-@pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")  # instantiate_classes, since 4.53
+@pytest.mark.filterwarnings(
+    "ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning"
+)  # instantiate_classes, since 4.53
 def test_a_configuration_file_builds_it(made: type[Image]) -> None:
-    listed = {name: [list(part) for part in value] if name == "shared" else value for name, value in CASES[made].arguments.items()}
+    listed = {
+        name: [list(part) for part in value] if name == "shared" else value
+        for name, value in CASES[made].arguments.items()
+    }
     own = (
         {"image": {"class_path": "PixelImage", "init_args": {"size": [5, 6]}}, **listed}
         if made is SharedImage
@@ -393,7 +412,9 @@ def test_a_configuration_file_builds_it(made: type[Image]) -> None:
         own["spectrum"] = "natural"
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--image", type=Image)
-    config = parser.parse_string(yaml.safe_dump({"image": {"class_path": f"featviz_pl.images.{made.__name__}", "init_args": own}}))
+    config = parser.parse_string(
+        yaml.safe_dump({"image": {"class_path": f"featviz_pl.images.{made.__name__}", "init_args": own}})
+    )
     built = parser.instantiate_classes(config).image
     assert type(built) is made
     assert built.size == (5, 6)
@@ -462,7 +483,9 @@ def test_decoding_is_differentiable(made: type[Image], size: tuple[int, int], ch
     image = make(made, size, two(made), channels).double()
     names = [name for name, _ in image.named_parameters()]
     draw = generator(0)
-    weights = tuple(torch.randn(own.shape, dtype=torch.float64, generator=draw).requires_grad_(True) for own in image.parameters())
+    weights = tuple(
+        torch.randn(own.shape, dtype=torch.float64, generator=draw).requires_grad_(True) for own in image.parameters()
+    )
 
     def decoded(*own: Tensor) -> Tensor:
         return torch.func.functional_call(image, dict(zip(names, own)), ())  # type: ignore[no-any-return]
@@ -513,7 +536,9 @@ def test_pictures_climb_on_a_network(made: type[Image], count: int) -> None:
         ({"color": torch.ones(3, 3)}, ValueError, "color: the matrix cannot be inverted"),
     ],
 )
-def test_bad_arguments_are_named(made: type[LatentImage], arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_bad_arguments_are_named(
+    made: type[LatentImage], arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
     own = {"spectrum": torch.ones(3, 8, 5)} if made is MacoImage else CASES[made].arguments
     with pytest.raises(error, match=message):
         made(**{"size": 8, **own, **arguments})
@@ -532,7 +557,9 @@ def test_bad_arguments_are_named(made: type[LatentImage], arguments: dict[str, A
         (torch.full((3, 4, 4), float("nan")), ValueError, r"image must lie in \[0, 1\]"),
     ],
 )
-def test_what_cannot_start_a_picture_is_refused(made: type[LatentImage], given: Any, error: type[Exception], message: str) -> None:
+def test_what_cannot_start_a_picture_is_refused(
+    made: type[LatentImage], given: Any, error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         made.from_image(given)
 

@@ -58,7 +58,9 @@ def test_a_picture_is_its_network_at_every_pixel(activation: Activation, size: t
         for row in range(height):
             for column in range(width):
                 point = np.array([[(column - (width - 1) / 2) * step], [(row - (height - 1) / 2) * step]])
-                np.testing.assert_allclose(shown[:, row, column], colours(layers, point, activation)[:, 0], rtol=0, atol=1e-10)
+                np.testing.assert_allclose(
+                    shown[:, row, column], colours(layers, point, activation)[:, 0], rtol=0, atol=1e-10
+                )
 
 
 def test_coordinates_are_those_of_the_notebook() -> None:
@@ -109,7 +111,9 @@ def test_deviation_scales_the_hidden_weights() -> None:
 def drawn(**more: Any) -> CPPNImage:
     image = CPPNImage(**{"size": 9, "width": 8, "depth": 3, "count": 2, **more}).double()
     with torch.no_grad():
-        image.required_weight().copy_(torch.randn(image.required_weight().shape, generator=torch.Generator().manual_seed(0)) / 2)
+        image.required_weight().copy_(
+            torch.randn(image.required_weight().shape, generator=torch.Generator().manual_seed(0)) / 2
+        )
     return image
 
 
@@ -147,7 +151,8 @@ def test_the_gradient_at_another_size_reaches_the_weights() -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (12, 20)])
 def test_a_tile_continues_across_its_borders(size: tuple[int, int]) -> None:
-    # Twice the pixels show the same period: its even pixels are the small picture, and the step across the border is like any other.
+    # Twice the pixels show the same period: its even pixels are the small picture, and the step across the border is
+    # like any other.
     image = drawn(size=size, tile=True)
     small = image().detach()
     height, width = size
@@ -169,7 +174,9 @@ def test_a_tile_is_its_network_of_sine_and_cosine() -> None:
         for column in range(4):
             across, down = 2 * np.pi * column / 4, 2 * np.pi * row / 3
             point = np.sqrt(2) * np.array([[np.cos(across)], [np.sin(across)], [np.cos(down)], [np.sin(down)]])
-            np.testing.assert_allclose(shown[:, row, column], colours(layers, point, "composite")[:, 0], rtol=0, atol=1e-10)
+            np.testing.assert_allclose(
+                shown[:, row, column], colours(layers, point, "composite")[:, 0], rtol=0, atol=1e-10
+            )
 
 
 def test_a_checkpoint_fills_a_picture_of_another_size() -> None:

@@ -102,7 +102,9 @@ def test_the_picture_continues_across_a_stage(kind: type[FourierImage] | type[Pi
 
 
 @pytest.mark.parametrize(("zoom", "window"), [(0.0, (4, 4)), (0.5, (8, 8)), (1.0, (12, 12))])
-def test_the_picture_before_is_enlarged_by_a_share_of_the_growth_and_centred(zoom: float, window: tuple[int, int]) -> None:
+def test_the_picture_before_is_enlarged_by_a_share_of_the_growth_and_centred(
+    zoom: float, window: tuple[int, int]
+) -> None:
     image = grown(size=12, sizes=[4, 12], zoom=zoom)
     small, rim = image.current().detach(), image.parts[1]().detach().clone()
     image.advance(6, 12)

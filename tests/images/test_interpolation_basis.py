@@ -90,7 +90,9 @@ def test_one_picture_starts_all_and_several_are_refused() -> None:
     before = image().detach().clone()
     image.initialize(36, generator(3))
     assert torch.equal(image(), before)
-    with pytest.raises(ValueError, match="image: 36 pictures cannot start parts that are shared; give one for all of them"):
+    with pytest.raises(
+        ValueError, match="image: 36 pictures cannot start parts that are shared; give one for all of them"
+    ):
         image.start_from(torch.rand(36, 3, 9, 17))
     with pytest.raises(ValueError, match=r"image: shape \(3, 4, 4\) does not fit pictures of \(3, 9, 17\)"):
         image.start_from(torch.rand(3, 4, 4))
@@ -126,5 +128,7 @@ def test_bad_arguments_are_named(arguments: dict[str, Any], error: type[Exceptio
 
 
 def test_another_number_of_pictures_says_how_many_there_are() -> None:
-    with pytest.raises(ValueError, match="count: the image holds 180 pictures, 6 x 6 x 5, but the objective asks for 30"):
+    with pytest.raises(
+        ValueError, match="count: the image holds 180 pictures, 6 x 6 x 5, but the objective asks for 30"
+    ):
         InterpolationBasisImage(size=8).allocate(30)

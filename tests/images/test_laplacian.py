@@ -19,7 +19,9 @@ from featviz_pl.images import LaplacianPyramidImage, PixelImage
         ((1, 5), 2, [(1, 5), (1, 2)]),
     ],
 )
-def test_a_picture_is_the_sum_of_its_enlarged_levels(size: tuple[int, int], levels: int, sizes: list[tuple[int, int]]) -> None:
+def test_a_picture_is_the_sum_of_its_enlarged_levels(
+    size: tuple[int, int], levels: int, sizes: list[tuple[int, int]]
+) -> None:
     image = LaplacianPyramidImage(size, 2, color="none", levels=levels).double()
     assert image.level_sizes() == sizes
     draw = np.random.default_rng(0)

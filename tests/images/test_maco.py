@@ -32,13 +32,17 @@ def generator(seed: int) -> torch.Generator:
 
 def template(channels: int, size: tuple[int, int], seed: int = 0) -> Tensor:
     """Return the magnitude of a random real picture: symmetric, as every such magnitude is."""
-    return torch.abs(torch.fft.rfft2(torch.randn(channels, *size, generator=generator(seed), dtype=torch.float64), norm="ortho"))
+    return torch.abs(
+        torch.fft.rfft2(torch.randn(channels, *size, generator=generator(seed), dtype=torch.float64), norm="ortho")
+    )
 
 
 def drawn(size: tuple[int, int] = (6, 8), count: int = 2, channels: int = 3, **more: Any) -> MacoImage:
     image = MacoImage(size, count, channels, **{"color": "none", "spectrum": template(channels, size), **more}).double()
     with torch.no_grad():
-        image.required_weight().copy_(torch.randn(image.required_weight().shape, generator=generator(1), dtype=torch.float64))
+        image.required_weight().copy_(
+            torch.randn(image.required_weight().shape, generator=generator(1), dtype=torch.float64)
+        )
     return image
 
 
@@ -49,7 +53,9 @@ def test_the_magnitude_of_the_decoded_picture_is_the_template(size: tuple[int, i
     latent = image.decode_latent(image.required_weight()).detach().numpy()
     found = np.abs(np.fft.rfft2(latent, norm="ortho"))
     expected = template(channels, size).numpy()
-    np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=0, atol=1e-6)  # the template is kept in float32
+    np.testing.assert_allclose(
+        found, np.broadcast_to(expected, found.shape), rtol=0, atol=1e-6
+    )  # the template is kept in float32
     assert (latent.mean((2, 3)) > 0).all(), "the mean is real and positive"
 
 
@@ -112,7 +118,9 @@ def test_natural_pictures_have_the_contrast_of_photos() -> None:
     image.initialize(2, generator(0))
     # The docstring of AmplitudeSpectrum says what was measured: 0.20 with random phases, 0.22 for photos.
     assert 0.12 < float(image().detach().std((2, 3)).mean()) < 0.28
-    np.testing.assert_allclose(without_mean(image.magnitude), without_mean(natural_statistics().spectrum.magnitude), rtol=1e-3)
+    np.testing.assert_allclose(
+        without_mean(image.magnitude), without_mean(natural_statistics().spectrum.magnitude), rtol=1e-3
+    )
 
 
 def without_mean(magnitude: Tensor) -> Array:
@@ -136,7 +144,13 @@ def test_pictures_have_the_mean_colour_of_the_statistics(size: tuple[int, int]) 
 def test_statistics_come_as_a_name_a_file_an_object_and_a_part_of_one(size: tuple[int, int], tmp_path: Path) -> None:
     natural = natural_statistics()
     expected = natural.spectrum.resized(size).magnitude.numpy()
-    given = ["natural", str(natural.save(tmp_path / "own.pt")), natural, natural.spectrum, SimpleNamespace(spectrum=natural.spectrum)]
+    given = [
+        "natural",
+        str(natural.save(tmp_path / "own.pt")),
+        natural,
+        natural.spectrum,
+        SimpleNamespace(spectrum=natural.spectrum),
+    ]
     for spectrum in [*given, torch.from_numpy(expected), expected]:
         image = MacoImage(size, 1, spectrum=spectrum)
         np.testing.assert_allclose(without_mean(image.magnitude), without_mean(torch.from_numpy(expected)), rtol=2e-3)
@@ -155,7 +169,9 @@ def test_auto_colours_are_those_the_spectrum_was_measured_in() -> None:
         assert "color='auto'" in repr(image)
     assert MacoImage(8, 1, color="none", spectrum=natural_statistics()).color_matrix is None
     for color in ("auto", "imagenet"):
-        torch.testing.assert_close(MacoImage(8, 1, color=color, spectrum=template(3, (8, 8))).color_matrix, color_matrix("imagenet", 3))
+        torch.testing.assert_close(
+            MacoImage(8, 1, color=color, spectrum=template(3, (8, 8))).color_matrix, color_matrix("imagenet", 3)
+        )
 
 
 def test_a_picture_it_starts_from_lends_its_phase() -> None:
@@ -330,7 +346,11 @@ def test_percentiles_that_cannot_be_are_refused(percentile: float) -> None:
         ),
         ({"spectrum": torch.ones(1, 8, 5)}, ValueError, r"spectrum: shape \(1, 8, 5\) does not fit"),
         ({"channels": 1}, ValueError, "spectrum: measured on 3 channels, which do not fit pictures of 1"),
-        ({"spectrum": -torch.ones(3, 8, 5)}, ValueError, "spectrum: the magnitude must be finite, nowhere negative and somewhere positive"),
+        (
+            {"spectrum": -torch.ones(3, 8, 5)},
+            ValueError,
+            "spectrum: the magnitude must be finite, nowhere negative and somewhere positive",
+        ),
         ({"spectrum": torch.zeros(3, 8, 5)}, ValueError, "spectrum: the magnitude must be finite"),
         ({"spectrum": torch.full((3, 8, 5), float("nan"))}, ValueError, "spectrum: the magnitude must be finite"),
         ({"spectrum": "no such file.pt"}, ValueError, "there is no file 'no such file.pt'"),

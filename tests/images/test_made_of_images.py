@@ -32,7 +32,9 @@ from featviz_pl.images import (
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel
 
-MODULES = {f"featviz_pl.images.{name}" for name in ("alpha", "ball", "fixed", "generator", "growing", "masked", "stack")}
+MODULES = {
+    f"featviz_pl.images.{name}" for name in ("alpha", "ball", "fixed", "generator", "growing", "masked", "stack")
+}
 SIZES = [(8, 8), (5, 7), (6, 9), (9, 4)]
 LOUD: dict[str, Any] = {"deviation": 0.5}
 
@@ -49,7 +51,9 @@ def painter(channels: int = 3, size: tuple[int, int] = (5, 6), latent: int = 4) 
     """Build a generator from its own seed."""
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1)
-        return nn.Sequential(nn.Linear(latent, channels * size[0] * size[1]), nn.Tanh(), nn.Unflatten(1, (channels, *size)))
+        return nn.Sequential(
+            nn.Linear(latent, channels * size[0] * size[1]), nn.Tanh(), nn.Unflatten(1, (channels, *size))
+        )
 
 
 def ramp(size: tuple[int, int]) -> Tensor:
@@ -78,7 +82,9 @@ def growing(size: tuple[int, int], count: int | None, channels: int) -> Image:
 
 
 def masked(size: tuple[int, int], count: int | None, channels: int) -> Image:
-    return MaskedImage(FourierImage(size, count, channels, **LOUD), random_pictures(1, channels, size)[0], ramp(size), start="drawn")
+    return MaskedImage(
+        FourierImage(size, count, channels, **LOUD), random_pictures(1, channels, size)[0], ramp(size), start="drawn"
+    )
 
 
 def stack(size: tuple[int, int], count: int | None, channels: int) -> Image:
@@ -99,7 +105,9 @@ CASES: dict[type[Image], Make] = {
     StackImage: stack,
 }
 every = pytest.mark.parametrize("kind", CASES, ids=lambda kind: kind.__name__)
-trained = pytest.mark.parametrize("kind", [kind for kind in CASES if kind is not FixedImage], ids=lambda kind: kind.__name__)
+trained = pytest.mark.parametrize(
+    "kind", [kind for kind in CASES if kind is not FixedImage], ids=lambda kind: kind.__name__
+)
 # What a checkpoint of two pictures holds.
 STATE = {
     AlphaImage: {"initialized", "image.weight", "image.initialized", "plane.weight", "plane.initialized"},
@@ -206,7 +214,9 @@ def test_initialising_draws_once(kind: type[Image]) -> None:
     assert not torch.equal(before[0], before[1]), "one generator draws different pictures"
 
 
-@pytest.mark.parametrize("kind", [kind for kind in CASES if kind not in (FixedImage, StackImage)], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [kind for kind in CASES if kind not in (FixedImage, StackImage)], ids=lambda kind: kind.__name__
+)
 def test_a_picture_does_not_depend_on_its_companions(kind: type[Image]) -> None:
     together = made(kind, 3)
     together.initialize(3, [generator(seed) for seed in (4, 5, 6)])
@@ -271,7 +281,10 @@ def test_pickle_and_deepcopy_keep_the_picture_and_part_from_it(kind: type[Image]
         assert (copied.alpha, copied.has_idle_parameters) == (image.alpha, image.has_idle_parameters)
         before = image().detach().clone()
         with torch.no_grad():
-            for weight in (*copied.parameters(), *(buffer for buffer in copied.buffers() if buffer.is_floating_point())):
+            for weight in (
+                *copied.parameters(),
+                *(buffer for buffer in copied.buffers() if buffer.is_floating_point()),
+            ):
                 weight.mul_(0.5)
         assert torch.equal(image(), before)
         assert not torch.equal(copied(), before)
@@ -312,7 +325,8 @@ def test_double_precision_stays(kind: type[Image]) -> None:
 @every
 @pytest.mark.parametrize("default", [torch.bfloat16, torch.float16, torch.float64])
 def test_the_program_s_default_precision_changes_no_picture(kind: type[Image], default: torch.dtype) -> None:
-    # Lightning sets it around the steps of a run with precision="bf16-true" or "64-true". The given tensors stay float32.
+    # Lightning sets it around the steps of a run with precision="bf16-true" or "64-true". The given tensors stay
+    # float32.
     expected = started(kind)().detach()
     given, network, mask = random_pictures(2, 3, (5, 6)), painter(), ramp((5, 6))
     torch.set_default_dtype(default)
@@ -378,13 +392,17 @@ def test_one_picture_starts_all(kind: type[Image]) -> None:
     shown = image().detach().numpy()
     expected = given.numpy()
     if kind is MaskedImage:
-        expected = ramp((5, 6)).numpy() * expected + (1 - ramp((5, 6)).numpy()) * random_pictures(1, 3, (5, 6))[0].numpy()
+        expected = (
+            ramp((5, 6)).numpy() * expected + (1 - ramp((5, 6)).numpy()) * random_pictures(1, 3, (5, 6))[0].numpy()
+        )
     np.testing.assert_allclose(shown, np.broadcast_to(expected, shown.shape), atol=1e-3)
     image.initialize(2, generator(3))
     assert np.array_equal(image().detach().numpy(), shown), "started pictures are not drawn"
 
 
-@pytest.mark.parametrize("kind", [AlphaImage, BallImage, GrowingImage, MaskedImage, StackImage], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    "kind", [AlphaImage, BallImage, GrowingImage, MaskedImage, StackImage], ids=lambda kind: kind.__name__
+)
 def test_a_start_that_does_not_fit_is_refused(kind: type[Image]) -> None:
     image = made(kind)
     with pytest.raises(ValueError, match=r"image: shape \(\d, 6, 5\) does not fit pictures of \(\d, 5, 6\)"):
@@ -442,8 +460,16 @@ PICTURE, MASK = torch.full((3, 5, 6), 0.5), torch.ones(5, 6)
     ("build", "error", "message"),
     [
         (lambda: AlphaImage(size=0), ValueError, "size must be at least 1, got 0"),
-        (lambda: AlphaImage(size=8, image=PixelImage(4)), ValueError, r"size: 8 differs from that of the image, \(4, 4\)"),
-        (lambda: AlphaImage(channels=1, image=PixelImage(4)), ValueError, "channels: 1 differs from that of the image, 3"),
+        (
+            lambda: AlphaImage(size=8, image=PixelImage(4)),
+            ValueError,
+            r"size: 8 differs from that of the image, \(4, 4\)",
+        ),
+        (
+            lambda: AlphaImage(channels=1, image=PixelImage(4)),
+            ValueError,
+            "channels: 1 differs from that of the image, 3",
+        ),
         (lambda: AlphaImage(image=AlphaImage(4)), ValueError, "image: AlphaImage has an alpha channel already"),
         (lambda: AlphaImage(image=toy()), TypeError, "image must be an Image, got ToyNet"),  # type: ignore[arg-type]
         (lambda: AlphaImage(4, opacity=0), ValueError, "opacity must be at least 0.001 and at most 0.999, got 0"),
@@ -453,30 +479,62 @@ PICTURE, MASK = torch.full((3, 5, 6), 0.5), torch.ones(5, 6)
         (lambda: BallImage(PICTURE, radius=float("inf")), ValueError, "radius must be above 0, got inf"),
         (lambda: BallImage(PICTURE, 1.0, norm="l1"), ValueError, "norm: unknown norm 'l1'"),  # type: ignore[arg-type]
         (lambda: BallImage(PICTURE * 3, 1.0), ValueError, r"picture must lie in \[0, 1\], got values from 1.5 to 1.5"),
-        (lambda: BallImage(PICTURE.expand(2, -1, -1, -1), 1.0, count=3), ValueError, "count: 2 centres were given, but 3 pictures"),
+        (
+            lambda: BallImage(PICTURE.expand(2, -1, -1, -1), 1.0, count=3),
+            ValueError,
+            "count: 2 centres were given, but 3 pictures",
+        ),
         (lambda: FixedImage([]), TypeError, "picture must be a tensor or the path of a picture file or several"),
         (lambda: FixedImage(3), TypeError, "picture must be a tensor or the path"),  # type: ignore[arg-type]
         (lambda: FixedImage("absent.png"), ValueError, "picture: cannot read a picture from 'absent.png'"),
-        (lambda: FixedImage("absent.png", channels=2), ValueError, "picture: channels: picture files hold 1, 3 or 4, not 2"),
+        (
+            lambda: FixedImage("absent.png", channels=2),
+            ValueError,
+            "picture: channels: picture files hold 1, 3 or 4, not 2",
+        ),
         (lambda: FixedImage(PICTURE, channels=4), ValueError, "picture: pictures of 3 channels do not fit 4"),
         (lambda: FixedImage(PICTURE[0]), ValueError, "picture must be floats"),
         (lambda: GeneratorImage("generator", 4), TypeError, "generator must be an nn.Module, got str"),  # type: ignore[arg-type]
         (lambda: GeneratorImage(painter(), 7), ValueError, r"latent_shape: the generator fails on a latent \(1, 7,\)"),
         (lambda: GeneratorImage(painter(), 0), ValueError, "latent_shape must be at least 1, got 0"),
         (lambda: GeneratorImage(nn.Flatten(), (2, 3)), ValueError, r"generator must give pictures .* it gave \(1, 6\)"),
-        (lambda: GeneratorImage(painter(), 4, size=9), ValueError, r"size: the generator's pictures have \(5, 6\) pixels, not \(9, 9\)"),
-        (lambda: GeneratorImage(painter(), 4, channels=1), ValueError, "channels: the generator's pictures have 3, not 1"),
-        (lambda: GeneratorImage(painter(), 4, value_range=(1, -1)), ValueError, r"value_range must be \(low, high\), low below high"),
-        (lambda: GrowingImage(8, sizes=[4, 6]), ValueError, r"sizes must grow up to the shorter side of the picture, 8, got \[4, 6\]"),
+        (
+            lambda: GeneratorImage(painter(), 4, size=9),
+            ValueError,
+            r"size: the generator's pictures have \(5, 6\) pixels, not \(9, 9\)",
+        ),
+        (
+            lambda: GeneratorImage(painter(), 4, channels=1),
+            ValueError,
+            "channels: the generator's pictures have 3, not 1",
+        ),
+        (
+            lambda: GeneratorImage(painter(), 4, value_range=(1, -1)),
+            ValueError,
+            r"value_range must be \(low, high\), low below high",
+        ),
+        (
+            lambda: GrowingImage(8, sizes=[4, 6]),
+            ValueError,
+            r"sizes must grow up to the shorter side of the picture, 8, got \[4, 6\]",
+        ),
         (lambda: GrowingImage(8, sizes=[4, 4, 8]), ValueError, "sizes must grow"),
         (lambda: GrowingImage(8, sizes=[]), ValueError, "sizes must grow"),
         (lambda: GrowingImage(8, sizes=[0, 8]), ValueError, "sizes must be at least 1, got 0"),
         (lambda: GrowingImage(8, sizes=[4, 8], starts=[0]), ValueError, "starts must be 2 growing shares of the run"),
-        (lambda: GrowingImage(8, sizes=[4, 8], starts=[0.1, 0.5]), ValueError, "starts must be 2 growing shares of the run, 0 first"),
+        (
+            lambda: GrowingImage(8, sizes=[4, 8], starts=[0.1, 0.5]),
+            ValueError,
+            "starts must be 2 growing shares of the run, 0 first",
+        ),
         (lambda: GrowingImage(8, sizes=[4, 8], starts=[0, 1]), ValueError, r"below 1, got \[0.0, 1.0\]"),
         (lambda: GrowingImage(8, zoom=1.5), ValueError, "zoom must be at least 0 and at most 1, got 1.5"),
         (lambda: GrowingImage(8, image=nn.Linear), TypeError, "image must be a class of images, such as FourierImage"),  # type: ignore[arg-type]
-        (lambda: GrowingImage(8, image=CPPNImage), ValueError, "image: a stage begins from the picture before it, but CPPNImage refuses"),
+        (
+            lambda: GrowingImage(8, image=CPPNImage),
+            ValueError,
+            "image: a stage begins from the picture before it, but CPPNImage refuses",
+        ),
         (lambda: MaskedImage(toy(), PICTURE, MASK), TypeError, "image must be an Image, got ToyNet"),  # type: ignore[arg-type]
         (
             lambda: MaskedImage(PixelImage(5), PICTURE, MASK),
@@ -488,11 +546,19 @@ PICTURE, MASK = torch.full((3, 5, 6), 0.5), torch.ones(5, 6)
             ValueError,
             r"mask: shape \(1, 1, 6, 5\) does not fit; it must be \(5, 6\)",
         ),
-        (lambda: MaskedImage(PixelImage((5, 6)), PICTURE, PICTURE), ValueError, r"mask: shape \(1, 3, 5, 6\) does not fit"),
+        (
+            lambda: MaskedImage(PixelImage((5, 6)), PICTURE, PICTURE),
+            ValueError,
+            r"mask: shape \(1, 3, 5, 6\) does not fit",
+        ),
         (lambda: MaskedImage(PixelImage((5, 6)), PICTURE, 0 * MASK), ValueError, "mask: it is 0 everywhere"),
         (lambda: MaskedImage(PixelImage((5, 6)), PICTURE, 2 * MASK), ValueError, r"mask must lie in \[0, 1\]"),
         (lambda: MaskedImage(PixelImage((5, 6)), PICTURE, "absent.png"), ValueError, "mask: cannot read a picture"),
-        (lambda: MaskedImage(PixelImage((5, 6)), PICTURE, MASK, start="photo"), ValueError, "start: unknown start 'photo'"),  # type: ignore[arg-type]
+        (
+            lambda: MaskedImage(PixelImage((5, 6)), PICTURE, MASK, start="photo"),  # type: ignore[arg-type]
+            ValueError,
+            "start: unknown start 'photo'",
+        ),
         (
             lambda: MaskedImage(PixelImage((5, 6), 3), PICTURE.expand(2, -1, -1, -1), MASK),
             ValueError,
@@ -505,7 +571,11 @@ PICTURE, MASK = torch.full((3, 5, 6), 0.5), torch.ones(5, 6)
             ValueError,
             r"images: FourierImage of shape \(3, 5, 5\) without alpha at place 1 does not fit PixelImage of shape \(3, 4, 4\)",
         ),
-        (lambda: StackImage([AlphaImage(4), PixelImage(4, channels=4)]), ValueError, "without alpha at place 1 does not fit AlphaImage"),
+        (
+            lambda: StackImage([AlphaImage(4), PixelImage(4, channels=4)]),
+            ValueError,
+            "without alpha at place 1 does not fit AlphaImage",
+        ),
     ],
 )
 def test_bad_arguments_are_named(build: Callable[[], Image], error: type[Exception], message: str) -> None:

@@ -33,7 +33,9 @@ def test_the_picture_is_the_published_mixture(counts: tuple[int, int]) -> None:
     image = MaskedImage(inner, picture, mask, start="drawn")
     image.initialize(3, generator())
     inside = inner().detach().numpy()
-    np.testing.assert_allclose(image().detach().numpy(), mask.numpy() * inside + (1 - mask.numpy()) * picture.numpy(), atol=1e-6)
+    np.testing.assert_allclose(
+        image().detach().numpy(), mask.numpy() * inside + (1 - mask.numpy()) * picture.numpy(), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("shape", [(6, 7), (1, 6, 7), (1, 1, 6, 7)])
@@ -78,7 +80,9 @@ def test_the_region_begins_as_the_picture_unless_it_was_started_or_shall_be_draw
 
 def test_an_image_that_no_picture_can_start_says_what_to_do() -> None:
     image = MaskedImage(CPPNImage((6, 7)), random_pictures(1), torch.ones(6, 7))
-    with pytest.raises(ValueError, match=r"cannot be started from a picture.*; or let the region draw its own start: start='drawn'"):
+    with pytest.raises(
+        ValueError, match=r"cannot be started from a picture.*; or let the region draw its own start: start='drawn'"
+    ):
         image.initialize(1, generator())
     drawn = MaskedImage(CPPNImage((6, 7)), random_pictures(1), torch.ones(6, 7), start="drawn")
     drawn.initialize(1, generator())

@@ -40,7 +40,9 @@ def test_a_picture_is_a_tanh_of_the_sum_of_all_resolutions(
     np.testing.assert_allclose(image().detach().numpy(), 0.5 * (1 + np.tanh(summed)), rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize(("side", "resolutions"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (64, [1, 2, 4, 8, 16, 32, 64])])
+@pytest.mark.parametrize(
+    ("side", "resolutions"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (64, [1, 2, 4, 8, 16, 32, 64])]
+)
 def test_the_resolutions_are_the_powers_of_two_and_the_size(side: int, resolutions: list[int]) -> None:
     assert MultiResolutionImage(side).resolutions == resolutions
     assert MultiResolutionImage((side, 1)).resolutions == resolutions
@@ -85,9 +87,15 @@ def test_without_its_own_resolution_a_picture_is_started_from_roughly() -> None:
         ({"resolutions": 4}, ValueError, "resolutions: give pixels along the longer side"),
         ({"resolutions": [0, 1]}, ValueError, "resolutions must be at least 1, got 0"),
         ({"resolutions": [1.5]}, TypeError, "resolutions must be a whole number"),
-        ({"interpolation": "bicubik"}, ValueError, "interpolation: unknown interpolation 'bicubik'; did you mean 'bicubic'"),
+        (
+            {"interpolation": "bicubik"},
+            ValueError,
+            "interpolation: unknown interpolation 'bicubik'; did you mean 'bicubic'",
+        ),
     ],
 )
-def test_resolutions_that_cannot_be_are_refused(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_resolutions_that_cannot_be_are_refused(
+    arguments: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         MultiResolutionImage((5, 8), **arguments)

@@ -52,8 +52,12 @@ def filled(image: SharedImage, seed: int = 0) -> SharedImage:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
-@pytest.mark.parametrize(("size", "shared"), [((16, 16), [(1, 2), (2, 8)]), ((7, 10), [(1, 3), (2, 2), (3, 4)]), ((5, 4), [(2, 16)])])
-def test_a_picture_is_its_own_part_and_what_is_shared(count: int, size: tuple[int, int], shared: list[tuple[int, int]]) -> None:
+@pytest.mark.parametrize(
+    ("size", "shared"), [((16, 16), [(1, 2), (2, 8)]), ((7, 10), [(1, 3), (2, 2), (3, 4)]), ((5, 4), [(2, 16)])]
+)
+def test_a_picture_is_its_own_part_and_what_is_shared(
+    count: int, size: tuple[int, int], shared: list[tuple[int, int]]
+) -> None:
     image = filled(SharedImage(PixelImage(size, count, color="none"), shared, own_weight=0.5))
     own = image.image.required_weight().detach().numpy()
     latent, rest = 0.5 * own, image.shared.detach().numpy()
@@ -89,7 +93,9 @@ def test_the_defaults_are_those_of_the_notebook_on_aligned_interpolation() -> No
     assert tuple(image.parts) == NOTEBOOK
     image.initialize(6, generator(0))
     assert image.shared.numel() == 3 * (64**2 + 32**2 + 16**2 + 2 * 16**2 + 8**2 + 2 * 8**2)
-    assert float(image.shared.detach().std()) == pytest.approx(0.01, rel=0.03)  # Lucid's; a hundred times that in Captum
+    assert float(image.shared.detach().std()) == pytest.approx(
+        0.01, rel=0.03
+    )  # Lucid's; a hundred times that in Captum
 
 
 def test_own_weights_are_those_the_image_has_alone() -> None:
@@ -196,7 +202,11 @@ def test_the_caller_s_groups_are_left_alone() -> None:
     ("arguments", "error", "message"),
     [
         ({"image": torch.zeros(3, 4, 4)}, TypeError, "image must be a LatentImage such as FourierImage, got Tensor"),
-        ({"shared": [(1, 2, 3)]}, ValueError, r"shared: give \(maps, divisor\) for each part, such as \(1, 4\), got \(1, 2, 3\)"),
+        (
+            {"shared": [(1, 2, 3)]},
+            ValueError,
+            r"shared: give \(maps, divisor\) for each part, such as \(1, 4\), got \(1, 2, 3\)",
+        ),
         ({"shared": [4]}, ValueError, "shared: give .* got 4"),
         ({"shared": [(0, 2)]}, ValueError, "shared must be at least 1, got 0"),
         ({"shared": [(1, 2.5)]}, TypeError, "shared must be a whole number"),

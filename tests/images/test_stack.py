@@ -69,9 +69,13 @@ def test_the_number_of_pictures_is_divided(counts: tuple[int | None, ...], asked
         ((4,), 3, "PixelImage 4"),
     ],
 )
-def test_what_does_not_add_up_is_refused_and_changes_nothing(counts: tuple[int | None, ...], asked: int, held: str) -> None:
+def test_what_does_not_add_up_is_refused_and_changes_nothing(
+    counts: tuple[int | None, ...], asked: int, held: str
+) -> None:
     stack = StackImage([PixelImage(4, count) for count in counts])
-    with pytest.raises(ValueError, match=f"count: {asked} pictures are asked for, but the images hold {held}; give each its count"):
+    with pytest.raises(
+        ValueError, match=f"count: {asked} pictures are asked for, but the images hold {held}; give each its count"
+    ):
         stack.allocate(asked)
     assert tuple(image.count for image in stack.parts) == counts
 

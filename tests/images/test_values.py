@@ -13,7 +13,9 @@ from featviz_pl.images import FourierImage, PixelImage
 
 Array = NDArray[np.float64]
 # Lucid's colour matrix, already divided by its largest column norm, as row vectors (Xplique prints it so).
-COLOUR = np.array([[0.56282854, 0.58447580, 0.58447580], [0.19482528, 0.0, -0.19482528], [0.04329450, -0.10823626, 0.06494176]]).T
+COLOUR = np.array(
+    [[0.56282854, 0.58447580, 0.58447580], [0.19482528, 0.0, -0.19482528], [0.04329450, -0.10823626, 0.06494176]]
+).T
 SIZES = [(8, 8), (7, 9), (6, 5), (5, 6), (12, 4), (1, 7)]
 
 

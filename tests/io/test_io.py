@@ -11,7 +11,16 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from featviz_pl.io import as_saved, contact_sheet, read_picture, read_provenance, save_animation, save_png, to_pillow, to_uint8
+from featviz_pl.io import (
+    as_saved,
+    contact_sheet,
+    read_picture,
+    read_provenance,
+    save_animation,
+    save_png,
+    to_pillow,
+    to_uint8,
+)
 from featviz_pl.io.files import check_output, write_whole
 
 
@@ -37,19 +46,29 @@ def test_levels_outside_the_range_are_clipped() -> None:
 def test_as_saved_is_what_a_file_gives_back(tmp_path: Path, precision: torch.dtype) -> None:
     image = picture(3, 5, 7).to(precision)
     assert as_saved(image).dtype == precision
-    torch.testing.assert_close(as_saved(image).float(), read_picture(save_png(image, tmp_path / "a.png")), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        as_saved(image).float(), read_picture(save_png(image, tmp_path / "a.png")), rtol=0, atol=1e-6
+    )
 
 
 # One picture.
 
 
-@pytest.mark.parametrize(("channels", "mode", "width"), [(1, "L", 6), (3, "RGB", 6), (4, "RGBA", 6), (2, "L", 12), (7, "L", 42)])
+@pytest.mark.parametrize(
+    ("channels", "mode", "width"), [(1, "L", 6), (3, "RGB", 6), (4, "RGBA", 6), (2, "L", 12), (7, "L", 42)]
+)
 def test_any_number_of_channels_is_shown(channels: int, mode: str, width: int) -> None:
     image = picture(channels, 4, 6)
     shown = to_pillow(image)
     assert (shown.mode, shown.size) == (mode, (width, 4))
     levels = np.round(image.numpy() * 255)
-    expected = levels[0] if channels == 1 else np.concatenate(list(levels), axis=1) if mode == "L" else levels.transpose(1, 2, 0)
+    expected = (
+        levels[0]
+        if channels == 1
+        else np.concatenate(list(levels), axis=1)
+        if mode == "L"
+        else levels.transpose(1, 2, 0)
+    )
     assert np.array_equal(np.asarray(shown), expected)
 
 
@@ -96,7 +115,9 @@ def test_a_file_without_origin_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("read", [read_provenance, read_picture])
-@pytest.mark.parametrize("content", [None, b"", b"no picture", b"\x89PNG\r\n\x1a\n torn"], ids=["missing", "empty", "text", "torn"])
+@pytest.mark.parametrize(
+    "content", [None, b"", b"no picture", b"\x89PNG\r\n\x1a\n torn"], ids=["missing", "empty", "text", "torn"]
+)
 def test_what_cannot_be_read_is_named(tmp_path: Path, read: Any, content: bytes | None) -> None:
     path = tmp_path / "broken.png"
     if content is not None:
@@ -129,7 +150,9 @@ def test_a_failing_writer_leaves_things_as_they_were(tmp_path: Path, before: byt
 
     with pytest.raises(OSError, match="disk full"):
         write_whole(path, write)
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == ([] if before is None else [("a.png", before)])
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == (
+        [] if before is None else [("a.png", before)]
+    )
 
 
 def test_an_interrupted_writer_leaves_no_file(tmp_path: Path) -> None:

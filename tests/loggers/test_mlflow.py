@@ -90,7 +90,10 @@ def test_all_four_loggers_take_pictures_of_one_run(tmp_path: Path, database: str
     fit(build(), 4, [snapshots], logger=[store, table, board, runs], log_every_n_steps=1)
     wandb.finish()
     wandb.teardown()
-    found = [*Path(table.log_dir, "images").rglob("*.png"), *tmp_path.glob("wandb/offline-run-*/files/media/images/*.png")]
+    found = [
+        *Path(table.log_dir, "images").rglob("*.png"),
+        *tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"),
+    ]
     pictures = [np.array(Pillow.open(path)) for path in found]
     pictures.append(shown(store, tmp_path)["pictures", 3])
     assert len(pictures) == 3

@@ -105,7 +105,9 @@ def test_an_offline_run_holds_every_pixel(tmp_path: Path, logger: Any, channels:
     assert (len(first[2]), len(second[2])) == (3, 1)
     for picture, image in zip([*first[2], *second[2]], [*images, images[1]]):
         np.testing.assert_array_equal(picture, levels(image))
-    assert [row["loss"] for row in history(tmp_path) if row.get("trainer/global_step") == 127 and "loss" in row] == [1.0]
+    assert [row["loss"] for row in history(tmp_path) if row.get("trainer/global_step") == 127 and "loss" in row] == [
+        1.0
+    ]
 
 
 def test_the_names_of_its_files_stay_in_its_folder(tmp_path: Path, logger: Any) -> None:

@@ -39,7 +39,9 @@ def by_hooks(shown: Tensor) -> dict[str, Pixels]:
         net.get_submodule(name).register_forward_hook(
             lambda _module, _inputs, result, name=name: held.__setitem__(name, result.detach().clone().numpy())
         )
-    mean, std = (torch.tensor(constant, dtype=torch.float64).view(3, 1, 1) for constant in ([0.5, 0.4, 0.3], [0.2, 0.2, 0.25]))
+    mean, std = (
+        torch.tensor(constant, dtype=torch.float64).view(3, 1, 1) for constant in ([0.5, 0.4, 0.3], [0.2, 0.2, 0.25])
+    )
     with torch.no_grad():
         held["output"] = net.eval()((shown.double() - mean) / std).numpy()
     return held
@@ -67,7 +69,9 @@ def test_scores_are_those_of_a_run(target: str) -> None:
     shown = pictures(1)
     problem = Ascent(PixelImage((10, 12)), network(), parse_target(target))
     problem.prepare()
-    np.testing.assert_allclose(values(activation(reduction="none"), shown, target), problem.scores(shown).numpy(), rtol=1e-10)
+    np.testing.assert_allclose(
+        values(activation(reduction="none"), shown, target), problem.scores(shown).numpy(), rtol=1e-10
+    )
 
 
 def test_transparent_pictures_are_scored_on_grey_as_in_a_run() -> None:
@@ -77,7 +81,9 @@ def test_transparent_pictures_are_scored_on_grey_as_in_a_run() -> None:
     found = values(activation(reduction="none"), shown, ["features.5:1", "features.5:2"])
     np.testing.assert_allclose(found, problem.scores(shown).numpy(), rtol=1e-10)
     grey = shown[:, :3] * shown[:, 3:] + 0.5 * (1 - shown[:, 3:])
-    np.testing.assert_allclose(values(held_out(reduction="none"), shown, "output:1"), values(held_out(reduction="none"), grey, "output:1"))
+    np.testing.assert_allclose(
+        values(held_out(reduction="none"), shown, "output:1"), values(held_out(reduction="none"), grey, "output:1")
+    )
 
 
 def test_scores_are_those_that_a_render_reports() -> None:
@@ -118,7 +124,11 @@ def test_one_pass_scores_all_units_of_a_layer_and_ends_there() -> None:
     assert passes_of([f"first:{unit}" for unit in range(20)]) == [(20, "first")]
     mixed = [f"{('first', 'second')[index % 2]}:{index // 2}" for index in range(10)]
     assert passes_of(mixed) == [(5, "first"), (5, "first"), (5, "second")]
-    assert [count for count, layer in passes_of(["second:1"] * 70) if layer == "second"] == [32, 32, 6]  # so that memory is bounded
+    assert [count for count, layer in passes_of(["second:1"] * 70) if layer == "second"] == [
+        32,
+        32,
+        6,
+    ]  # so that memory is bounded
 
 
 def test_the_network_of_a_training_is_read_anew_after_a_reset() -> None:
@@ -174,9 +184,13 @@ def test_views_of_a_whole_turn_leave_the_score_as_it_is() -> None:
 def test_views_may_have_another_size_than_the_picture() -> None:
     half = Compose([Crop(center=0.5, side=0.5)], size=(5, 6))
     metric = HeldOutActivation(network(), 2, half, reduction="none")
-    inner = pictures(2)[:, :, 2:7, 3:9]  # rows 2.5 to 7.5 lie between pixels: compare columns with the mean of neighbours
+    inner = pictures(2)[
+        :, :, 2:7, 3:9
+    ]  # rows 2.5 to 7.5 lie between pixels: compare columns with the mean of neighbours
     middle = (inner + pictures(2)[:, :, 3:8, 3:9]) / 2
-    np.testing.assert_allclose(values(metric, pictures(2), "features.0:1"), by_hooks(middle)["features.0"][:, 1].mean((1, 2)), rtol=1e-3)
+    np.testing.assert_allclose(
+        values(metric, pictures(2), "features.0:1"), by_hooks(middle)["features.0"][:, 1].mean((1, 2)), rtol=1e-3
+    )
 
 
 def test_views_are_those_of_the_seed_and_none_of_a_run_with_that_seed() -> None:
@@ -207,7 +221,12 @@ def test_the_held_out_views_are_the_same_at_every_size() -> None:
     torch.testing.assert_close(3 * first[shift], second[shift])
     torch.testing.assert_close(3 * first[blur], second[blur])
     assert torch.equal(first[noise][0], second[noise][0])
-    spans = [(first[turn], 8.0, -8.0), (first[zoom], 1.15, 0.85), (first[shift], 2.0, -2.0), (first[blur], 32 / 448, 0.0)]
+    spans = [
+        (first[turn], 8.0, -8.0),
+        (first[zoom], 1.15, 0.85),
+        (first[shift], 2.0, -2.0),
+        (first[blur], 32 / 448, 0.0),
+    ]
     for drawn, high, low in spans:
         assert low <= float(drawn.min()) < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < float(drawn.max()) <= high
@@ -264,7 +283,9 @@ def test_percentiles_count_the_photos_that_score_less() -> None:
 def test_photos_may_be_in_a_file(tmp_path: Path) -> None:
     path = photos().save(tmp_path / "photos.pt")
     metric = ActivationPercentile(network(), str(path), reduction="none")
-    np.testing.assert_array_equal(values(metric, pictures(2), "output:1"), values(percentile(reduction="none"), pictures(2), "output:1"))
+    np.testing.assert_array_equal(
+        values(metric, pictures(2), "output:1"), values(percentile(reduction="none"), pictures(2), "output:1")
+    )
     assert repr(metric) == f"ActivationPercentile(<toy>, {str(path)!r}, reduction='none')"
 
 

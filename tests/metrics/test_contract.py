@@ -54,7 +54,11 @@ def fed(case: MetricCase, parts: list[int] | None = None, **arguments: Any) -> M
 
 
 def test_every_exported_metric_has_a_row() -> None:
-    exported = {name for name in metrics.__all__ if isinstance(getattr(metrics, name), type) and issubclass(getattr(metrics, name), Metric)}
+    exported = {
+        name
+        for name in metrics.__all__
+        if isinstance(getattr(metrics, name), type) and issubclass(getattr(metrics, name), Metric)
+    }
     assert exported - {"PictureMetric"} == set(NAMES)
 
 
@@ -129,7 +133,10 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[fl
     folder = tmp_path_factory.mktemp("processes")
     program = Path(__file__).with_name("two_processes.py")
     support = str(Path(__file__).parents[1] / "support")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([support, *filter(None, [os.environ.get("PYTHONPATH")])])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([support, *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
     started = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", str(program), str(rank), "2", str(folder / "meeting"), str(COUNT)],
@@ -145,7 +152,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[fl
         for process in started:
             out, err = process.communicate(timeout=400)
             assert process.returncode == 0, err
-            reports.append(json.loads(next(line for line in out.splitlines() if line.startswith("REPORT")).partition(" ")[2]))
+            reports.append(
+                json.loads(next(line for line in out.splitlines() if line.startswith("REPORT")).partition(" ")[2])
+            )
     finally:
         for process in started:
             process.kill()
@@ -154,7 +163,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[fl
 
 @every
 @pytest.mark.parametrize("way", ["unequal", "all to one"])
-def test_two_processes_find_what_one_does(case: MetricCase, way: str, together: list[dict[str, list[float] | str]]) -> None:
+def test_two_processes_find_what_one_does(
+    case: MetricCase, way: str, together: list[dict[str, list[float] | str]]
+) -> None:
     expected = (fed(case, reduction="none") if case.per_picture else fed(case)).compute()
     for report in together:
         found = report[f"{case.name}, {way}"]
@@ -317,7 +328,11 @@ def test_pictures_are_left_alone_and_no_graph_is_kept(case: MetricCase) -> None:
     metric = case.make()
     metric.update(*arguments)
     assert not numbers(metric.compute()).requires_grad
-    assert not any(state.requires_grad for held in metric.metric_state.values() for state in (held if isinstance(held, list) else [held]))
+    assert not any(
+        state.requires_grad
+        for held in metric.metric_state.values()
+        for state in (held if isinstance(held, list) else [held])
+    )
     assert torch.equal(pictures, before)
     assert pictures.grad is None
 
@@ -353,14 +368,19 @@ MISTAKES = [(case.name, wrong, pattern) for case in CASES for wrong, pattern in 
 
 
 @early
-@pytest.mark.parametrize(("name", "wrong", "pattern"), MISTAKES, ids=[f"{name}: {pattern[:40]}" for name, _, pattern in MISTAKES])
+@pytest.mark.parametrize(
+    ("name", "wrong", "pattern"), MISTAKES, ids=[f"{name}: {pattern[:40]}" for name, _, pattern in MISTAKES]
+)
 def test_mistakes_are_explained(name: str, wrong: Callable[[], Any], pattern: str) -> None:
     with pytest.raises((ValueError, TypeError), match=pattern):
         wrong()
 
 
 SPOILED: list[tuple[Callable[[Tensor], Any], str]] = [
-    (lambda pictures: torch.where(torch.arange(len(pictures))[:, None, None, None] == 1, torch.nan, pictures), "NaN in 1 of 3"),
+    (
+        lambda pictures: torch.where(torch.arange(len(pictures))[:, None, None, None] == 1, torch.nan, pictures),
+        "NaN in 1 of 3",
+    ),
     (lambda pictures: pictures * 255, r"must lie in \[0, 1\]"),
     (lambda pictures: (pictures * 255).to(torch.uint8), "divide levels"),
     (lambda pictures: pictures.numpy(), "must be a tensor"),
@@ -370,7 +390,9 @@ SPOILED: list[tuple[Callable[[Tensor], Any], str]] = [
 
 @every
 @pytest.mark.parametrize(("spoil", "pattern"), SPOILED, ids=["NaN", "range", "levels", "array", "one"])
-def test_pictures_that_are_none_are_refused_and_not_counted(case: MetricCase, spoil: Callable[[Tensor], Any], pattern: str) -> None:
+def test_pictures_that_are_none_are_refused_and_not_counted(
+    case: MetricCase, spoil: Callable[[Tensor], Any], pattern: str
+) -> None:
     metric = fed(case, [3])
     before = numbers(metric.compute())
     wrong = tuple(spoil(argument) if isinstance(argument, Tensor) else argument for argument in case.inputs(3))

@@ -21,10 +21,14 @@ from featviz_pl.networks import load_network
 
 def test_a_vector_is_the_unit_means_of_the_layers_side_by_side() -> None:
     net = network().module
-    shown = (pictures(3).double()[:, :, 1:13] - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor([0.2, 0.2, 0.25]).view(3, 1, 1)
+    shown = (pictures(3).double()[:, :, 1:13] - torch.tensor([0.5, 0.4, 0.3]).view(3, 1, 1)) / torch.tensor(
+        [0.2, 0.2, 0.25]
+    ).view(3, 1, 1)
     held: dict[str, np.ndarray[Any, Any]] = {}
     for name in ("features.2", "features.5"):
-        net.get_submodule(name).register_forward_hook(lambda _m, _i, out, name=name: held.__setitem__(name, out.detach().clone().numpy()))
+        net.get_submodule(name).register_forward_hook(
+            lambda _m, _i, out, name=name: held.__setitem__(name, out.detach().clone().numpy())
+        )
     with torch.no_grad():
         net.eval()(shown)
     means = [held[name].mean((2, 3)) for name in ("features.2", "features.5")]
@@ -52,7 +56,11 @@ def test_token_layers_and_vectors_are_read_by_feature() -> None:
 
 def test_the_default_is_the_embedded_network_seen_at_192_pixels() -> None:
     made = Embedding()
-    assert (made.layers, made.size, repr(made)) == ([f"blocks.{index}" for index in range(5)], (192, 192), "Embedding()")
+    assert (made.layers, made.size, repr(made)) == (
+        [f"blocks.{index}" for index in range(5)],
+        (192, 192),
+        "Embedding()",
+    )
     found = made(pictures(2))
     assert found.shape == (2, 32 + 64 + 128 + 128 + 192)
     torch.testing.assert_close(found.square().sum(1), torch.ones(2))
@@ -91,8 +99,12 @@ def test_embeddings_are_built_from_configurations() -> None:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--metric", type=VendiScore)
     instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes
-    init = {"embedding": {"class_path": "featviz_pl.metrics.Embedding", "init_args": {"layer": ["blocks.1"], "size": 32}}}
-    made = instantiate(parser.parse_object({"metric": {"class_path": "featviz_pl.metrics.VendiScore", "init_args": init}}))
+    init = {
+        "embedding": {"class_path": "featviz_pl.metrics.Embedding", "init_args": {"layer": ["blocks.1"], "size": 32}}
+    }
+    made = instantiate(
+        parser.parse_object({"metric": {"class_path": "featviz_pl.metrics.VendiScore", "init_args": init}})
+    )
     assert repr(made.metric) == "VendiScore(embedding=Embedding('embedded', layer='blocks.1', size=(32, 32)))"
 
 
@@ -118,7 +130,10 @@ class Broken(nn.Module):
         (lambda: Embedding(layer=[]), "layers must name at least one layer"),
         (lambda: Embedding(layer=[3]), "layers must be names of layers, got 3"),  # type: ignore[list-item]
         (lambda: Embedding(size=0), "size must be at least 1"),
-        (lambda: Embedding(Broken(), "output", size=4)(pictures(1)), "network: 'Broken' gives activations at output that are not finite"),
+        (
+            lambda: Embedding(Broken(), "output", size=4)(pictures(1)),
+            "network: 'Broken' gives activations at output that are not finite",
+        ),
         (lambda: Embedding()(pictures(1).repeat(1, 2, 1, 1)), "pictures: 6 channels do not fit"),
     ],
 )
@@ -157,7 +172,9 @@ def test_unreadable_photos_are_left_out_and_small_and_odd_ones_converted(tmp_pat
     Pillow.new("RGB", (5, 20), (10, 20, 30)).save(tmp_path / "c.png")
     (tmp_path / "d.jpg").write_bytes(b"no photo")
     reported: list[tuple[int, int]] = []
-    held = embed_photos(embedding(), tmp_path, batch_size=2, progress=lambda done, total: reported.append((done, total)))
+    held = embed_photos(
+        embedding(), tmp_path, batch_size=2, progress=lambda done, total: reported.append((done, total))
+    )
     assert (held.paths, held.enlarged, held.unreadable) == (["a.png", "c.png", "sub/b.jpg"], 1, 1)
     assert held.unreadable_paths == ["d.jpg"]
     assert reported == [(2, 4), (4, 4)]
@@ -189,5 +206,7 @@ def test_records_are_read_back_as_they_were_saved(tmp_path: Path) -> None:
 
 
 def test_vectors_and_names_must_fit() -> None:
-    with pytest.raises(ValueError, match=r"values must be \(photos, D\) for 3 photos, at least one, got shape \(2, 4\)"):
+    with pytest.raises(
+        ValueError, match=r"values must be \(photos, D\) for 3 photos, at least one, got shape \(2, 4\)"
+    ):
         PhotoEmbeddings(torch.ones(2, 4), ["a", "b", "c"], {})

@@ -11,13 +11,22 @@ from toys import SHARED, needs_shared
 
 import featviz_pl as fv
 from featviz_pl.io import as_saved, save_png
-from featviz_pl.metrics import Embedding, ForcedChoice, PhotoActivations, PhotoEmbeddings, embed_photos, measure_activations
+from featviz_pl.metrics import (
+    Embedding,
+    ForcedChoice,
+    PhotoActivations,
+    PhotoEmbeddings,
+    embed_photos,
+    measure_activations,
+)
 from featviz_pl.networks import load_network
 
 
 def share_right(margins: dict[int, float], strong: list[int], weak: list[int]) -> float:
     """Ask every pair of photos, one by one."""
-    answers = [1.0 if margins[s] > margins[w] else 0.5 if margins[s] == margins[w] else 0.0 for s in strong for w in weak]
+    answers = [
+        1.0 if margins[s] > margins[w] else 0.5 if margins[s] == margins[w] else 0.0 for s in strong for w in weak
+    ]
     return sum(answers) / len(answers)
 
 
@@ -62,7 +71,9 @@ def test_a_picture_among_the_controls_does_not_change_its_answers() -> None:
     targets = [f"features.5:{index}" for index in range(5)]
     joint = ForcedChoice(activations(), embeddings(), embedding(), k=4).measure(shown, targets)
     given = ForcedChoice(activations(), embeddings(), embedding(), k=4, controls=shown).measure(shown, targets)
-    vectors = ForcedChoice(activations(), embeddings(), embedding(), k=4, controls=embedding()(shown)).measure(shown, targets)
+    vectors = ForcedChoice(activations(), embeddings(), embedding(), k=4, controls=embedding()(shown)).measure(
+        shown, targets
+    )
     assert joint.tolist() == given.tolist() == vectors.tolist()
 
 
@@ -70,8 +81,13 @@ def test_controls_of_the_own_target_are_left_out() -> None:
     shown, targets = with_targets(4)
     others = ["features.5:1", "features.5:4", "output:2", "output:0"]
     controls = embedding()(1 - pictures(4))
-    metric = ForcedChoice(activations(), embeddings(), embedding(), k=4, controls=1 - pictures(4), control_targets=others)
-    rows = [torch.stack([vector for vector, other in zip(controls, others) if other != target]).mean(0) for target in targets]
+    metric = ForcedChoice(
+        activations(), embeddings(), embedding(), k=4, controls=1 - pictures(4), control_targets=others
+    )
+    rows = [
+        torch.stack([vector for vector, other in zip(controls, others) if other != target]).mean(0)
+        for target in targets
+    ]
     found = metric.measure(shown, targets).tolist()
     assert found == pytest.approx(expected(embedding()(shown), torch.stack(rows), targets, 4))
 
@@ -88,7 +104,10 @@ def test_controls_may_be_files_of_any_size(tmp_path: Path) -> None:
 def test_opposites_take_the_place_of_controls() -> None:
     shown, targets = with_targets(3)
     wanted = expected(embedding()(shown), embedding()(1 - shown), targets, 4)
-    for metric in (choice(reduction="none"), ForcedChoice(activations(), embeddings(), embedding(), k=4, reduction="none")):
+    for metric in (
+        choice(reduction="none"),
+        ForcedChoice(activations(), embeddings(), embedding(), k=4, reduction="none"),
+    ):
         metric.update(shown, targets, 1 - shown)
         assert metric.compute().tolist() == pytest.approx(wanted)
 
@@ -111,7 +130,8 @@ def test_ties_count_half_and_few_photos_are_shared_out() -> None:
     photos = PhotoEmbeddings(torch.stack([red, green, green, blue, green]), list("abcde"), by_mean.identity())
     held = PhotoActivations({"layer": torch.tensor([[4.0], [3.0], [2.0], [1.0], [0.0]])}, list("abcde"), "any", "", 2)
     metric = ForcedChoice(held, photos, by_mean, k=20, controls=blue.view(1, 3, 1, 1).expand(1, 3, 2, 2))
-    # Two of five photos on either side: strong red and green, weak green and blue. Green picture: margins 0, 1 against 1, -1.
+    # Two of five photos on either side: strong red and green, weak green and blue. Green picture: margins 0, 1 against
+    # 1, -1.
     assert metric.measure(green.view(1, 3, 1, 1).expand(1, 3, 2, 2), "layer:0").tolist() == [(0 + 1 + 0.5 + 1) / 4]
 
 
@@ -121,7 +141,9 @@ def test_photos_are_matched_by_path_whatever_their_order() -> None:
     made = ForcedChoice(activations(), turned, embedding(), k=4, controls=1 - pictures(5))
     assert made.measure(*with_targets(6)).tolist() == choice().measure(*with_targets(6)).tolist()
     fewer = PhotoEmbeddings(held.values[1:], held.paths[1:], held.identity)
-    with pytest.raises(ValueError, match=r"12 and 11 photos, and '00.png' is not once in both; measure both on the same folder"):
+    with pytest.raises(
+        ValueError, match=r"12 and 11 photos, and '00.png' is not once in both; measure both on the same folder"
+    ):
         ForcedChoice(activations(), fewer, embedding())
 
 

@@ -66,7 +66,9 @@ def test_every_channel_of_every_pixel_counts_for_the_share() -> None:
 # Colours.
 
 
-def numpy_distance(picture: np.ndarray[Any, Any], mean: np.ndarray[Any, Any], covariance: np.ndarray[Any, Any]) -> float:
+def numpy_distance(
+    picture: np.ndarray[Any, Any], mean: np.ndarray[Any, Any], covariance: np.ndarray[Any, Any]
+) -> float:
     """Return the distance with the root of the product of covariances, whose eigenvalues are those of the symmetric form."""
     pixels = picture.reshape(len(picture), -1)
     own = np.atleast_2d(np.cov(pixels, bias=True))
@@ -108,7 +110,8 @@ def test_shipped_statistics_are_the_default_and_may_be_given_as_object_or_file(t
     for given in (natural, natural.color, path):
         assert torch.equal(each(ColorDistance(given), pictures), expected)
     np.testing.assert_allclose(
-        expected.numpy(), [numpy_distance(picture, natural.mean.numpy(), natural.covariance.numpy()) for picture in pictures.numpy()]
+        expected.numpy(),
+        [numpy_distance(picture, natural.mean.numpy(), natural.covariance.numpy()) for picture in pictures.numpy()],
     )
     assert repr(ColorDistance(path)) == f"ColorDistance(statistics={path!r}, reduction='mean')"
 
@@ -118,7 +121,9 @@ def test_shipped_statistics_are_the_default_and_may_be_given_as_object_or_file(t
 
 def test_variation_is_the_mean_difference_down_and_across() -> None:
     pictures = drawn()
-    expected = np.abs(np.diff(pictures.numpy(), axis=2)).mean((1, 2, 3)) + np.abs(np.diff(pictures.numpy(), axis=3)).mean((1, 2, 3))
+    expected = np.abs(np.diff(pictures.numpy(), axis=2)).mean((1, 2, 3)) + np.abs(
+        np.diff(pictures.numpy(), axis=3)
+    ).mean((1, 2, 3))
     np.testing.assert_allclose(each(VariationPerPixel(), pictures).numpy(), expected, rtol=1e-12)
 
 
@@ -180,10 +185,14 @@ def test_colours_count_by_their_luminance() -> None:
 
 def test_contrast_and_brightness_do_not_change_the_slope() -> None:
     pictures = power_law(-1.2, (96, 96), 4)
-    torch.testing.assert_close(each(SpectrumSlope(), 0.1 * pictures + 0.7), each(SpectrumSlope(), pictures), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        each(SpectrumSlope(), 0.1 * pictures + 0.7), each(SpectrumSlope(), pictures), atol=1e-6, rtol=0
+    )
 
 
-@pytest.mark.parametrize(("frequency", "counts"), [(2 / 224, False), (0.05, True), (0.3, True), (0.4, False), (0.5, False)])
+@pytest.mark.parametrize(
+    ("frequency", "counts"), [(2 / 224, False), (0.05, True), (0.3, True), (0.4, False), (0.5, False)]
+)
 def test_what_is_beyond_the_ends_of_the_line_does_not_count(frequency: float, counts: bool) -> None:
     pictures = 0.5 + 0.3 * (power_law(-1.25, (224, 224), 2) - 0.5)
     with_wave = pictures + 0.7 * (wave(frequency, (224, 224)) - 0.5)
@@ -198,7 +207,9 @@ def wave(frequency: float, size: tuple[int, int] = (64, 64), down: bool = False)
 
 
 @pytest.mark.parametrize("down", [False, True])
-@pytest.mark.parametrize(("frequency", "cutoff", "share"), [(0.125, 0.25, 0), (0.375, 0.25, 1), (0.21, 0.15, 1), (0.11, 0.15, 0)])
+@pytest.mark.parametrize(
+    ("frequency", "cutoff", "share"), [(0.125, 0.25, 0), (0.375, 0.25, 1), (0.21, 0.15, 1), (0.11, 0.15, 0)]
+)
 def test_a_wave_lies_on_its_side_of_the_cutoff(frequency: float, cutoff: float, share: float, down: bool) -> None:
     value = each(HighFrequencyShare(cutoff), wave(frequency, (96, 80), down)).item()
     assert value == pytest.approx(share, abs=1e-3)
@@ -239,7 +250,9 @@ def test_flat_pictures_have_no_spectrum(level: float, dtype: torch.dtype) -> Non
 
 def script() -> Any:
     """Import the script that measured photos."""
-    specification = importlib.util.spec_from_file_location("natural_script", Path(__file__).parents[2] / "benchmarks" / "natural.py")
+    specification = importlib.util.spec_from_file_location(
+        "natural_script", Path(__file__).parents[2] / "benchmarks" / "natural.py"
+    )
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
@@ -264,7 +277,9 @@ def test_some_photos_have_the_values_that_are_said_of_all(capsys: pytest.Capture
         assert abs(found["metrics"][name]["mean"] - mean) < 4 * deviation / math.sqrt(found["pictures"]), name
 
 
-def test_the_script_measures_files_too_and_says_what_it_cannot_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_script_measures_files_too_and_says_what_it_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = save_png(drawn(1, 3, 40, 50)[0], tmp_path / "one.png")
     (tmp_path / "two.png").write_text("no picture")
     program = script()
@@ -294,7 +309,9 @@ def test_the_script_measures_files_too_and_says_what_it_cannot_read(tmp_path: Pa
 )
 # jsonargparse 4.53 deprecates the method that older ones have.
 @pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")
-def test_metrics_show_their_constructor_and_are_built_from_a_config(kind: Any, arguments: dict[str, Any], text: str) -> None:
+def test_metrics_show_their_constructor_and_are_built_from_a_config(
+    kind: Any, arguments: dict[str, Any], text: str
+) -> None:
     assert repr(kind(**arguments)) == text
     assert repr(eval(text)) == text
     parser = ArgumentParser()

@@ -31,8 +31,12 @@ def cosine(one: Numbers, other: Numbers) -> float:
 def by_hooks(shown: Tensor, layer: str) -> Numbers:
     """Return the activations (N, D) of the toy itself."""
     net, held = network().module.eval(), []
-    net.get_submodule(layer).register_forward_hook(lambda _module, _inputs, result: held.append(result.detach().clone().numpy()))
-    mean, std = (torch.tensor(constant, dtype=torch.float64).view(3, 1, 1) for constant in ([0.5, 0.4, 0.3], [0.2, 0.2, 0.25]))
+    net.get_submodule(layer).register_forward_hook(
+        lambda _module, _inputs, result: held.append(result.detach().clone().numpy())
+    )
+    mean, std = (
+        torch.tensor(constant, dtype=torch.float64).view(3, 1, 1) for constant in ([0.5, 0.4, 0.3], [0.2, 0.2, 0.25])
+    )
     with torch.no_grad():
         net((shown.double() - mean) / std)
     found: Numbers = held[0].reshape(len(shown), -1)
@@ -44,12 +48,17 @@ def photos_of(target: str, k: int) -> tuple[Tensor, Tensor]:
     order = np.argsort(-activations().of(target).numpy(), kind="stable")
     rest = order[k:]
     others = [rest[int((index + 0.5) * len(rest) / k)] for index in range(k)]
-    shown = [next(read_photos([Path(folder(), activations().paths[index]) for index in chosen], 12)) for chosen in (order[:k], others)]
+    shown = [
+        next(read_photos([Path(folder(), activations().paths[index]) for index in chosen], 12))
+        for chosen in (order[:k], others)
+    ]
     return shown[0], shown[1]
 
 
 @pytest.mark.parametrize(("measure", "similarity"), [("spearman", spearman), ("cosine", cosine)])
-def test_values_are_similarities_between_those_of_photos_of_other_kinds_and_of_the_same(measure: str, similarity: Any) -> None:
+def test_values_are_similarities_between_those_of_photos_of_other_kinds_and_of_the_same(
+    measure: str, similarity: Any
+) -> None:
     shown, targets = pictures(3)[:, :, 1:13], ["features.5:4", "features.5:1", "features.5:4"]
     metric = PathSimilarity(network(), LAYERS, activations(), folder(), k=3, measure=measure)
     metric.update(shown, targets)

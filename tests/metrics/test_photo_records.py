@@ -45,7 +45,9 @@ def test_targets_are_units_and_classes() -> None:
 def test_percentiles_count_photos_below_and_half_of_those_equal() -> None:
     asked = torch.tensor([[-1.0, 0.0, 1.0], [2.0, 3.0, 4.0]])
     held = np.array([2.0, 0.0, 3.0, 0.0, 2.0])
-    expected = [[100 * (np.sum(held < value) + np.sum(held == value) / 2) / 5 for value in row] for row in asked.tolist()]
+    expected = [
+        [100 * (np.sum(held < value) + np.sum(held == value) / 2) / 5 for value in row] for row in asked.tolist()
+    ]
     found = record().percentile("features.5:0", asked)
     assert found.tolist() == expected == [[0, 20, 40], [60, 90, 100]]
     assert found.dtype == torch.float64
@@ -63,7 +65,10 @@ def test_the_strongest_and_the_weakest_come_in_order_and_equal_ones_as_they_stan
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda held: held.of("features.4:1"), "target: the photos were not measured at 'features.4'; did you mean 'features.5'"),
+        (
+            lambda held: held.of("features.4:1"),
+            "target: the photos were not measured at 'features.4'; did you mean 'features.5'",
+        ),
         (lambda held: held.of("features.5:2"), "unit: 'features.5' has 2 units, 0 to 1; there is no 2"),
         (lambda held: held.of("output:wolv"), "class: unknown class 'wolv'; did you mean 'wolf'"),
         (lambda held: held.of("features.5"), "target: 'features.5' is no channel or class"),
@@ -72,7 +77,10 @@ def test_the_strongest_and_the_weakest_come_in_order_and_equal_ones_as_they_stan
         (lambda held: held.strongest("output:0", 0), "k must be at least 1"),
         (lambda held: held.weakest("output:0", 6), "k must be at most the number of photos, 5, got 6"),
         (lambda _: record(values={}), "values: there are none"),
-        (lambda _: record(paths=["a.png"]), r"values: those of 'features.5' are \(5, 2\), not \(photos, units\) for 1 photos"),
+        (
+            lambda _: record(paths=["a.png"]),
+            r"values: those of 'features.5' are \(5, 2\), not \(photos, units\) for 1 photos",
+        ),
         (lambda _: record(values={"a": torch.full((5, 2), torch.nan)}), "values: 'a' gives NaN for 5 of 5 photos"),
         (lambda _: record(enlarged=-1), "enlarged must be at least 0"),
     ],
@@ -87,9 +95,13 @@ def test_another_network_is_refused() -> None:
     held = record(weights_hash=net.weights_hash())
     held.check(net)
     held.check(FrozenNetwork(toy(), mean=0.5, std=0.25, name="the same by another name"))
-    with pytest.raises(ValueError, match=r"photos: they were measured with 'toy' \(weights .*\), not with 'other' \(weights"):
+    with pytest.raises(
+        ValueError, match=r"photos: they were measured with 'toy' \(weights .*\), not with 'other' \(weights"
+    ):
         held.check(FrozenNetwork(toy(seed=1), mean=0.5, std=0.25, name="other"))
-    with pytest.raises(ValueError, match=r"measured with mean=\(0.5,\) and std=\(0.25,\), but the network has mean=\(0.4,\) and"):
+    with pytest.raises(
+        ValueError, match=r"measured with mean=\(0.5,\) and std=\(0.25,\), but the network has mean=\(0.4,\) and"
+    ):
         held.check(FrozenNetwork(toy(), mean=0.4, std=0.25))
 
 
@@ -134,9 +146,17 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     whole = record().save(path).read_bytes()
     for content in (b"", b"hello", whole[:500]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged or holds no photo activations of featviz_pl; make some with featviz stats FOLDER"):
+        with pytest.raises(
+            ValueError,
+            match="is damaged or holds no photo activations of featviz_pl; make some with featviz stats FOLDER",
+        ):
             load_activations(path)
-    for other in ({"weight": torch.zeros(1)}, [1, 2], torch.zeros(3), torch.nn.Linear(1, 1)):  # reading the last would run code
+    for other in (
+        {"weight": torch.zeros(1)},
+        [1, 2],
+        torch.zeros(3),
+        torch.nn.Linear(1, 1),
+    ):  # reading the last would run code
         torch.save(other, path)
         with pytest.raises(ValueError, match="holds no photo activations of featviz_pl"):
             load_activations(path)
@@ -148,7 +168,14 @@ def test_other_versions_and_damaged_contents_are_refused(tmp_path: Path) -> None
     torch.save({**content, "version": 2}, path)
     with pytest.raises(ValueError, match="of version 2 of the format, this library reads version 1"):
         load_activations(path)
-    for change in ({"size": [8, 8, 8]}, {"paths": ["a"]}, {"values": None}, {"unreadable": -1}, {"surplus": 1}, {"values": {"a": 3}}):
+    for change in (
+        {"size": [8, 8, 8]},
+        {"paths": ["a"]},
+        {"values": None},
+        {"unreadable": -1},
+        {"surplus": 1},
+        {"values": {"a": 3}},
+    ):
         torch.save({**content, **change}, path)
         with pytest.raises(ValueError, match=r"is damaged .*; measure again"):
             load_activations(path)

@@ -112,12 +112,16 @@ SEEDS = [4, 2, 1, 5, 0, 3]
 LAYERS = ["features.0", "features.5", "output"]
 
 
-def by_hooks(network: nn.Module, layers: dict[str, nn.Module], seeds: list[int], mean: float = 0.0, std: float = 1.0) -> dict[str, Pixels]:
+def by_hooks(
+    network: nn.Module, layers: dict[str, nn.Module], seeds: list[int], mean: float = 0.0, std: float = 1.0
+) -> dict[str, Pixels]:
     """Run the network itself on one photo after the other, and average maps over positions."""
     held: dict[str, list[Pixels]] = {name: [] for name in layers}
     network.eval()
     handles = [
-        module.register_forward_hook(lambda _module, _inputs, result, name=name: held[name].append(result[0].detach().clone().numpy()))
+        module.register_forward_hook(
+            lambda _module, _inputs, result, name=name: held[name].append(result[0].detach().clone().numpy())
+        )
         for name, module in layers.items()
     ]
     dtype = next(network.parameters()).dtype
@@ -127,13 +131,17 @@ def by_hooks(network: nn.Module, layers: dict[str, nn.Module], seeds: list[int],
             network((photo.to(dtype) - mean) / std)
     for handle in handles:
         handle.remove()
-    return {name: np.stack([one if one.ndim == 1 else one.mean((1, 2)) for one in found]) for name, found in held.items()}
+    return {
+        name: np.stack([one if one.ndim == 1 else one.mean((1, 2)) for one in found]) for name, found in held.items()
+    }
 
 
 def test_all_layers_and_units_are_what_the_network_itself_gives_photo_by_photo(folder: Path) -> None:
     net = toy()
     held = measure_activations(FrozenNetwork(net, mean=0.5, std=0.25, size=(12, 10)), folder, LAYERS, batch_size=4)
-    expected = by_hooks(net, {"features.0": net.features[0], "features.5": net.features[5], "output": net}, SEEDS, 0.5, 0.25)
+    expected = by_hooks(
+        net, {"features.0": net.features[0], "features.5": net.features[5], "output": net}, SEEDS, 0.5, 0.25
+    )
     assert held.paths == NAMES
     assert held.layers == LAYERS
     assert len(held) == 6
@@ -168,7 +176,9 @@ def test_tokens_are_averaged_and_their_features_are_the_units(folder: Path) -> N
     held = measure_activations(FrozenNetwork(Tokens(), size=(12, 10)), folder, "tokens")
     photos = np.stack([levels(12, 10, seed) for seed in SEEDS]) / 255
     means = photos.mean((1, 2))
-    np.testing.assert_allclose(held.values["tokens"].numpy(), np.concatenate([means, means.sum(1, keepdims=True)], 1), rtol=1e-5)
+    np.testing.assert_allclose(
+        held.values["tokens"].numpy(), np.concatenate([means, means.sum(1, keepdims=True)], 1), rtol=1e-5
+    )
 
 
 class Counted(nn.Module):
@@ -202,7 +212,9 @@ def test_what_cannot_be_read_is_skipped_and_small_photos_are_counted(folder: Pat
     (folder / "a" / "two.png").write_text("hello")
     Pillow.fromarray(levels(30, 40, 9)).save(folder / "large.png")
     calls: list[tuple[int, int]] = []
-    held = measure_activations(toy(), folder, "features.5", size=20, batch_size=3, progress=lambda *at: calls.append(at))
+    held = measure_activations(
+        toy(), folder, "features.5", size=20, batch_size=3, progress=lambda *at: calls.append(at)
+    )
     assert held.paths == ["a/deep/four.png", "a/three.png", "b/five.png", "b/one.png", "c.png", "large.png"]
     assert (held.unreadable, held.enlarged, held.size) == (2, 5, (20, 20))
     assert held.unreadable_paths == ("a/deep/torn.png", "a/two.png")
@@ -227,20 +239,38 @@ def test_the_network_s_own_size_is_the_default(folder: Path) -> None:
     [
         ({}, {}, "folder: .* holds no image files"),
         ({"a.txt": b"x"}, {}, "folder: .* holds no image files"),
-        ({"a.png": b"x", "b.jpg": b""}, {}, "folder: none of 2 files in .* can be read as a photo of 8 bits per channel; a.png: "),
-        ({"a.png": b"x"}, {"layers": "features.50"}, "layer: the network has no layer 'features.50'; did you mean 'features.5'"),
-        ({"a.png": b"x"}, {"layers": ["output", "head2"]}, "layer: the network has no layer 'head2'; did you mean 'head'"),
+        (
+            {"a.png": b"x", "b.jpg": b""},
+            {},
+            "folder: none of 2 files in .* can be read as a photo of 8 bits per channel; a.png: ",
+        ),
+        (
+            {"a.png": b"x"},
+            {"layers": "features.50"},
+            "layer: the network has no layer 'features.50'; did you mean 'features.5'",
+        ),
+        (
+            {"a.png": b"x"},
+            {"layers": ["output", "head2"]},
+            "layer: the network has no layer 'head2'; did you mean 'head'",
+        ),
         ({"a.png": b"x"}, {"layers": []}, "layers must name at least one layer"),
         ({"a.png": b"x"}, {"size": 0}, "size must be at least 1"),
         ({"a.png": b"x"}, {"limit": 0}, "limit must be at least 1"),
         ({"a.png": b"x"}, {"batch_size": 0}, "batch_size must be at least 1"),
         ({"a.png": b"x"}, {"workers": -1}, "workers must be at least 0"),
         ({"a.png": b"x"}, {"network": toy(channels=4)}, "channels must be 1 or 3 for photos, got 4"),
-        ({"a.png": b"x"}, {"network": nn.Sequential(nn.Conv2d(3, 2, 9))}, "a picture of 8 x 8 is too small for output; the least size"),
+        (
+            {"a.png": b"x"},
+            {"network": nn.Sequential(nn.Conv2d(3, 2, 9))},
+            "a picture of 8 x 8 is too small for output; the least size",
+        ),
         ({"a.png": b"x"}, {"network": nn.Flatten(0)}, "first axis of 'output' is not the batch"),
     ],
 )
-def test_what_cannot_be_measured_says_so(tmp_path: Path, files: dict[str, bytes], arguments: dict[str, Any], message: str) -> None:
+def test_what_cannot_be_measured_says_so(
+    tmp_path: Path, files: dict[str, bytes], arguments: dict[str, Any], message: str
+) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -311,7 +341,11 @@ def test_real_photos_and_weights_give_what_torchvision_gives() -> None:
     original.load_state_dict(torch.load(weights, weights_only=True))
     original.eval()
     [shown] = read_photos([photos / path for path in held.paths], 224)
-    standard = (shown - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    standard = (shown - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
+        3, 1, 1
+    )
     with torch.no_grad():
-        torch.testing.assert_close(held.values["features.9"], original.features[:10](standard).mean((2, 3)), rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            held.values["features.9"], original.features[:10](standard).mean((2, 3)), rtol=1e-4, atol=1e-3
+        )
         torch.testing.assert_close(held.values["output"], original(standard), rtol=1e-4, atol=1e-3)

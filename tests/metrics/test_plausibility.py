@@ -13,7 +13,9 @@ from featviz_pl.metrics import NearestPhotos, PhotoEmbeddings, read_photos
 
 def cosines(shown: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     vectors, photos = embedding()(shown).double().numpy(), embeddings().values.double().numpy()
-    found: np.ndarray[tuple[int, int], np.dtype[np.float64]] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)) @ photos.T
+    found: np.ndarray[tuple[int, int], np.dtype[np.float64]] = (
+        vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    ) @ photos.T
     return found
 
 

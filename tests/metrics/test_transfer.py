@@ -18,8 +18,26 @@ from featviz_pl.networks import FrozenNetwork, load_network
 
 # Finding classes.
 
-IMAGENETTE = ["tench", "English springer", "cassette player", "chain saw", "church", "French horn", "garbage truck", "gas pump"]
-WORDNET = ["tench, Tinca tinca", "chain saw, chainsaw", "crane", "petrol_pump, gas pump", "crane", "Cardigan", "cardigan", "golf-ball"]
+IMAGENETTE = [
+    "tench",
+    "English springer",
+    "cassette player",
+    "chain saw",
+    "church",
+    "French horn",
+    "garbage truck",
+    "gas pump",
+]
+WORDNET = [
+    "tench, Tinca tinca",
+    "chain saw, chainsaw",
+    "crane",
+    "petrol_pump, gas pump",
+    "crane",
+    "Cardigan",
+    "cardigan",
+    "golf-ball",
+]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +110,9 @@ def test_the_probability_is_the_softmax_over_all_classes_or_over_some() -> None:
     some = TransferProbability(color_judge(), among=["sun", "red", 1], reduction="none")
     some.update(pictures(4), ["red", "red", "green", "bright_yellow"])
     of_three = np.exp(logits[:, [3, 0, 1]])
-    np.testing.assert_allclose(some.compute().numpy(), (of_three / of_three.sum(1, keepdims=True))[np.arange(4), [1, 1, 2, 0]], rtol=1e-5)
+    np.testing.assert_allclose(
+        some.compute().numpy(), (of_three / of_three.sum(1, keepdims=True))[np.arange(4), [1, 1, 2, 0]], rtol=1e-5
+    )
 
 
 def test_the_rank_counts_the_classes_that_are_preferred() -> None:
@@ -100,7 +120,10 @@ def test_the_rank_counts_the_classes_that_are_preferred() -> None:
     metric = TransferRank(color_judge(), reduction="none")
     metric.update(pictures(6), wanted)
     # The lesser of red and green always has an equal: the fourth class.
-    order = [1 + sum(other > own[place] for other in own) + 0.5 * (list(own).count(own[place]) - 1) for own, place in zip(logits, wanted)]
+    order = [
+        1 + sum(other > own[place] for other in own) + 0.5 * (list(own).count(own[place]) - 1)
+        for own, place in zip(logits, wanted)
+    ]
     assert metric.compute().tolist() == order
     assert len(set(order)) > 2
 
@@ -157,7 +180,9 @@ def convolutional(size: int | None = None) -> FrozenNetwork:
 
 def test_grey_pictures_are_shown_in_colour() -> None:
     grey = pictures(2)[:, :1]
-    found, expected = (TransferProbability(FrozenNetwork(ColorJudge(), [0.5] * 3, [0.2] * 3), reduction="none") for _ in range(2))
+    found, expected = (
+        TransferProbability(FrozenNetwork(ColorJudge(), [0.5] * 3, [0.2] * 3), reduction="none") for _ in range(2)
+    )
     found.update(grey, 2)
     expected.update(grey.repeat(1, 3, 1, 1), 2)
     assert torch.equal(found.compute(), expected.compute())
@@ -180,7 +205,9 @@ def test_a_judge_in_training_is_read_anew_after_a_reset(kind: type[TransferProba
 
 
 @pytest.mark.parametrize("kind", [TransferProbability, TransferRank])
-def test_classes_that_a_judge_without_names_does_not_have_are_refused(kind: type[TransferProbability | TransferRank]) -> None:
+def test_classes_that_a_judge_without_names_does_not_have_are_refused(
+    kind: type[TransferProbability | TransferRank],
+) -> None:
     with pytest.raises(ValueError, match="among: the judge has 4 classes, 0 to 3; there is no 5000"):
         kind(convolutional(), among=[1, 5000]).update(pictures(1), 1)
 
@@ -223,13 +250,20 @@ def test_a_judge_that_does_not_tell_its_channels_is_shown_what_it_takes() -> Non
     metric = TransferProbability(judge, reduction="none")
     metric.update(grey, 1)
     logits = grey.flatten(1).double().numpy() @ weight.double().numpy().T
-    np.testing.assert_allclose(metric.compute().numpy(), (np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[:, 1], rtol=1e-5)
+    np.testing.assert_allclose(
+        metric.compute().numpy(), (np.exp(logits) / np.exp(logits).sum(1, keepdims=True))[:, 1], rtol=1e-5
+    )
     colors = TransferProbability(color_judge(), reduction="none")
     colors.update(grey, "red")
     np.testing.assert_allclose(colors.compute().numpy(), 0.25)  # all channels are the same
-    with pytest.raises(ValueError, match=r"judge: 'Sequential' fails on pictures of shape \(3, 7, 9\): .*mat1 and mat2 shapes"):
+    with pytest.raises(
+        ValueError, match=r"judge: 'Sequential' fails on pictures of shape \(3, 7, 9\): .*mat1 and mat2 shapes"
+    ):
         metric.update(pictures(1), 1)
-    with pytest.raises(ValueError, match=r"fails on pictures of shape \(1, 9, 9\): .*; give FrozenNetwork\(judge, size=…\) where it takes"):
+    with pytest.raises(
+        ValueError,
+        match=r"fails on pictures of shape \(1, 9, 9\): .*; give FrozenNetwork\(judge, size=…\) where it takes",
+    ):
         metric.update(torch.rand(1, 1, 9, 9), 1)
 
 

@@ -87,5 +87,7 @@ def test_the_loggers_of_one_package_serve_the_trainer_of_the_other(tmp_path: Pat
 
     table = CSVLogger(str(tmp_path / "csv"))
     watch = monitor(LIGHTNING, tmp_path / "files")
-    trainer(PYTORCH_LIGHTNING, watch, max_epochs=2, logger=table, log_every_n_steps=1).fit(classifier_of(PYTORCH_LIGHTNING), data(), data())
+    trainer(PYTORCH_LIGHTNING, watch, max_epochs=2, logger=table, log_every_n_steps=1).fit(
+        classifier_of(PYTORCH_LIGHTNING), data(), data()
+    )
     assert len(list((Path(table.log_dir) / "images" / "features").iterdir())) == 2

@@ -16,7 +16,18 @@ import lightning.pytorch
 import pytest
 import pytorch_lightning
 import torch
-from both_packages import LIGHTNING, PYTORCH_LIGHTNING, classifier, data, differences, ended, monitor, ours, trainer, visualization
+from both_packages import (
+    LIGHTNING,
+    PYTORCH_LIGHTNING,
+    classifier,
+    data,
+    differences,
+    ended,
+    monitor,
+    ours,
+    trainer,
+    visualization,
+)
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from toys import toy
 
@@ -40,7 +51,9 @@ OF_RUNS: dict[str, dict[str, Any]] = {
 
 def bytes_below(folder: Path, *endings: str) -> dict[str, bytes]:
     """Return the content of files by their names."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.suffix in endings}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.suffix in endings
+    }
 
 
 # The classes themselves.
@@ -73,7 +86,15 @@ def test_a_module_survives_pickle_and_copy() -> None:
 
 def test_a_trainer_takes_for_written_by_the_user_what_this_library_writes_and_nothing_else() -> None:
     module = visualization(PYTORCH_LIGHTNING)
-    hooks = ("training_step", "validation_step", "predict_step", "configure_optimizers", "configure_model", "prepare_data", "forward")
+    hooks = (
+        "training_step",
+        "validation_step",
+        "predict_step",
+        "configure_optimizers",
+        "configure_model",
+        "prepare_data",
+        "forward",
+    )
     assert {hook for hook in hooks if is_overridden(hook, module)} == {"training_step", "configure_optimizers"} | (
         {"forward"} if "forward" in vars(FeatureVisualization) else set()
     )
@@ -88,7 +109,9 @@ def test_the_usual_module_is_refused_by_the_other_trainer_as_the_docstring_says(
 def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
     monkeypatch.delitem(sys.modules, "featviz_pl.compat._classes")
-    with pytest.raises(ImportError, match=r"^featviz_pl\.compat: .*pip install pytorch-lightning, or use lightning\.pytorch"):
+    with pytest.raises(
+        ImportError, match=r"^featviz_pl\.compat: .*pip install pytorch-lightning, or use lightning\.pytorch"
+    ):
         runpy.run_path(str(compat.__file__))
 
 
@@ -129,7 +152,9 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("usual_callbacks", [False, True])
-def test_a_run_with_every_callback_and_logger_is_the_same_bit_for_bit(usual_callbacks: bool, usual: Any, tmp_path: Path) -> None:
+def test_a_run_with_every_callback_and_logger_is_the_same_bit_for_bit(
+    usual_callbacks: bool, usual: Any, tmp_path: Path
+) -> None:
     found = rendered(PYTORCH_LIGHTNING, tmp_path / "run", usual_callbacks)
     assert differences(found, usual) == []
     assert found["steps"] == 3  # StopOnPlateau has stopped it
@@ -142,7 +167,10 @@ def test_a_run_with_every_callback_and_logger_is_the_same_bit_for_bit(usual_call
 
 def test_a_checkpoint_of_the_one_goes_on_in_the_other(tmp_path: Path) -> None:
     def run(package: str, steps: int, start: str | None = None) -> tuple[Any, Any]:
-        listed = [ours(package, "Augmentation", transforms="lucid"), ours(package, "ImageSnapshot", folder=tmp_path / "out", every=2)]
+        listed = [
+            ours(package, "Augmentation", transforms="lucid"),
+            ours(package, "ImageSnapshot", folder=tmp_path / "out", every=2),
+        ]
         held, module = trainer(package, *listed, max_steps=steps), visualization(package)
         held.fit(module, ckpt_path=start)
         return held, module
@@ -183,7 +211,9 @@ def swept(package: str, folder: Path) -> Any:
     sweep = ours(package, "FeatureSweep", network=toy(), steps=2, size=10)
     listed = [ours(package, "FeatureWriter", folder=folder), ours(package, "SweepProgressBar")]
     held = trainer(package, *listed, enable_progress_bar=True)
-    held.predict(sweep, ours(package, "FeatureTargets", targets=["features.5", "head:1"], batch_size=3), return_predictions=False)
+    held.predict(
+        sweep, ours(package, "FeatureTargets", targets=["features.5", "head:1"], batch_size=3), return_predictions=False
+    )
     return listed[0].summary
 
 
@@ -229,10 +259,14 @@ def test_the_photos_that_excite_units_are_the_same(stage: str, usual_callback: b
             held.validate(classifier(package), data(), verbose=False)
         else:
             held.fit(classifier(package), data(), data())
-        found.append({target: [(one.photo, one.score, one.box) for one in unit.top] for target, unit in top.results.items()})
+        found.append(
+            {target: [(one.photo, one.score, one.box) for one in unit.top] for target, unit in top.results.items()}
+        )
     assert found[0] == found[1]
     assert len(found[0]) == 6
-    assert bytes_below(tmp_path / LIGHTNING, ".png", ".json") == bytes_below(tmp_path / PYTORCH_LIGHTNING, ".png", ".json")
+    assert bytes_below(tmp_path / LIGHTNING, ".png", ".json") == bytes_below(
+        tmp_path / PYTORCH_LIGHTNING, ".png", ".json"
+    )
 
 
 def test_a_layer_that_is_missing_is_named_before_the_first_batch(tmp_path: Path) -> None:
@@ -262,7 +296,9 @@ def test_a_configuration_names_classes_of_compat(tmp_path: Path, monkeypatch: py
     """
     (tmp_path / "run.yaml").write_text(text)
     config = ["--config", str(tmp_path / "run.yaml")]
-    made = LightningCLI(compat.FeatureVisualization, run=False, args=config, save_config_callback=None, seed_everything_default=False)
+    made = LightningCLI(
+        compat.FeatureVisualization, run=False, args=config, save_config_callback=None, seed_everything_default=False
+    )
     assert made.model.steps == 7
     assert {"Augmentation", "StepProgressBar"} <= {type(one).__name__ for one in made.trainer.callbacks}  # type: ignore[attr-defined]
 

@@ -60,14 +60,18 @@ def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("reduced", [False, True])
-def test_values_and_gradients_are_those_without_bit_for_bit_and_nothing_is_compiled_twice(backend: CountingBackend, reduced: bool) -> None:
+def test_values_and_gradients_are_those_without_bit_for_bit_and_nothing_is_compiled_twice(
+    backend: CountingBackend, reduced: bool
+) -> None:
     own, plain = shadows(toy())
     for seed in range(4):
         assert_equal(read(own, reduced=reduced, seed=seed), read(plain, reduced=reduced, seed=seed))
     assert len(backend.graphs) == 1
 
 
-def test_layers_precisions_and_shapes_are_compiled_once_each(backend: CountingBackend, lines: pytest.LogCaptureFixture) -> None:
+def test_layers_precisions_and_shapes_are_compiled_once_each(
+    backend: CountingBackend, lines: pytest.LogCaptureFixture
+) -> None:
     shadow, _ = shadows(toy())
     ways: list[dict[str, Any]] = [{}, {"reduced": True}, {"count": 3}, {"side": 16}, {"layers": ["features.3"]}]
     for _ in range(3):
@@ -199,7 +203,9 @@ def test_a_network_that_cannot_be_traced_runs_as_it_is_and_says_so(
     own, plain = shadows(make())
     for seed in range(3):
         assert_equal(read(own, ["output"], seed=seed), read(plain, ["output"], seed=seed))
-    assert lines.messages == ["the network is not compiled: torch.fx cannot trace its forward, or somebody's hooks watch it"]
+    assert lines.messages == [
+        "the network is not compiled: torch.fx cannot trace its forward, or somebody's hooks watch it"
+    ]
     assert not backend.graphs
 
 
@@ -252,18 +258,24 @@ def test_what_is_compiled_goes_with_its_network(monkeypatch: pytest.MonkeyPatch)
     assert gone() is None
 
 
-def test_a_graph_that_is_kept_can_be_gone_through_twice(monkeypatch: pytest.MonkeyPatch, lines: pytest.LogCaptureFixture) -> None:
+def test_a_graph_that_is_kept_can_be_gone_through_twice(
+    monkeypatch: pytest.MonkeyPatch, lines: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     own, plain = shadows(toy())
     shown = pictures()
     value, expected = (one.activations(shown, LAYERS)["output"].square().sum() for one in (own, plain))
     with differentiable_again():
         first = torch.autograd.grad(value, shown, retain_graph=True)
-    torch.testing.assert_close([*first, *torch.autograd.grad(value, shown)], [*torch.autograd.grad(expected, shown)] * 2)
+    torch.testing.assert_close(
+        [*first, *torch.autograd.grad(value, shown)], [*torch.autograd.grad(expected, shown)] * 2
+    )
     assert "is compiled" in lines.text
 
 
-def test_objectives_that_go_back_twice_give_the_same(monkeypatch: pytest.MonkeyPatch, lines: pytest.LogCaptureFixture) -> None:
+def test_objectives_that_go_back_twice_give_the_same(
+    monkeypatch: pytest.MonkeyPatch, lines: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     unit = Channel("features.5", 1)
     found = []

@@ -89,5 +89,10 @@ def test_weights_are_cast_once_for_all_sizes() -> None:
             shadow.activations(torch.rand(1, 3, side, side, requires_grad=True), ["right"])
     readers = [reader for key, reader in shadow._traced.items() if torch.bfloat16 in key]
     assert len(readers) == 2
-    rights = {part for reader in readers for part in reader.modules() if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)}
+    rights = {
+        part
+        for reader in readers
+        for part in reader.modules()
+        if isinstance(part, nn.Conv2d) and part.kernel_size == (1, 1)
+    }
     assert len(rights) == 1

@@ -48,7 +48,9 @@ FORWARDS = [without_gradient, by_content, overwritten, norm_twice, norm_beside, 
 
 
 @pytest.mark.parametrize(
-    "layers", [["left_norm", "output"], ["left_norm"], ["output"], ["relu"], ["stem", "right"], ["norm"], ["left", "output"]], ids=str
+    "layers",
+    [["left_norm", "output"], ["left_norm"], ["output"], ["relu"], ["stem", "right"], ["norm"], ["left", "output"]],
+    ids=str,
 )
 def test_values_and_gradients_are_those_of_the_network(layers: list[str]) -> None:
     shadow = assert_reads_as_the_network(Residual(), layers)
@@ -57,7 +59,9 @@ def test_values_and_gradients_are_those_of_the_network(layers: list[str]) -> Non
 
 @pytest.mark.parametrize("between", FORWARDS, ids=lambda between: between.__name__)
 @pytest.mark.parametrize("layers", [["output"], ["first", "second"], ["norm"]], ids=str)
-def test_forwards_that_a_trace_does_not_see_are_followed_all_the_same(between: Callable[..., Any], layers: list[str]) -> None:
+def test_forwards_that_a_trace_does_not_see_are_followed_all_the_same(
+    between: Callable[..., Any], layers: list[str]
+) -> None:
     if layers == ["norm"] and between not in (norm_twice, norm_beside):
         pytest.skip("the layer is not run")
     shadow = assert_reads_as_the_network(Forward(between), layers)
@@ -111,7 +115,10 @@ def test_a_move_is_followed() -> None:
 def test_every_size_is_found_out_for_itself() -> None:
     shadow = FrozenNetwork(Residual()).shadow()
     for side in (16, 24, 16):
-        assert shadow.activations(torch.rand(1, 3, side, side, requires_grad=True), ["relu"])["relu"].shape[2] == (side - 7) // 2 + 1
+        assert (
+            shadow.activations(torch.rand(1, 3, side, side, requires_grad=True), ["relu"])["relu"].shape[2]
+            == (side - 7) // 2 + 1
+        )
     assert len(shadow._traced) == 2
 
 

@@ -45,7 +45,12 @@ class Joined(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         self.name = name
-        self.left, self.right, self.relu, self.pool = nn.Conv2d(3, 4, 1), nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)
+        self.left, self.right, self.relu, self.pool = (
+            nn.Conv2d(3, 4, 1),
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+        )
 
     def forward(self, pictures: Tensor) -> Tensor:
         left, right = self.relu(self.left(pictures)), self.right(pictures)
@@ -77,7 +82,9 @@ def test_maps_are_rectified_once_they_are_joined_and_pooled(name: str) -> None:
                 part.bias.copy_(torch.linspace(-1.2, 0.4, len(part.bias)))  # windows that are off, on, and partly both
     graph = graph_of(assert_reads_as_the_network(network, layers))
     called = [node.target for node in graph.nodes if node.op in ("call_module", "call_function")]
-    assert [target for target in called if isinstance(target, str) or target in (torch.relu_, torch.cat, torch.relu)] == expected
+    assert [
+        target for target in called if isinstance(target, str) or target in (torch.relu_, torch.cat, torch.relu)
+    ] == expected
 
 
 def test_rectifying_after_a_pool_is_exact_for_every_window() -> None:

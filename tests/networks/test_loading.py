@@ -25,7 +25,9 @@ SQUEEZENET_URL = "https://download.pytorch.org/models/squeezenet1_0-b66bff10.pth
 def test_every_torchvision_classifier_has_a_name() -> None:
     names = network_names()
     assert set(torchvision.models.list_models(module=torchvision.models)) <= set(names)
-    assert {"embedded", "alexnet", "resnet50", "googlenet", "inception_v3", "vit_b_16", "swin_v2_t", "maxvit_t"} <= set(names)
+    assert {"embedded", "alexnet", "resnet50", "googlenet", "inception_v3", "vit_b_16", "swin_v2_t", "maxvit_t"} <= set(
+        names
+    )
     assert not any("fcn" in name or "mask" in name or "raft" in name for name in names)
     assert len(names) == len(set(names))
 
@@ -55,7 +57,12 @@ def test_networks_with_side_heads_build_without_a_warning(name: str, size: int) 
 
 @pytest.mark.parametrize(
     ("name", "near"),
-    [("squeezenet1_2", "'squeezenet1_[01]'"), ("resnet5O", "'resnet50'"), ("Alexnet", "'alexnet'"), ("embeded", "'embedded'")],
+    [
+        ("squeezenet1_2", "'squeezenet1_[01]'"),
+        ("resnet5O", "'resnet50'"),
+        ("Alexnet", "'alexnet'"),
+        ("embeded", "'embedded'"),
+    ],
 )
 def test_an_unknown_name_lists_near_ones(name: str, near: str) -> None:
     with pytest.raises(ValueError, match=rf"network: unknown network {name!r}; did you mean .*{near}"):
@@ -63,7 +70,9 @@ def test_an_unknown_name_lists_near_ones(name: str, near: str) -> None:
 
 
 def test_unknown_weights_list_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"weights: unknown weights of squeezenet1_0 'IMAGENET1K_V3'; did you mean 'IMAGENET1K_V1'"):
+    with pytest.raises(
+        ValueError, match=r"weights: unknown weights of squeezenet1_0 'IMAGENET1K_V3'; did you mean 'IMAGENET1K_V1'"
+    ):
         load_network("squeezenet1_0", weights="IMAGENET1K_V3")
 
 
@@ -200,7 +209,9 @@ def test_real_weights_recognise_photos() -> None:
     for index in chosen:
         with Image.open(paths[index]) as photo:
             left, top = (photo.width - 224) // 2, (photo.height - 224) // 2
-            photos.append(np.asarray(photo.convert("RGB").crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255)
+            photos.append(
+                np.asarray(photo.convert("RGB").crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255
+            )
     pictures = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
     with torch.no_grad():
         logits = frozen.activations(pictures, ["output"])["output"]
@@ -224,18 +235,27 @@ def test_files_with_the_old_names_of_densenet_fit(tmp_path: Path) -> None:
     assert "features.denseblock1.denselayer1.norm.1.weight" in old  # the published file has this key
     torch.save(old, tmp_path / "densenet121.pth")
     loaded = load_network("densenet121", weights=str(tmp_path / "densenet121.pth")).module.state_dict()
-    assert all(torch.equal(loaded[key], value + 1) for key, value in frozen.module.state_dict().items() if value.is_floating_point())
+    assert all(
+        torch.equal(loaded[key], value + 1)
+        for key, value in frozen.module.state_dict().items()
+        if value.is_floating_point()
+    )
 
 
 def test_files_of_mnasnet_which_reads_its_version_fit(tmp_path: Path) -> None:
     state = load_network("mnasnet0_5", weights="none").module.state_dict()
-    for name, saved in {"with its version": state, "without": {key: value.clone() for key, value in state.items()}}.items():
+    for name, saved in {
+        "with its version": state,
+        "without": {key: value.clone() for key, value in state.items()},
+    }.items():
         torch.save(saved, tmp_path / name)
         loaded = load_network("mnasnet0_5", weights=str(tmp_path / name)).module.state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
-@pytest.mark.parametrize(("name", "weights", "size"), [("vit_b_16", "none", 224), ("vit_h_14", "none", 518), ("vit_b_16", "old.pth", 224)])
+@pytest.mark.parametrize(
+    ("name", "weights", "size"), [("vit_b_16", "none", 224), ("vit_h_14", "none", 518), ("vit_b_16", "old.pth", 224)]
+)
 def test_vision_transformers_are_built_for_the_size_of_their_weights(
     name: str, weights: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -243,7 +263,9 @@ def test_vision_transformers_are_built_for_the_size_of_their_weights(
 
     def small(weights: Any = None, image_size: int = 0) -> VisionTransformer:
         sizes.append(image_size)
-        return VisionTransformer(image_size, image_size // 2, num_layers=1, num_heads=1, hidden_dim=4, mlp_dim=8, num_classes=1000)
+        return VisionTransformer(
+            image_size, image_size // 2, num_layers=1, num_heads=1, hidden_dim=4, mlp_dim=8, num_classes=1000
+        )
 
     monkeypatch.setattr(torchvision.models, "get_model_builder", lambda _: small)
     if weights != "none":  # the published files hold names from before torchvision 0.13
@@ -263,7 +285,9 @@ EVERY_CLASSIFIER = [name for name in network_names() if name != "embedded"]
 A_FEW = ("squeezenet1_0", "resnet18", "mobilenet_v3_small", "shufflenet_v2_x0_5", "mnasnet0_5")
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[] if name in A_FEW else pytest.mark.slow) for name in EVERY_CLASSIFIER])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in A_FEW else pytest.mark.slow) for name in EVERY_CLASSIFIER]
+)
 def test_every_classifier_of_torchvision_is_read_at_its_own_size(name: str) -> None:
     network = load_network(name, weights="none")
     assert network.size is not None

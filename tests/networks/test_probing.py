@@ -43,7 +43,9 @@ class Pooled(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 2, 5), nn.MaxPool2d(2), nn.Conv2d(2, 2, 4), nn.AvgPool2d(3), nn.Conv2d(2, 2, 2))
+        self.body = nn.Sequential(
+            nn.Conv2d(3, 2, 5), nn.MaxPool2d(2), nn.Conv2d(2, 2, 4), nn.AvgPool2d(3), nn.Conv2d(2, 2, 2)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.body(x)
@@ -169,7 +171,10 @@ def test_a_picture_too_small_names_the_least_size_that_works(network: nn.Module,
     least = sizes[0]
     assert sizes == list(range(least, 41))
     for side in range(1, least):
-        with pytest.raises(ValueError, match=rf"size: a picture of {side} x {side} is too small .* the least size that works is {least}$"):
+        with pytest.raises(
+            ValueError,
+            match=rf"size: a picture of {side} x {side} is too small .* the least size that works is {least}$",
+        ):
             probe(FrozenNetwork(network).shadow(), (3, side, side), layers)
     probe(FrozenNetwork(network).shadow(), (3, least, least), layers)
     if least > 1:
@@ -210,14 +215,20 @@ def test_a_network_may_refuse_small_pictures_with_any_error(error: type[Exceptio
                 raise error("too small\nby far")
             return x
 
-    with pytest.raises(ValueError, match=r"size: a picture of 6 x 6 is too small for output; the least size that works is 11$"):
+    with pytest.raises(
+        ValueError, match=r"size: a picture of 6 x 6 is too small for output; the least size that works is 11$"
+    ):
         probe(FrozenNetwork(Refuses(11)).shadow(), (3, 6, 6), ["output"])
-    with pytest.raises(ValueError, match=r"network: its forward fails on a picture of shape \(3, 6, 6\): .*too small") as caught:
+    with pytest.raises(
+        ValueError, match=r"network: its forward fails on a picture of shape \(3, 6, 6\): .*too small"
+    ) as caught:
         probe(FrozenNetwork(Refuses(float("inf"))).shadow(), (3, 6, 6), ["output"])
     assert "\n" not in str(caught.value)
 
 
 def test_means_that_are_not_for_the_channels_of_the_network_are_named() -> None:
     # Two means ask for pictures of two channels, which the network then refuses.
-    with pytest.raises(ValueError, match=r"its forward fails on a picture of shape \(2, 8, 8\).*channels.*mean has 2 values"):
+    with pytest.raises(
+        ValueError, match=r"its forward fails on a picture of shape \(2, 8, 8\).*channels.*mean has 2 values"
+    ):
         FrozenNetwork(toy(), mean=(0.4, 0.5)).layers(8)

@@ -227,7 +227,9 @@ def test_a_lightning_module_can_be_read_in_its_own_training() -> None:
 def transformer() -> VisionTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        network = VisionTransformer(image_size=16, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5)
+        network = VisionTransformer(
+            image_size=16, patch_size=8, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=32, num_classes=5
+        )
         nn.init.normal_(network.heads.head.weight)  # it starts from zero, which nothing could be told from
         return network
 
@@ -299,11 +301,20 @@ def test_a_network_of_one_unknown_size_says_that_its_forward_fails(side: int) ->
 
 @pytest.mark.parametrize(
     ("channels", "mean", "std"),
-    [(1, 0.3, 0.5), (1, (0.3,), (0.5,)), (3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), (3, None, 0.5), (3, 0.5, None), (7, 0.1, 0.2)],
+    [
+        (1, 0.3, 0.5),
+        (1, (0.3,), (0.5,)),
+        (3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        (3, None, 0.5),
+        (3, 0.5, None),
+        (7, 0.1, 0.2),
+    ],
 )
 def test_pictures_are_standardised(channels: int, mean: Any, std: Any) -> None:
     pictures = np.random.default_rng(0).random((2, channels, 4, 5))
-    read = FrozenNetwork(nn.Identity(), mean=mean, std=std).activations(torch.from_numpy(pictures), ["output"])["output"]
+    read = FrozenNetwork(nn.Identity(), mean=mean, std=std).activations(torch.from_numpy(pictures), ["output"])[
+        "output"
+    ]
     expected = pictures - np.asarray(0.0 if mean is None else mean).reshape(-1, 1, 1)
     expected = expected / np.asarray(1.0 if std is None else std).reshape(-1, 1, 1)
     np.testing.assert_allclose(read.numpy(), expected, rtol=1e-12)
@@ -343,7 +354,9 @@ def test_a_mean_for_other_channels_is_refused_instead_of_broadcast() -> None:
         frozen.activations(torch.rand(1, 1, 4, 4), ["output"])
 
 
-@pytest.mark.parametrize(("mean", "std", "named"), [((0.4, 0.5), None, "mean has 2 values"), (None, (0.4, 0.5), "std has 2 values")])
+@pytest.mark.parametrize(
+    ("mean", "std", "named"), [((0.4, 0.5), None, "mean has 2 values"), (None, (0.4, 0.5), "std has 2 values")]
+)
 def test_the_error_names_which_of_mean_and_std_does_not_fit(mean: Any, std: Any, named: str) -> None:
     with pytest.raises(ValueError, match=f"channels: pictures have 3, but the network's {named}"):
         FrozenNetwork(nn.Conv2d(3, 2, 1), mean, std).activations(torch.rand(1, 3, 4, 4), ["output"])

@@ -55,7 +55,9 @@ def test_boxes_are_those_of_the_arithmetic_of_convolutions(name: str) -> None:
 
 
 def test_rectifiers_that_are_off_and_pools_hide_nothing() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 3), nn.ReLU6())
+    net = nn.Sequential(
+        nn.Conv2d(3, 2, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.BatchNorm2d(2), nn.Conv2d(2, 1, 3), nn.ReLU6()
+    )
     for parameter in net.parameters():
         nn.init.constant_(parameter, -1.0)
     boxes = receptive_fields(net, "5", size=17)

@@ -36,7 +36,9 @@ RECTIFIERS: list[tuple[str, Callable[[Tensor], Tensor], float, float]] = [
 NAMES = [name for name, *_ in RECTIFIERS]
 
 
-def derivative(rectifier: Callable[[Tensor], Tensor], values: list[float], gradients: list[float], redirected: bool) -> list[float]:
+def derivative(
+    rectifier: Callable[[Tensor], Tensor], values: list[float], gradients: list[float], redirected: bool
+) -> list[float]:
     """Return d loss / d x, where each value is a sample of its own and `gradients` is d loss / d rectified."""
     x = torch.tensor(values).view(-1, 1).requires_grad_(True)
     if redirected:
@@ -50,7 +52,8 @@ def derivative(rectifier: Callable[[Tensor], Tensor], values: list[float], gradi
 
 @pytest.mark.parametrize(("name", "rectifier", "low", "high"), RECTIFIERS, ids=NAMES)
 def test_the_rule(name: str, rectifier: Callable[[Tensor], Tensor], low: float, high: float) -> None:
-    # A step goes against the gradient: below the lower bound -5 raises the input and is kept, +5 would lower it further.
+    # A step goes against the gradient: below the lower bound -5 raises the input and is kept, +5 would lower it
+    # further.
     below, inside = low - 0.5, low + 0.5
     assert derivative(rectifier, [below, below, inside, inside], [5, -5, 5, -5], redirected=True) == [0, -5, 5, -5]
     if high < INF:
@@ -58,7 +61,9 @@ def test_the_rule(name: str, rectifier: Callable[[Tensor], Tensor], low: float, 
 
 
 @pytest.mark.parametrize(("name", "rectifier", "low", "high"), RECTIFIERS, ids=NAMES)
-def test_outside_the_context_gradients_are_ordinary(name: str, rectifier: Callable[[Tensor], Tensor], low: float, high: float) -> None:
+def test_outside_the_context_gradients_are_ordinary(
+    name: str, rectifier: Callable[[Tensor], Tensor], low: float, high: float
+) -> None:
     with redirected_relu():
         rectifier(torch.zeros(1, 1))
     above = high + 0.5 if high < INF else low + 3
@@ -67,7 +72,9 @@ def test_outside_the_context_gradients_are_ordinary(name: str, rectifier: Callab
 
 
 @pytest.mark.parametrize(("name", "rectifier", "low", "high"), RECTIFIERS, ids=NAMES)
-def test_the_forward_pass_is_unchanged(name: str, rectifier: Callable[[Tensor], Tensor], low: float, high: float) -> None:
+def test_the_forward_pass_is_unchanged(
+    name: str, rectifier: Callable[[Tensor], Tensor], low: float, high: float
+) -> None:
     x = torch.linspace(-9, 9, 37).view(-1, 1)
     with redirected_relu():
         inside = rectifier(x)

@@ -25,13 +25,18 @@ Array = NDArray[np.float64]
 Windows = list[list[int]]
 
 
-def windows(length: int, kernel: int, stride: int, padding: int = 0, dilation: int = 1, ceil_mode: bool = False) -> Windows:
+def windows(
+    length: int, kernel: int, stride: int, padding: int = 0, dilation: int = 1, ceil_mode: bool = False
+) -> Windows:
     """Return the positions inside the picture of every window along one axis."""
     found = []
     start = -padding
     reach = (kernel - 1) * dilation
-    # A last window that leaves the picture counts in ceil mode, if it starts in the picture or in the padding before it.
-    while start + reach < length + padding or (ceil_mode and start < length and start + reach < length + padding + stride - 1):
+    # A last window that leaves the picture counts in ceil mode, if it starts in the picture or in the padding before
+    # it.
+    while start + reach < length + padding or (
+        ceil_mode and start < length and start + reach < length + padding + stride - 1
+    ):
         found.append([i for i in range(start, start + reach + 1, dilation) if 0 <= i < length])
         start += stride
     return found
@@ -51,7 +56,9 @@ def brute_force(x: Array, axes: list[Windows], gradient: Array) -> Array:
             values = np.array([x[sample][p] for p in inside])
             n, square, level = len(values), (values**2).mean(), 0.01 + np.abs(values).mean()
             for p, value in zip(inside, values):
-                result[sample][p] += gradient[sample][place] * (2 * value / n / level - square * np.sign(value) / n / level**2)
+                result[sample][p] += gradient[sample][place] * (
+                    2 * value / n / level - square * np.sign(value) / n / level**2
+                )
     return result
 
 
@@ -63,7 +70,12 @@ CASES = [
     case("nn.MaxPool2d", nn.MaxPool2d(2), (6, 8), [windows(6, 2, 2), windows(8, 2, 2)]),
     case("overlapping", nn.MaxPool2d(3, 2), (7, 9), [windows(7, 3, 2), windows(9, 3, 2)]),
     case("padded", nn.MaxPool2d(3, 2, 1), (6, 7), [windows(6, 3, 2, 1), windows(7, 3, 2, 1)]),
-    case("in ceil mode", nn.MaxPool2d(3, 2, ceil_mode=True), (6, 7), [windows(6, 3, 2, ceil_mode=True), windows(7, 3, 2, ceil_mode=True)]),
+    case(
+        "in ceil mode",
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        (6, 7),
+        [windows(6, 3, 2, ceil_mode=True), windows(7, 3, 2, ceil_mode=True)],
+    ),
     case(
         "padded in ceil mode",
         nn.MaxPool2d(2, 2, 1, ceil_mode=True),
@@ -79,9 +91,19 @@ CASES = [
         [windows(6, 2, 2, 1, 1, True), windows(9, 2, 3, 1, 3, True)],
     ),
     case("functional", lambda x: functional.max_pool2d(x, 2, stride=1), (4, 5), [windows(4, 2, 1), windows(5, 2, 1)]),
-    case("by keyword", lambda x: functional.max_pool2d(kernel_size=2, input=x), (4, 4), [windows(4, 2, 2), windows(4, 2, 2)]),
+    case(
+        "by keyword",
+        lambda x: functional.max_pool2d(kernel_size=2, input=x),
+        (4, 4),
+        [windows(4, 2, 2), windows(4, 2, 2)],
+    ),
     case("torch.max_pool2d", lambda x: torch.max_pool2d(x, [2], []), (4, 4), [windows(4, 2, 2), windows(4, 2, 2)]),
-    case("with indices", lambda x: functional.max_pool2d(x, 2, return_indices=True)[0], (4, 4), [windows(4, 2, 2), windows(4, 2, 2)]),
+    case(
+        "with indices",
+        lambda x: functional.max_pool2d(x, 2, return_indices=True)[0],
+        (4, 4),
+        [windows(4, 2, 2), windows(4, 2, 2)],
+    ),
     case("nn.MaxPool1d", nn.MaxPool1d(3, 2, 1), (8,), [windows(8, 3, 2, 1)]),
     case("dilated over one axis", nn.MaxPool1d(3, 1, 1, dilation=2), (8,), [windows(8, 3, 1, 1, 2)]),
     case("nn.MaxPool3d", nn.MaxPool3d(2, 1), (3, 4, 3), [windows(3, 2, 1), windows(4, 2, 1), windows(3, 2, 1)]),
@@ -89,7 +111,9 @@ CASES = [
     case("nn.AdaptiveMaxPool2d", nn.AdaptiveMaxPool2d((3, 2)), (7, 5), [adaptive(7, 3), adaptive(5, 2)]),
     case("adaptive, one axis kept", nn.AdaptiveMaxPool2d((None, 1)), (3, 5), [adaptive(3, 3), adaptive(5, 1)]),
     case("nn.AdaptiveMaxPool3d", nn.AdaptiveMaxPool3d(2), (3, 4, 3), [adaptive(3, 2), adaptive(4, 2), adaptive(3, 2)]),
-    case("adaptive with indices", nn.AdaptiveMaxPool2d(2, return_indices=True), (4, 5), [adaptive(4, 2), adaptive(5, 2)]),
+    case(
+        "adaptive with indices", nn.AdaptiveMaxPool2d(2, return_indices=True), (4, 5), [adaptive(4, 2), adaptive(5, 2)]
+    ),
 ]
 
 
@@ -105,7 +129,9 @@ def value(result: Any) -> Tensor:
 
 
 @pytest.mark.parametrize(("pool", "size", "axes"), CASES)
-def test_the_gradient_is_that_of_the_smooth_pooling(pool: Callable[[Tensor], Any], size: tuple[int, ...], axes: list[Windows]) -> None:
+def test_the_gradient_is_that_of_the_smooth_pooling(
+    pool: Callable[[Tensor], Any], size: tuple[int, ...], axes: list[Windows]
+) -> None:
     x = drawn(2, 3, *size).requires_grad_(True)
     with relaxed_max_pool():
         pooled = value(pool(x))
@@ -116,7 +142,9 @@ def test_the_gradient_is_that_of_the_smooth_pooling(pool: Callable[[Tensor], Any
 
 
 @pytest.mark.parametrize(("pool", "size", "axes"), CASES)
-def test_the_forward_pass_is_unchanged(pool: Callable[[Tensor], Any], size: tuple[int, ...], axes: list[Windows]) -> None:
+def test_the_forward_pass_is_unchanged(
+    pool: Callable[[Tensor], Any], size: tuple[int, ...], axes: list[Windows]
+) -> None:
     x = drawn(2, 3, *size).requires_grad_(True)
     outside = pool(x)
     with relaxed_max_pool():
@@ -156,7 +184,9 @@ def test_a_border_of_minus_infinity_is_padding() -> None:
 
     around = gradient(lambda x: functional.max_pool2d(functional.pad(x, [1, 1, 1, 1], value=-torch.inf), 3, 2))
     torch.testing.assert_close(around, gradient(lambda x: functional.max_pool2d(x, 3, 2, 1)))
-    wide = gradient(lambda x: functional.max_pool2d(functional.pad(x, [3, 3, 3, 3], value=-torch.inf), 3, 3))  # whole windows of it
+    wide = gradient(
+        lambda x: functional.max_pool2d(functional.pad(x, [3, 3, 3, 3], value=-torch.inf), 3, 3)
+    )  # whole windows of it
     assert bool(wide.isfinite().all())
 
 
@@ -182,7 +212,9 @@ def test_the_relaxed_gradient_has_a_gradient() -> None:
 
 
 @pytest.mark.parametrize(
-    "order", [[relaxed_max_pool, redirected_relu], [redirected_relu, relaxed_max_pool]], ids=["relaxed outside", "redirected outside"]
+    "order",
+    [[relaxed_max_pool, redirected_relu], [redirected_relu, relaxed_max_pool]],
+    ids=["relaxed outside", "redirected outside"],
 )
 def test_both_rules_hold_when_they_are_nested(order: list[Any]) -> None:
     x = torch.tensor([[[-1.0, -3.0, -2.0, -2.0]]], dtype=torch.float64, requires_grad=True)

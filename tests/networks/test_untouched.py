@@ -84,8 +84,12 @@ def in_the_middle_of_training() -> ToyNet:
 DARK = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 0.5
 
 
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode], ids=lambda mode: str(mode.__name__))
-@pytest.mark.parametrize("layers", [["features.0"], ["features.4", "features.1"], ["output", "features.3"]], ids=".".join)
+@pytest.mark.parametrize(
+    "mode", [torch.enable_grad, torch.no_grad, torch.inference_mode], ids=lambda mode: str(mode.__name__)
+)
+@pytest.mark.parametrize(
+    "layers", [["features.0"], ["features.4", "features.1"], ["output", "features.3"]], ids=".".join
+)
 def test_a_finished_run_leaves_the_guest_as_it_was(layers: list[str], mode: Any) -> None:
     network = in_the_middle_of_training()
     before = condition(network)
@@ -115,7 +119,9 @@ def test_a_failing_forward_leaves_guest_and_shadow_without_hooks() -> None:
     with pytest.raises(RuntimeError, match="too bright"):
         shadow.activations(DARK * 1000, ["2"])
     require_same(before, condition(network))
-    assert not any(module._forward_hooks for name, module in shadow.module.named_modules() if name != "0.0")  # the guest's own is at 0.0
+    assert not any(
+        module._forward_hooks for name, module in shadow.module.named_modules() if name != "0.0"
+    )  # the guest's own is at 0.0
     assert shadow.activations(DARK * 0, ["2"])["2"].shape == (2, 8, 8, 8)
 
 
@@ -174,7 +180,9 @@ def test_a_later_layer_is_not_reached() -> None:
 
 
 def test_a_later_layer_that_fails_does_no_harm() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(7, 5))  # the head takes one size, and not this one
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(7, 5)
+    )  # the head takes one size, and not this one
     read = FrozenNetwork(network).activations(DARK, ["0"])["0"]
     torch.testing.assert_close(read, network[0](DARK))
     with pytest.raises(RuntimeError, match="cannot be multiplied"):

@@ -48,15 +48,21 @@ LAYOUTS: dict[str, Change] = {
     "of a parallel training": lambda state: {f"module.{key}": value for key, value in state.items()},
     "of a compiled network": lambda state: {f"_orig_mod.{key}": value for key, value in state.items()},
     "nested and prefixed": lambda state: {"state_dict": {f"model.net.{key}": value for key, value in state.items()}},
-    "beside other parts": lambda state: {"state_dict": {"loss.weight": torch.ones(3)} | {f"net.{key}": v for key, v in state.items()}},
-    "in half precision": lambda state: {key: value.half() if value.is_floating_point() else value for key, value in state.items()},
+    "beside other parts": lambda state: {
+        "state_dict": {"loss.weight": torch.ones(3)} | {f"net.{key}": v for key, v in state.items()}
+    },
+    "in half precision": lambda state: {
+        key: value.half() if value.is_floating_point() else value for key, value in state.items()
+    },
     "without batch counters": lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
 }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_fills_the_network(layout: str, tmp_path: Path) -> None:
-    source = {key: value.half().to(value.dtype) for key, value in toy(seed=1).state_dict().items()}  # values that half precision holds
+    source = {
+        key: value.half().to(value.dtype) for key, value in toy(seed=1).state_dict().items()
+    }  # values that half precision holds
     torch.save(LAYOUTS[layout](source), tmp_path / "weights.pt")
     network = toy(seed=2)
     load_weights(network, tmp_path / "weights.pt")
@@ -116,7 +122,9 @@ def changed(change: Change) -> dict[str, Tensor]:
     ],
     ids=["missing", "unexpected", "shape", "many missing", "another network"],
 )
-def test_weights_that_do_not_fit_name_the_keys_and_change_nothing(state: dict[str, Tensor], message: str, tmp_path: Path) -> None:
+def test_weights_that_do_not_fit_name_the_keys_and_change_nothing(
+    state: dict[str, Tensor], message: str, tmp_path: Path
+) -> None:
     torch.save({key: torch.full_like(value, 9) for key, value in state.items()}, tmp_path / "other.pt")
     network = toy()
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -163,7 +171,9 @@ def test_a_truncated_file_says_so(part: float, zipped: bool, tmp_path: Path) -> 
         read_tensors(path)
 
 
-@pytest.mark.parametrize("content", [b"hello, these are no weights", b'{"a": 1}', bytes(range(256)), b"\x89PNG\r\n\x1a\n" + b"0" * 64])
+@pytest.mark.parametrize(
+    "content", [b"hello, these are no weights", b'{"a": 1}', bytes(range(256)), b"\x89PNG\r\n\x1a\n" + b"0" * 64]
+)
 def test_a_file_of_another_kind_says_so(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(content)
     with pytest.raises(ValueError, match=r"^weights: cannot read .*other'.* no file of torch\.save"):

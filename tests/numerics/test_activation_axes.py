@@ -25,12 +25,16 @@ class Move(nn.Module):
 
 def last() -> nn.Sequential:
     """Build a convolution of five channels whose map is brought to (H, W, C), normalised there, and brought back."""
-    return nn.Sequential(nn.Conv2d(3, 5, 3, padding=1), Move(0, 2, 3, 1), nn.LayerNorm(5, elementwise_affine=False), Move(0, 3, 1, 2))
+    return nn.Sequential(
+        nn.Conv2d(3, 5, 3, padding=1), Move(0, 2, 3, 1), nn.LayerNorm(5, elementwise_affine=False), Move(0, 3, 1, 2)
+    )
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 12), (12, 8), (1, 4), (5, 5), (3, 5)], ids=str)
 @pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode], ids=lambda mode: str(mode.__name__))
-def test_maps_with_channels_last_come_with_channels_first(size: tuple[int, int], mode: Callable[[], torch.no_grad]) -> None:
+def test_maps_with_channels_last_come_with_channels_first(
+    size: tuple[int, int], mode: Callable[[], torch.no_grad]
+) -> None:
     network = last()
     pictures = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
     with mode():

@@ -68,7 +68,9 @@ def test_a_size_of_another_length_is_refused(value: Any) -> None:
         size_pair("size", value)
 
 
-@pytest.mark.parametrize(("value", "error"), [("8", TypeError), ((4, 0), ValueError), (-1, ValueError), ((4.5, 4), TypeError)])
+@pytest.mark.parametrize(
+    ("value", "error"), [("8", TypeError), ((4, 0), ValueError), (-1, ValueError), ((4.5, 4), TypeError)]
+)
 def test_a_size_of_anything_but_positive_whole_numbers_is_refused(value: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="size must be"):
         size_pair("size", value)

@@ -7,9 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from featviz_pl.numerics.color import IMAGENET_COLOUR_ROOT, color_matrix, color_mean, mix_channels, normalized_colour_root
+from featviz_pl.numerics.color import (
+    IMAGENET_COLOUR_ROOT,
+    color_matrix,
+    color_mean,
+    mix_channels,
+    normalized_colour_root,
+)
 
-# As published: Lucid's square root of the covariance, and the row-vector form of the normalised one in Xplique and Horama.
+# As published: Lucid's square root of the covariance, and the row-vector form of the normalised one in Xplique and
+# Horama.
 LUCID_ROOT = [[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]]
 XPLIQUE = [[0.56282854, 0.58447580, 0.58447580], [0.19482528, 0.0, -0.19482528], [0.04329450, -0.10823626, 0.06494176]]
 
@@ -60,7 +67,11 @@ def test_own_matrices_come_as_lists_tensors_and_statistics() -> None:
 @pytest.mark.parametrize(
     ("color", "channels", "message"),
     [
-        ("imagnet", 3, r"color: unknown colour space 'imagnet'; use 'auto', 'imagenet', 'i1i2i3', 'none' or a 3 x 3 matrix"),
+        (
+            "imagnet",
+            3,
+            r"color: unknown colour space 'imagnet'; use 'auto', 'imagenet', 'i1i2i3', 'none' or a 3 x 3 matrix",
+        ),
         ("imagenet", 4, r"color: a matrix of shape \(3, 3\) does not fit 4 channels; it must be \(4, 4\)"),
         ([[1.0, 0.0], [0.0, 1.0]], 3, r"color: a matrix of shape \(2, 2\) does not fit 3 channels"),
         ([1.0, 2.0, 3.0], 3, r"color: a matrix of shape \(3,\) does not fit 3 channels"),
@@ -100,10 +111,13 @@ def test_mixing_keeps_the_precision_of_the_picture() -> None:
 def test_mixing_reads_a_picture_in_any_memory_layout() -> None:
     image = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     matrix = torch.tensor(LUCID_ROOT)
-    torch.testing.assert_close(mix_channels(image.contiguous(memory_format=torch.channels_last), matrix), mix_channels(image, matrix))
+    torch.testing.assert_close(
+        mix_channels(image.contiguous(memory_format=torch.channels_last), matrix), mix_channels(image, matrix)
+    )
 
 
-# Ohta's features of a pixel (red, green, blue), as published, and the colours that have one of them alone, found by hand.
+# Ohta's features of a pixel (red, green, blue), as published, and the colours that have one of them alone, found by
+# hand.
 OHTA = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0.0, -1 / 2], [-1 / 4, 1 / 2, -1 / 4]])
 OHTA_COLOURS = np.array([[1.0, 1.0, -2 / 3], [1.0, 0.0, 4 / 3], [1.0, -1.0, -2 / 3]])
 
@@ -113,7 +127,9 @@ def test_i1i2i3_is_what_ohta_s_features_are_inverted_by() -> None:
     matrix = color_matrix("i1i2i3", 3)
     assert matrix is not None
     assert matrix.dtype == torch.float32
-    np.testing.assert_allclose(matrix.numpy(), OHTA_COLOURS / np.sqrt(3), atol=1e-7)  # the largest column norm is that of grey
+    np.testing.assert_allclose(
+        matrix.numpy(), OHTA_COLOURS / np.sqrt(3), atol=1e-7
+    )  # the largest column norm is that of grey
 
 
 @pytest.mark.parametrize("channel", range(3))

@@ -90,7 +90,9 @@ def test_another_number_of_transfers_is_noticed_when_they_are_fed(count: int) ->
 
 @pytest.mark.parametrize("other", [torch.ones(2), torch.ones(1, dtype=torch.float64), torch.ones(1, 1)], ids=str)
 @pytest.mark.parametrize("context", [Transfers.reading, Transfers.feeding])
-def test_another_shape_or_precision_is_noticed(other: Tensor, context: Callable[[Transfers], AbstractContextManager[None]]) -> None:
+def test_another_shape_or_precision_is_noticed(
+    other: Tensor, context: Callable[[Transfers], AbstractContextManager[None]]
+) -> None:
     message = r"tensor 1 that goes to the device was \(1,\) of torch.float32 at first"
     with pytest.raises(TransferError, match=message), context(recorded(1.0)):
         to_device(other, CPU)

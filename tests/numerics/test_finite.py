@@ -12,7 +12,9 @@ NAN, INF = float("nan"), float("inf")
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64])
 @pytest.mark.parametrize(
-    "values", [[], [0.0], [1.0, -2.0], [NAN], [1.0, NAN, 2.0], [INF, 1.0], [1.0, -INF], [NAN, INF], [3e38, 3e38]], ids=str
+    "values",
+    [[], [0.0], [1.0, -2.0], [NAN], [1.0, NAN, 2.0], [INF, 1.0], [1.0, -INF], [NAN, INF], [3e38, 3e38]],
+    ids=str,
 )
 def test_every_value_counts(values: list[float], dtype: torch.dtype) -> None:
     held = torch.tensor(values).to(dtype)

@@ -29,7 +29,9 @@ class Locked(nn.Module):
             return y
 
 
-@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode], ids=lambda mode: str(mode.__name__))
+@pytest.mark.parametrize(
+    "mode", [torch.enable_grad, torch.no_grad, torch.inference_mode], ids=lambda mode: str(mode.__name__)
+)
 def test_a_copy_is_frozen_shares_the_weights_and_leaves_the_network(mode: Any) -> None:
     network = toy().train()
     network.head.weight.grad = torch.ones_like(network.head.weight)

@@ -47,7 +47,15 @@ def test_texts_enter_as_the_first_eight_bytes_of_their_digest() -> None:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [((1, 2), (2, 1)), (("a", "b"), ("b", "a")), (("ab",), ("a", "b")), ((1,), (1, 0)), ((0,), ("0",)), ((), (0,)), (("",), ())],
+    [
+        ((1, 2), (2, 1)),
+        (("a", "b"), ("b", "a")),
+        (("ab",), ("a", "b")),
+        ((1,), (1, 0)),
+        ((0,), ("0",)),
+        ((), (0,)),
+        (("",), ()),
+    ],
 )
 def test_order_number_and_kind_of_keys_matter(one: tuple[Key, ...], other: tuple[Key, ...]) -> None:
     assert mix(*one) != mix(*other)
@@ -57,7 +65,8 @@ def test_seeds_fit_a_generator_and_neighbouring_keys_share_nothing() -> None:
     seeds = [mix(seed, "views", step, picture) for seed in range(8) for step in range(16) for picture in range(8)]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    # A change of one key turns about half of the 63 bits: 1,024 neighbours average 31.5 with a deviation of the mean of 0.12.
+    # A change of one key turns about half of the 63 bits: 1,024 neighbours average 31.5 with a deviation of the mean of
+    # 0.12.
     turned = [(one ^ other).bit_count() for one, other in pairwise(seeds)]
     assert abs(float(np.mean(turned)) - 31.5) < 0.75
 

@@ -136,7 +136,9 @@ def test_rotation_by_a_matrix_turns_x_to_y() -> None:
     # (x, y) of the result shows (y, -x) of the picture: content turns clockwise by a quarter.
     quarter = torch.tensor([[[0.0, 1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]], dtype=torch.float64)
     image = picture(5, 5)
-    np.testing.assert_allclose(affine_sample(image[None, None], quarter, (5, 5))[0, 0], np.rot90(image.numpy(), -1), atol=1e-12)
+    np.testing.assert_allclose(
+        affine_sample(image[None, None], quarter, (5, 5))[0, 0], np.rot90(image.numpy(), -1), atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.3, 1.0, 5.0])
@@ -145,7 +147,9 @@ def test_a_gaussian_blur_is_the_sum_over_the_mirrored_plane(deviation: float, re
     image = picture(4, 5)
     limit = int(np.ceil(4 * deviation)) if reach is None else reach
     offsets = range(-limit, limit + 1)
-    weight = {offset: np.exp(-0.5 * (offset / deviation) ** 2) if deviation else float(offset == 0) for offset in offsets}
+    weight = {
+        offset: np.exp(-0.5 * (offset / deviation) ** 2) if deviation else float(offset == 0) for offset in offsets
+    }
     around = np.pad(image.numpy(), limit, mode="symmetric")
     expected = sum(
         weight[down] * weight[right] * around[limit + down : limit + down + 4, limit + right : limit + right + 5]
@@ -157,7 +161,10 @@ def test_a_gaussian_blur_is_the_sum_over_the_mirrored_plane(deviation: float, re
 
 
 def test_a_gaussian_blur_is_twice_differentiable() -> None:
-    image, deviation = picture(3, 4)[None, None].repeat(2, 1, 1, 1).requires_grad_(True), torch.tensor([0.7, 1.6], dtype=torch.float64)
+    image, deviation = (
+        picture(3, 4)[None, None].repeat(2, 1, 1, 1).requires_grad_(True),
+        torch.tensor([0.7, 1.6], dtype=torch.float64),
+    )
     assert torch.autograd.gradcheck(lambda given: gaussian_blur(given, deviation), image)
     assert torch.autograd.gradgradcheck(lambda given: gaussian_blur(given, deviation) ** 2, image)
 
@@ -192,14 +199,19 @@ def test_what_is_untraced_is_a_constant_of_the_graph() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "height", "strips"), [(1, 24, 4), (1, 6, 3), (1, 10, 2), (1, 7, 1), (2, 24, 2), (2, 7, 1), (3, 24, 1), (4, 24, 1)]
+    ("count", "height", "strips"),
+    [(1, 24, 4), (1, 6, 3), (1, 10, 2), (1, 7, 1), (2, 24, 2), (2, 7, 1), (3, 24, 1), (4, 24, 1)],
 )
 @pytest.mark.parametrize("border", ["reflect", "constant"])
 def test_pictures_are_sampled_in_strips_by_several_cores(
     border: Any, count: int, height: int, strips: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images = torch.rand(count, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    turned = torch.tensor([[[0.8, -0.4, 0.7], [0.4, 0.8, -1.1], [0.0, 0.0, 1.0]]], dtype=torch.float64).expand(count, 3, 3)
+    images = torch.rand(
+        count, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True
+    )
+    turned = torch.tensor([[[0.8, -0.4, 0.7], [0.4, 0.8, -1.1], [0.0, 0.0, 1.0]]], dtype=torch.float64).expand(
+        count, 3, 3
+    )
     with monkeypatch.context() as one:
         one.setattr(resampling, "_MOST_STRIPS", 1)
         whole = affine_sample(images, turned, (height, 9), border)

@@ -37,7 +37,9 @@ def seen(**layers: Any) -> Observation:
         network, _, layer = name.rpartition("__")
         given[Source(layer, network or None)] = torch.tensor(value, dtype=torch.float64)
     names: dict[object, tuple[str, ...]] = {"other": ("hen", "cat")}
-    return Observation(torch.zeros(len(next(iter(given.values()))), 3, 4, 4), given, ("cat", "hen"), class_names_of=names)
+    return Observation(
+        torch.zeros(len(next(iter(given.values()))), 3, 4, 4), given, ("cat", "hen"), class_names_of=names
+    )
 
 
 def test_the_score_is_the_mean_over_networks() -> None:

@@ -29,11 +29,24 @@ from featviz_pl.objectives import (
 A, B = 3.0, 5.0  # what the two layers give
 SEEN = Observation(
     torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).expand(2, -1, -1, -1),
-    {Source("a"): torch.full((2, 3, 1, 4), A, dtype=torch.float64), Source("b"): torch.full((2, 3, 1, 4), B, dtype=torch.float64)},
+    {
+        Source("a"): torch.full((2, 3, 1, 4), A, dtype=torch.float64),
+        Source("b"): torch.full((2, 3, 1, 4), B, dtype=torch.float64),
+    },
 )
-OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
+OPERATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+}
 # The other operand: what it is, what it is worth, and how it is written.
-OTHERS: list[tuple[Any, float, str]] = [(Layer("b"), B, "Layer('b')"), (2, 2.0, "2"), (0.25, 0.25, "0.25"), (1e-4, 1e-4, "0.0001")]
+OTHERS: list[tuple[Any, float, str]] = [
+    (Layer("b"), B, "Layer('b')"),
+    (2, 2.0, "2"),
+    (0.25, 0.25, "0.25"),
+    (1e-4, 1e-4, "0.0001"),
+]
 
 
 def value(objective: Objective) -> float:
@@ -114,7 +127,9 @@ TREES: list[tuple[Callable[[], Objective], float, str]] = [
 
 
 @pytest.mark.parametrize(("make", "expected", "formula"), TREES, ids=[formula for *_, formula in TREES])
-def test_larger_trees_have_the_value_and_a_formula_that_builds_them(make: Callable[[], Objective], expected: float, formula: str) -> None:
+def test_larger_trees_have_the_value_and_a_formula_that_builds_them(
+    make: Callable[[], Objective], expected: float, formula: str
+) -> None:
     tree = make()
     assert value(tree) == pytest.approx(expected, rel=1e-12)
     assert repr(tree) == formula
@@ -192,4 +207,7 @@ def test_division_by_zero_and_empty_sums_are_refused() -> None:
 def test_scores_without_views_count_in_each_view() -> None:
     activation = torch.arange(6.0).view(2, 3, 1, 1)
     seen = Observation(torch.full((2, 3, 4, 4), 0.5), {Source("a"): activation})
-    assert (Layer("a") - L1() + 1)(seen).tolist() == [[0 - 24 + 1, 1 - 24 + 1, 2 - 24 + 1], [3 - 24 + 1, 4 - 24 + 1, 5 - 24 + 1]]
+    assert (Layer("a") - L1() + 1)(seen).tolist() == [
+        [0 - 24 + 1, 1 - 24 + 1, 2 - 24 + 1],
+        [3 - 24 + 1, 4 - 24 + 1, 5 - 24 + 1],
+    ]

@@ -61,7 +61,9 @@ def test_number_of_pictures_asked_for(objective: Objective, count: int | None) -
 
 def test_terms_that_ask_for_different_numbers_are_named() -> None:
     objective = Channel("map", [1, 2]) - 2 * (ClassLogit(["cat", "dog", 2]) + L2())
-    with pytest.raises(ValueError, match=r"different numbers.*Channel\('map', \[1, 2\]\) asks for 2, ClassLogit\(.*\) asks for 3"):
+    with pytest.raises(
+        ValueError, match=r"different numbers.*Channel\('map', \[1, 2\]\) asks for 2, ClassLogit\(.*\) asks for 3"
+    ):
         objective.count()
 
 
@@ -119,7 +121,14 @@ def test_the_impossible_is_refused_before_the_first_step(objective: Objective, m
 
 @pytest.mark.parametrize(
     "objective",
-    [Channel("map", 7), Channel("tokens", 11), Neuron("map", 7, (3, 4)), Neuron("tokens", 0, 16), Neuron("output", 2), ClassLogit("dog")],
+    [
+        Channel("map", 7),
+        Channel("tokens", 11),
+        Neuron("map", 7, (3, 4)),
+        Neuron("tokens", 0, 16),
+        Neuron("output", 2),
+        ClassLogit("dog"),
+    ],
 )
 def test_the_last_of_everything_is_allowed(objective: Objective) -> None:
     objective.check(setting())

@@ -17,7 +17,17 @@ from toys import toy
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
-from featviz_pl.objectives import Alignment, Channel, Diversity, Interpolation, Layer, Objective, Observation, Setting, Source
+from featviz_pl.objectives import (
+    Alignment,
+    Channel,
+    Diversity,
+    Interpolation,
+    Layer,
+    Objective,
+    Observation,
+    Setting,
+    Source,
+)
 
 Array = NDArray[np.float64]
 SHAPES: dict[str, tuple[int, ...]] = {"map": (4, 3, 5), "tokens": (6, 4), "vector": (4,)}
@@ -49,7 +59,10 @@ def test_interpolation_goes_from_one_to_the_other(kind: str, pictures: int, view
         scores = made(seen(a=first, b=second))
         assert scores.shape == (pictures, views)
         for n, v in itertools.product(range(pictures), range(views)):
-            ends = [(own[n, v, :, unit] if kind == "tokens" else own[n, v, unit]).mean() for own, unit in ((first, 1), (second, 3))]
+            ends = [
+                (own[n, v, :, unit] if kind == "tokens" else own[n, v, unit]).mean()
+                for own, unit in ((first, 1), (second, 3))
+            ]
             weight = n / (pictures - 1)
             assert scores[n, v].item() == pytest.approx((1 - weight) * ends[0] + weight * ends[1], rel=1e-12)
 
@@ -74,7 +87,10 @@ def test_interpolation_counts_its_pictures() -> None:
     assert Interpolation("a:1", "a:2").count() is None
     assert Interpolation("a:1,2,3", "a:2", count=3).count() == 3
     assert Interpolation("a:1,2,3", "a:2").count() == 3
-    with pytest.raises(ValueError, match=r"different numbers of pictures: Channel\('a', \[1, 2\]\) asks for 2, Interpolation.* asks for 4"):
+    with pytest.raises(
+        ValueError,
+        match=r"different numbers of pictures: Channel\('a', \[1, 2\]\) asks for 2, Interpolation.* asks for 4",
+    ):
         Interpolation("a:1,2", "a:2", count=4).count()
 
 
@@ -89,7 +105,9 @@ def test_the_ends_are_checked_and_logged() -> None:
 
 
 def test_a_single_picture_is_on_no_way() -> None:
-    with pytest.raises(ValueError, match=r"Interpolation\(.*\) needs two pictures or more, got 1; give the image a count"):
+    with pytest.raises(
+        ValueError, match=r"Interpolation\(.*\) needs two pictures or more, got 1; give the image a count"
+    ):
         Interpolation("a:1", "b:2").check(setting((4, 3, 5), 1))
     Interpolation("a:1", "b:2", weights=[0.5]).check(setting((4, 3, 5), 1))
 
@@ -117,7 +135,9 @@ def test_pictures_of_an_interpolation_with_given_weights_do_not_know_each_other(
     together = Interpolation("a:0", "a:1", weights=[0.2, 0.5, 0.9])(seen(a=first))
     for index, weight in enumerate([0.2, 0.5, 0.9]):
         alone = Interpolation("a:0", "a:1", weights=[weight])
-        torch.testing.assert_close(alone(seen(a=first[index : index + 1])), together[index : index + 1], rtol=1e-14, atol=0)
+        torch.testing.assert_close(
+            alone(seen(a=first[index : index + 1])), together[index : index + 1], rtol=1e-14, atol=0
+        )
 
 
 # Alignment
@@ -141,7 +161,9 @@ def test_alignment_sums_to_the_source_s(kind: str, pictures: int, views: int, di
     scores = Alignment(["a", "b"], distance, decay)(seen(a=first, b=second))
     assert scores.shape == (pictures, views)
     for view in range(views):
-        wanted = literal_alignment(first[:, view], distance, decay) + literal_alignment(second[:, view], distance, decay)
+        wanted = literal_alignment(first[:, view], distance, decay) + literal_alignment(
+            second[:, view], distance, decay
+        )
         assert scores[:, view].sum().item() == pytest.approx(wanted, rel=1e-12)
 
 
@@ -219,7 +241,9 @@ def test_a_single_picture_has_no_companions(name: str) -> None:
 
 @pytest.mark.parametrize("shape", [(512,), ()])
 def test_the_gram_of_a_vector_layer_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="layer: the Gram matrix of a vector layer says nothing of its positions, and 'a' gives"):
+    with pytest.raises(
+        ValueError, match="layer: the Gram matrix of a vector layer says nothing of its positions, and 'a' gives"
+    ):
         Diversity("a").check(setting(shape, 4))
 
 

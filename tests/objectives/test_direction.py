@@ -81,13 +81,21 @@ def require(objective: Objective, values: Array, wanted: Array) -> None:
     np.testing.assert_allclose(scores.numpy(), wanted, rtol=1e-11, atol=1e-13)
 
 
-COMPARED: list[tuple[str, float, float]] = [("dot", 0, 0.1), ("dot", 2, 0.1), ("dot", 4, 0.1), ("dot", 1.5, 0.3), ("cosine", 0, 0.1)]
+COMPARED: list[tuple[str, float, float]] = [
+    ("dot", 0, 0.1),
+    ("dot", 2, 0.1),
+    ("dot", 4, 0.1),
+    ("dot", 1.5, 0.3),
+    ("cosine", 0, 0.1),
+]
 
 
 @pytest.mark.parametrize(("pictures", "views"), SIZES)
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize(("compare", "power", "floor"), COMPARED)
-def test_direction_is_the_mean_over_positions(compare: Any, power: float, floor: float, kind: str, pictures: int, views: int) -> None:
+def test_direction_is_the_mean_over_positions(
+    compare: Any, power: float, floor: float, kind: str, pictures: int, views: int
+) -> None:
     values = activation(kind, pictures, views)
     rows = np.random.default_rng(7).normal(size=(pictures, UNITS))
     own = Direction("layer", torch.from_numpy(rows), compare, power, floor)
@@ -116,10 +124,16 @@ def test_whitening_is_applied_to_the_vector_from_the_right() -> None:
 @pytest.mark.parametrize("kind", SHAPES)
 def test_a_one_hot_direction_is_a_channel(kind: str) -> None:
     values = activation(kind, 3, 2)
-    for made in (Direction("layer", [0, 0, 1, 0]), WeightedChannels("layer", [0, 0, 1, 0]), WeightedChannels("layer", {2: 1})):
+    for made in (
+        Direction("layer", [0, 0, 1, 0]),
+        WeightedChannels("layer", [0, 0, 1, 0]),
+        WeightedChannels("layer", {2: 1}),
+    ):
         torch.testing.assert_close(made(seen(values)), Channel("layer", 2)(seen(values)), rtol=1e-12, atol=1e-14)
     eye = torch.eye(4)[[3, 0, 3]]
-    torch.testing.assert_close(Direction("layer", eye)(seen(values)), Channel("layer", [3, 0, 3])(seen(values)), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(
+        Direction("layer", eye)(seen(values)), Channel("layer", [3, 0, 3])(seen(values)), rtol=1e-12, atol=1e-14
+    )
 
 
 # At one position
@@ -127,28 +141,42 @@ def test_a_one_hot_direction_is_a_channel(kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "position", "index"),
-    [("map", None, 2 * 5 + 2), ("map", (0, 4), 4), ("map", [3, 1], 16), ("tokens", None, 3), ("tokens", 5, 5), ("vector", None, 0)],
+    [
+        ("map", None, 2 * 5 + 2),
+        ("map", (0, 4), 4),
+        ("map", [3, 1], 16),
+        ("tokens", None, 3),
+        ("tokens", 5, 5),
+        ("vector", None, 0),
+    ],
 )
 @pytest.mark.parametrize(("compare", "power", "floor"), COMPARED)
-def test_neuron_direction_is_at_one_position(compare: Any, power: float, floor: float, kind: str, position: Any, index: int) -> None:
+def test_neuron_direction_is_at_one_position(
+    compare: Any, power: float, floor: float, kind: str, position: Any, index: int
+) -> None:
     values, rows = activation(kind, 3, 2), np.random.default_rng(3).normal(size=(3, UNITS))
     made = NeuronDirection("layer", torch.from_numpy(rows), position, compare, power, floor)
     lined = positions(values)[:, :, index]
-    require(made, values, np.array([[at_one(a, row, compare, power, floor) for a in own] for own, row in zip(lined, rows)]))
+    require(
+        made, values, np.array([[at_one(a, row, compare, power, floor) for a in own] for own, row in zip(lined, rows)])
+    )
 
 
 def test_a_one_hot_neuron_direction_is_a_neuron() -> None:
     values = activation("map", 2, 3)
     for position in (None, (3, 0)):
         made = NeuronDirection("layer", [0, 1, 0, 0], position)
-        torch.testing.assert_close(made(seen(values)), Neuron("layer", 1, position)(seen(values)), rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(
+            made(seen(values)), Neuron("layer", 1, position)(seen(values)), rtol=1e-12, atol=1e-14
+        )
 
 
 # Blocks
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "top", "left"), [(1, 1, 1, 2), (2, 2, 1, 1), (3, 2, 0, 1), (3, 5, 0, 0), (4, 5, 0, 0), (2, 3, 1, 1)]
+    ("height", "width", "top", "left"),
+    [(1, 1, 1, 2), (2, 2, 1, 1), (3, 2, 0, 1), (3, 5, 0, 0), (4, 5, 0, 0), (2, 3, 1, 1)],
 )
 @pytest.mark.parametrize("power", [0, 2])
 @pytest.mark.parametrize("single", [True, False])
@@ -158,7 +186,9 @@ def test_tensor_direction_is_centred(height: int, width: int, top: int, left: in
     blocks = np.repeat(blocks[:1], 3, 0) if single else blocks
     wanted = np.zeros((3, 2))
     for n, v, i, j in itertools.product(range(3), range(2), range(height), range(width)):
-        wanted[n, v] += at_one(values[n, v, :, top + i, left + j], blocks[n, :, i, j], "dot", power, 0.1) / (height * width)
+        wanted[n, v] += at_one(values[n, v, :, top + i, left + j], blocks[n, :, i, j], "dot", power, 0.1) / (
+            height * width
+        )
     made = TensorDirection("layer", torch.from_numpy(blocks[0] if single else blocks), power)
     require(made, values, wanted)
     assert made.count() == (None if single else 3)
@@ -254,7 +284,12 @@ def test_reduced_precision_is_scored_in_single_precision(name: str, dtype: torch
 @pytest.mark.parametrize("name", DIFFERENTIABLE)
 def test_copies_score_alike_and_casts_never_reduce_the_vectors(name: str) -> None:
     made, values = DIFFERENTIABLE[name](), activation("map", 2, 2)
-    for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), copy.deepcopy(made).half(), copy.deepcopy(made).double()):
+    for twin in (
+        copy.deepcopy(made),
+        pickle.loads(pickle.dumps(made)),
+        copy.deepcopy(made).half(),
+        copy.deepcopy(made).double(),
+    ):
         assert torch.equal(twin(seen(values)), made(seen(values)))
         assert all(buffer.dtype != torch.float16 for buffer in twin.buffers())
         assert repr(twin) == repr(made)
@@ -267,7 +302,14 @@ def test_vectors_may_come_from_a_file(tmp_path: Path) -> None:
     vector = torch.tensor([0.5, -1.0, 2.0, 0.25])
     torch.save(vector, tmp_path / "vector.pt")
     np.save(tmp_path / "vector.npy", vector.numpy())
-    forms: list[Any] = [str(tmp_path / "vector.pt"), str(tmp_path / "vector.npy"), vector, vector.numpy(), vector.tolist(), tuple(vector)]
+    forms: list[Any] = [
+        str(tmp_path / "vector.pt"),
+        str(tmp_path / "vector.npy"),
+        vector,
+        vector.numpy(),
+        vector.tolist(),
+        tuple(vector),
+    ]
     for given in forms:
         for made in (Direction("layer", given), Similarity("layer", given), WeightedChannels("layer", given)):
             assert repr(made) == f"{type(made).__name__}('layer', [0.5, -1.0, 2.0, 0.25])"
@@ -295,7 +337,10 @@ def test_the_vectors_are_private() -> None:
     [
         (lambda: Direction("a", [0.1, 1e-8, 3]), "Direction('a', [0.1, 1e-08, 3.0])"),
         (lambda: Direction("a", [[1, 2], [3, 4]], power=2), "Direction('a', [[1.0, 2.0], [3.0, 4.0]], power=2)"),
-        (lambda: Direction("a", [1, 2], "cosine", tokens="class"), "Direction('a', [1.0, 2.0], compare='cosine', tokens='class')"),
+        (
+            lambda: Direction("a", [1, 2], "cosine", tokens="class"),
+            "Direction('a', [1.0, 2.0], compare='cosine', tokens='class')",
+        ),
         (
             lambda: Direction("a", [1, 2], power=4, floor=0.2, whitening=[[1, 0], [0, 1]]),
             "Direction('a', [1.0, 2.0], power=4, floor=0.2, whitening=[[1.0, 0.0], [0.0, 1.0]])",
@@ -344,18 +389,40 @@ def test_the_target_of_a_picture_does_not_depend_on_its_companions() -> None:
         (Direction("layer", [[1, 2]] * 2), (5,), "vectors: 'layer' has 5 units, so a vector has 5 numbers, got 2"),
         (Similarity("layer", [1, 2]), (512,), "vectors: 'layer' has 512 units, so a vector has 512 numbers, got 2"),
         (Similarity("layer", [1, 2]), (), "'layer' gives one number for each picture and has no units"),
-        (NeuronDirection("layer", [1, 2], (3, 0)), (2, 3, 3), r"position: \(3, 0\) lies outside the map of 'layer', which is \(3, 3\)"),
+        (
+            NeuronDirection("layer", [1, 2], (3, 0)),
+            (2, 3, 3),
+            r"position: \(3, 0\) lies outside the map of 'layer', which is \(3, 3\)",
+        ),
         (NeuronDirection("layer", [1, 2], 3), (2, 3, 3), "position: 'layer' has 2 axes of positions"),
-        (TensorDirection("layer", torch.zeros(2, 4, 1)), (2, 3, 3), r"tensor: the block \(2, 4, 1\) is larger than the map of 'layer'"),
-        (TensorDirection("layer", torch.zeros(3, 1, 1)), (2, 3, 3), r"tensor: 'layer' has 2 channels, and the block \(3, 1, 1\) has 3"),
+        (
+            TensorDirection("layer", torch.zeros(2, 4, 1)),
+            (2, 3, 3),
+            r"tensor: the block \(2, 4, 1\) is larger than the map of 'layer'",
+        ),
+        (
+            TensorDirection("layer", torch.zeros(3, 1, 1)),
+            (2, 3, 3),
+            r"tensor: 'layer' has 2 channels, and the block \(3, 1, 1\) has 3",
+        ),
         (TensorDirection("layer", torch.zeros(2, 1, 1)), (17, 2), r"tensor: 'layer' gives \(17, 2\), not a map"),
         (WeightedChannels("layer", {4: 1.0}), (4, 3, 3), "unit: 'layer' has 4 units, 0 to 3; there is no 4"),
-        (WeightedChannels("layer", [1, 2]), (4, 3, 3), "weights: 'layer' has 4 units, so a vector has 4 numbers, got 2"),
-        (WeightedChannels("layer", {0: 1}, (2, 0, 2, 1)), (4, 3, 3), r"patch: \(2, 0, 2, 1\) .*leaves the map of 'layer'"),
+        (
+            WeightedChannels("layer", [1, 2]),
+            (4, 3, 3),
+            "weights: 'layer' has 4 units, so a vector has 4 numbers, got 2",
+        ),
+        (
+            WeightedChannels("layer", {0: 1}, (2, 0, 2, 1)),
+            (4, 3, 3),
+            r"patch: \(2, 0, 2, 1\) .*leaves the map of 'layer'",
+        ),
         (WeightedChannels("layer", {0: 1}, (0, 0, 1, 1)), (17, 4), r"patch: 'layer' gives \(17, 4\), not a map"),
     ],
 )
-def test_the_impossible_is_refused_before_the_first_step(objective: Objective, shape: tuple[int, ...], message: str) -> None:
+def test_the_impossible_is_refused_before_the_first_step(
+    objective: Objective, shape: tuple[int, ...], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         objective.check(setting(shape))
 
@@ -364,10 +431,18 @@ def test_the_impossible_is_refused_before_the_first_step(objective: Objective, s
     ("make", "error", "message"),
     [
         (lambda: Direction("a", []), ValueError, "vectors holds no numbers"),
-        (lambda: Direction("a", torch.zeros(2, 2, 2)), ValueError, r"vectors must have 1 or 2 axes, got shape \(2, 2, 2\)"),
+        (
+            lambda: Direction("a", torch.zeros(2, 2, 2)),
+            ValueError,
+            r"vectors must have 1 or 2 axes, got shape \(2, 2, 2\)",
+        ),
         (lambda: Direction("a", 3.0), ValueError, r"vectors must have 1 or 2 axes, got shape \(\)"),  # type: ignore[arg-type]
         (lambda: Direction("a", [1.0, float("nan")]), ValueError, "vectors must be finite"),
-        (lambda: Direction("a", torch.tensor([1.0, float("inf")])), ValueError, "vectors must be finite, got NaN or infinity"),
+        (
+            lambda: Direction("a", torch.tensor([1.0, float("inf")])),
+            ValueError,
+            "vectors must be finite, got NaN or infinity",
+        ),
         (lambda: Direction("a", [[1.0], [1.0, 2.0]]), ValueError, "vectors must be rows of one length"),
         (lambda: Direction("a", [True, False]), TypeError, "vectors must be a number, got True"),
         (lambda: Direction("a", torch.tensor([True])), TypeError, "vectors must be numbers, got torch.bool"),
@@ -377,7 +452,11 @@ def test_the_impossible_is_refused_before_the_first_step(objective: Objective, s
         (lambda: Direction("a", [1], "cosine", 2), ValueError, "power: 2 raises the cosine beside a dot product"),
         (lambda: Direction("a", [1], power=-1), ValueError, "power must be at least 0"),
         (lambda: Direction("a", [1], floor=0), ValueError, "floor must be above 0"),
-        (lambda: Direction("a", [1, 2], whitening=torch.eye(3)), ValueError, r"whitening must be \(2, 2\) for vectors of 2 numbers"),
+        (
+            lambda: Direction("a", [1, 2], whitening=torch.eye(3)),
+            ValueError,
+            r"whitening must be \(2, 2\) for vectors of 2 numbers",
+        ),
         (lambda: Direction("", [1]), TypeError, "layer must be a module name"),
         (lambda: TensorDirection("a", torch.zeros(2, 2)), ValueError, "tensor must have 3 or 4 axes"),
         (lambda: WeightedChannels("a", {}), ValueError, "weights must hold at least one unit"),

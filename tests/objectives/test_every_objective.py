@@ -110,7 +110,9 @@ EXAMPLES: dict[str, Callable[[], Any] | None] = {
     "StayNear": lambda: StayNear(PICTURE, "features.3", norm=1),
     "Style": lambda: Style(["features.0", "features.3"], [PICTURE, PICTURE], [1, 2]),
     "Sum": lambda: Sum([Channel("features.3", 1), -L1(), Constant(2)]),
-    "TensorDirection": lambda: TensorDirection("features.3", [[[channel]] for channel in (0.5, -1, 2, 0.1, 0, 1, -0.3, 1)]),
+    "TensorDirection": lambda: TensorDirection(
+        "features.3", [[[channel]] for channel in (0.5, -1, 2, 0.1, 0, 1, -0.3, 1)]
+    ),
     "Term": None,
     "TotalVariation": lambda: TotalVariation(power=2),
     "WeightedChannels": lambda: WeightedChannels("features.3", {1: 0.5, 4: -0.1}, (1, 2, 3, 2)),
@@ -118,7 +120,17 @@ EXAMPLES: dict[str, Callable[[], Any] | None] = {
 # What rises when it is maximised, and penalties, which are subtracted.
 WANTED = [
     *("Channel", "ClassLogit", "ClassProbability", "DeepDream", "Layer", "Neuron", "Product", "Quotient", "Sum"),
-    *("Across", "Alignment", "Direction", "Diversity", "Interpolation", "Latent", "NeuronDirection", "Power", "Similarity"),
+    *(
+        "Across",
+        "Alignment",
+        "Direction",
+        "Diversity",
+        "Interpolation",
+        "Latent",
+        "NeuronDirection",
+        "Power",
+        "Similarity",
+    ),
     *("TensorDirection", "WeightedChannels"),
     *("Caricature", "Content", "Facet", "Inversion", "SortMatching", "StayNear", "Style"),
 ]
@@ -138,19 +150,32 @@ CONCRETE = [name for name in EXPORTED if EXAMPLES.get(name) is not None]
 SCORING = [name for name in CONCRETE if issubclass(getattr(objectives, name), Objective)]
 
 
-SHAPES: dict[str, tuple[int, ...]] = {"features.0": (6, 4, 5), "features.3": (8, 4, 5), "features.5": (8, 4, 5), "output": (5,)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "features.0": (6, 4, 5),
+    "features.3": (8, 4, 5),
+    "features.5": (8, 4, 5),
+    "output": (5,),
+}
 CLASSES = ("a", "b", "c", "d", "e")
 
 
-def observation(objective: Objective, count: int = 2, views: int = 3, dtype: torch.dtype = torch.float32) -> Observation:
+def observation(
+    objective: Objective, count: int = 2, views: int = 3, dtype: torch.dtype = torch.float32
+) -> Observation:
     """Give an objective everything that it asks for, drawn from one seed."""
     generator = torch.Generator().manual_seed(0)
     activations = {}
     for source in objective.sources():
         fixed = source.reference is not None and not source.reference.through_views
         together = source.reference is not None and source.reference.together
-        leading = (1, len(source.reference.image)) if source.reference is not None and together else (count, 1 if fixed else views)
-        activations[source] = torch.rand(*leading, *SHAPES[source.layer], generator=generator, dtype=torch.float64).to(dtype)
+        leading = (
+            (1, len(source.reference.image))
+            if source.reference is not None and together
+            else (count, 1 if fixed else views)
+        )
+        activations[source] = torch.rand(*leading, *SHAPES[source.layer], generator=generator, dtype=torch.float64).to(
+            dtype
+        )
     pictures = torch.rand(count, 3, 6, 7, generator=generator, dtype=torch.float64).to(dtype)
     return Observation(pictures, activations, CLASSES, class_names_of={"toys:toy": CLASSES})
 
@@ -163,7 +188,9 @@ def test_every_exported_class_has_an_entry() -> None:
 
 
 @pytest.mark.parametrize("name", CONCRETE)
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"]
+)
 def test_survives_copies(name: str, copied: Callable[[Any], Any]) -> None:
     original = example(name)
     twin = copied(original)
@@ -234,10 +261,14 @@ def test_pictures_and_views_are_coupled_only_where_it_is_said(name: str) -> None
         assert changed[0].any()
 
 
-def problem(objective: Objective, count: int | None = None, views: Views | None = None, picture: Tensor | None = None) -> Ascent:
+def problem(
+    objective: Objective, count: int | None = None, views: Views | None = None, picture: Tensor | None = None
+) -> Ascent:
     """Bind small pictures to the toy network in double precision."""
     image = PixelImage(12, count=count, color="none", deviation=0.3)
-    made = Ascent(image, FrozenNetwork(toy().double(), classes=["a", "b", "c", "d", "e"]), objective, seed=3, views=views)
+    made = Ascent(
+        image, FrozenNetwork(toy().double(), classes=["a", "b", "c", "d", "e"]), objective, seed=3, views=views
+    )
     image.double()
     if picture is not None:
         image.start_from(picture)
@@ -276,28 +307,38 @@ def through() -> Views:
     return Views(Compose([Jitter(2), Rotate((-20, 20))]), count=3)
 
 
-VECTORS = torch.randn(5, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64)  # one for each unit that is asked for
+VECTORS = torch.randn(
+    5, 8, generator=torch.Generator().manual_seed(6), dtype=torch.float64
+)  # one for each unit that is asked for
 OWN_UNITS: dict[str, Callable[[Any], Objective]] = {
     "Across": lambda units: Across([Channel("features.3", units), "features.5:1"], [None, "toys:toy"]),
     "Direction": lambda units: Direction("features.3", VECTORS[units], power=2),
-    "Interpolation": lambda units: Interpolation(Channel("features.3", units), "features.3:3", weights=[unit / 5 for unit in units]),
+    "Interpolation": lambda units: Interpolation(
+        Channel("features.3", units), "features.3:3", weights=[unit / 5 for unit in units]
+    ),
     "Latent": lambda units: Latent("features.3", VECTORS, units),
     "NeuronDirection": lambda units: NeuronDirection("features.3", VECTORS[units], (1, 2), "cosine"),
     "Power": lambda units: Channel("features.3", units) ** 2,
     "Similarity": lambda units: Similarity("features.3", VECTORS[units]),
-    "TensorDirection": lambda units: TensorDirection("features.3", VECTORS[units].view(-1, 2, 2, 2).repeat(1, 4, 1, 1), power=1),
+    "TensorDirection": lambda units: TensorDirection(
+        "features.3", VECTORS[units].view(-1, 2, 2, 2).repeat(1, 4, 1, 1), power=1
+    ),
     "WeightedChannels": lambda units: WeightedChannels("features.3", VECTORS[units], (1, 1, 3, 2)),
     "Channel": lambda units: Channel("features.3", units),
     "Neuron": lambda units: Neuron("features.0", units, (4, 5)),
     "ClassLogit": lambda units: ClassLogit(units),
     "ClassProbability": lambda units: ClassProbability(units),
-    "a formula": lambda units: Channel("features.3", units) * Layer("head") / 3 - 1e-2 * TotalVariation(2) - 0.1 * L1() - 0.1 * L2(0.5),
+    "a formula": lambda units: (
+        Channel("features.3", units) * Layer("head") / 3 - 1e-2 * TotalVariation(2) - 0.1 * L1() - 0.1 * L2(0.5)
+    ),
 }
 
 
 @pytest.mark.parametrize("seen_through", [None, through], ids=["as it is", "through views"])
 @pytest.mark.parametrize("name", OWN_UNITS)
-def test_a_picture_with_a_unit_of_its_own_does_not_know_its_companions(name: str, seen_through: Callable[[], Views] | None) -> None:
+def test_a_picture_with_a_unit_of_its_own_does_not_know_its_companions(
+    name: str, seen_through: Callable[[], Views] | None
+) -> None:
     units, make = [4, 0, 2], OWN_UNITS[name]
     views = None if seen_through is None else seen_through()
     together = gradient_of(problem(make(units), views=views))
@@ -310,7 +351,15 @@ def test_a_picture_with_a_unit_of_its_own_does_not_know_its_companions(name: str
 
 @pytest.mark.parametrize(
     "objective",
-    [Layer("features.3"), DeepDream("output"), Channel("features.5", 1), ClassProbability(2), -TotalVariation(), -L1(0.3), -L2()],
+    [
+        Layer("features.3"),
+        DeepDream("output"),
+        Channel("features.5", 1),
+        ClassProbability(2),
+        -TotalVariation(),
+        -L1(0.3),
+        -L2(),
+    ],
     ids=repr,
 )
 def test_pictures_of_one_objective_do_not_know_each_other(objective: Objective) -> None:

@@ -11,7 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from references import bound, from_yaml, moving, numbers, observed, pictures, run_parts, small, views_of, weight_gradient
+from references import (
+    bound,
+    from_yaml,
+    moving,
+    numbers,
+    observed,
+    pictures,
+    run_parts,
+    small,
+    views_of,
+    weight_gradient,
+)
 from torch import Tensor, nn
 
 from featviz_pl import objectives
@@ -38,7 +49,12 @@ def test_values_are_those_of_loops(count: int, views: int, kind: str, whole: boo
     for strength in (2.0, [0.5, 1, 3][:count]):
         unit = Channel("unit", 1)
         term = Facet(unit, layers, strength)
-        assert term.sources() == [Source("a"), Source("a", gradient_of=unit), Source("b"), Source("b", gradient_of=unit)]
+        assert term.sources() == [
+            Source("a"),
+            Source("a", gradient_of=unit),
+            Source("b"),
+            Source("b", gradient_of=unit),
+        ]
         seen = observed(term, shapes, count, views)
         expected = np.zeros((count, views))
         for layer in ("a", "b"):
@@ -55,7 +71,10 @@ def test_values_are_those_of_loops(count: int, views: int, kind: str, whole: boo
 def test_the_gradient_is_the_probe_where_that_helps() -> None:
     term = Facet(Channel("unit", 0), {"a": [1.0, -2.0, 3.0]}, 4)
     own, helping = term.term_sources()
-    activation, gradient = numbers(1, 1, 3).requires_grad_(True), torch.tensor([[[0.5, 2.0, -1.0]]], dtype=torch.float64)
+    activation, gradient = (
+        numbers(1, 1, 3).requires_grad_(True),
+        torch.tensor([[[0.5, 2.0, -1.0]]], dtype=torch.float64),
+    )
     scores = term(Observation(pictures(1), {own: activation, helping: gradient}))
     (found,) = torch.autograd.grad(scores.sum(), activation)
     assert found.flatten().tolist() == [4 * 0.5, 4 * -4.0, 0.0]
@@ -88,7 +107,9 @@ def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
         expected = expected + torch.tensor(strengths, dtype=torch.float64)[:, None] / 2 * share
     assert float((expected - scores).detach().abs().min()) > 1e-3
     torch.testing.assert_close(result.scores, expected.mean(1).detach(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(weight_gradient(made, result.loss), weight_gradient(made, -expected.mean(1).sum()), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        weight_gradient(made, result.loss), weight_gradient(made, -expected.mean(1).sum()), rtol=0, atol=1e-10
+    )
     assert list(result.terms) == ["Channel.4", "Neuron.3", "Facet.1.2"]
 
 
@@ -128,14 +149,20 @@ def test_pictures_do_not_know_each_other() -> None:
 @pytest.mark.parametrize(
     ("shape", "weights", "message"),
     [
-        ((4, 3, 5), (5,), r"layers: the weights for 'a' are \(5,\); they must be \(4,\), one for each unit, or \(4, 3, 5\)"),
+        (
+            (4, 3, 5),
+            (5,),
+            r"layers: the weights for 'a' are \(5,\); they must be \(4,\), one for each unit, or \(4, 3, 5\)",
+        ),
         ((4, 3, 5), (4, 5, 3), r"the weights for 'a' are \(4, 5, 3\); they must be \(4,\)"),
         ((6, 4), (6,), r"the weights for 'a' are \(6,\); they must be \(4,\), one for each unit, or \(6, 4\)"),
         ((4,), (4, 1), r"the weights for 'a' are \(4, 1\)"),
         ((), (1,), "'a' gives one number for each picture and has no units"),
     ],
 )
-def test_weights_that_do_not_fit_their_layer_are_refused(shape: tuple[int, ...], weights: tuple[int, ...], message: str) -> None:
+def test_weights_that_do_not_fit_their_layer_are_refused(
+    shape: tuple[int, ...], weights: tuple[int, ...], message: str
+) -> None:
     term = Facet(Channel("unit", 1), {"a": torch.ones(weights)})
     with pytest.raises(ValueError, match=message):
         term.check(Setting(dict.fromkeys(term.sources(), shape) | {Source("unit"): (3,)}, 1, (3, 8, 8)))
@@ -160,7 +187,9 @@ def test_an_objective_that_cannot_work_is_refused_before_the_first_step() -> Non
         ((Channel("b", 1), {"a": [1.0]}, [1.0, float("inf")]), ValueError, "strength must be finite"),
     ],
 )
-def test_impossible_arguments_are_refused_where_they_are_given(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_impossible_arguments_are_refused_where_they_are_given(
+    arguments: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         Facet(*arguments)
 
@@ -175,7 +204,9 @@ def test_numbers_of_pictures_and_targets() -> None:
     assert (unit + Facet(unit, {"a": [1.0]}, [0.1, 5])).targets(2) == ["b:1@", "b:2@"]
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"]
+)
 def test_copies_score_the_same(copied: Callable[[Any], Any]) -> None:
     unit = Channel("unit", 1)
     objective = unit + Facet(unit, {"a": numbers(4).float()}, [1, 2])
@@ -199,7 +230,10 @@ def test_formulas_and_configurations_build_it(tmp_path: Path, monkeypatch: pytes
             {"objective": unit, "layers": {"a": [1, 0.5], "c.1": "probe.pt"}, "strength": [0.1, 5]},
             "Facet(Neuron('b', 3), {'a': [1.0, 0.5], 'c.1': 'probe.pt'}, strength=[0.1, 5])",
         ),
-        ({"objective": unit, "layers": {"a": "probe.pt"}, "strength": 5}, "Facet(Neuron('b', 3), {'a': 'probe.pt'}, strength=5)"),
+        (
+            {"objective": unit, "layers": {"a": "probe.pt"}, "strength": 5},
+            "Facet(Neuron('b', 3), {'a': 'probe.pt'}, strength=5)",
+        ),
     ]:
         made = from_yaml({"class_path": "Facet", "init_args": arguments})
         assert repr(made) == wanted
@@ -212,5 +246,7 @@ def test_a_layer_that_does_not_lead_to_the_objective_is_refused() -> None:
     unit = Constant(1.0) + Channel("0", 1)
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).double()
     made = bound(unit + Facet(unit, {"1": torch.ones(4)}), pictures(1), network=network)
-    with pytest.raises(ValueError, match=r"layer: '1' does not lead to 1 \+ Channel\('0', 1\); choose a layer before it"):
+    with pytest.raises(
+        ValueError, match=r"layer: '1' does not lead to 1 \+ Channel\('0', 1\); choose a layer before it"
+    ):
         made.step(0, 10)

@@ -118,7 +118,9 @@ def test_each_picture_may_have_a_reference_of_its_own() -> None:
     references = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(5))
     for through_views in (False, True):
         made = bound(Resembles("2", Reference(references, through_views)), network)
-        expected = -(plain(network, made.image().detach(), "2") - plain(network, references, "2")).square().mean((1, 2, 3))
+        expected = (
+            -(plain(network, made.image().detach(), "2") - plain(network, references, "2")).square().mean((1, 2, 3))
+        )
         torch.testing.assert_close(made.scores(), expected, rtol=1e-4, atol=1e-5)
 
 
@@ -189,7 +191,9 @@ def test_both_networks_see_the_same_view() -> None:
     made = bound(Balanced("0", other, "0"), nn.Sequential(summing), moving())
     assert float(made.step(0, 10).scores.abs().max()) < 1e-6
     unlike = FrozenNetwork(nn.Sequential(summing), mean=0.5, std=0.5)
-    assert float(bound(Balanced("0", unlike, "0"), nn.Sequential(summing), moving()).step(0, 10).scores.abs().max()) > 0.1
+    assert (
+        float(bound(Balanced("0", unlike, "0"), nn.Sequential(summing), moving()).step(0, 10).scores.abs().max()) > 0.1
+    )
 
 
 def test_a_term_may_ask_for_a_reference_in_another_network() -> None:
@@ -205,7 +209,9 @@ def test_a_term_learns_the_setting_before_the_first_step() -> None:
     (setting,) = term.settings
     assert setting.count == 2
     assert setting.picture == (3, 12, 12)
-    assert {source: setting.shapes[source] for source in term.term_sources()} == dict.fromkeys(term.term_sources(), (4, 10, 10))
+    assert {source: setting.shapes[source] for source in term.term_sources()} == dict.fromkeys(
+        term.term_sources(), (4, 10, 10)
+    )
 
 
 def test_a_new_term_joins_the_algebra_and_the_log() -> None:

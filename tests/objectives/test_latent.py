@@ -87,10 +87,18 @@ def linear() -> nn.Linear:
 
 FORMS: dict[str, tuple[Any, Array | None, Array | None]] = {
     "weights by name": (lambda: NAMED, B_ENC, B_DEC),
-    "a whole autoencoder": (lambda: NAMED | {"W_dec": torch.zeros(LATENTS, FEATURES), "threshold": torch.ones(LATENTS)}, B_ENC, B_DEC),
+    "a whole autoencoder": (
+        lambda: NAMED | {"W_dec": torch.zeros(LATENTS, FEATURES), "threshold": torch.ones(LATENTS)},
+        B_ENC,
+        B_DEC,
+    ),
     "no biases": (lambda: {"W_enc": NAMED["W_enc"]}, None, None),
     "names of a linear encoder": (
-        lambda: {"encoder.weight": NAMED["W_enc"].T, "encoder.bias": NAMED["b_enc"], "decoder.bias": torch.ones(FEATURES)},
+        lambda: {
+            "encoder.weight": NAMED["W_enc"].T,
+            "encoder.bias": NAMED["b_enc"],
+            "decoder.bias": torch.ones(FEATURES),
+        },
         B_ENC,
         None,
     ),
@@ -156,7 +164,9 @@ def test_another_module_runs_as_it_is() -> None:
     last = torch.from_numpy(given).movedim(2, -1)
     with torch.no_grad():
         encoded = module.encode(last).flatten(2, 3).mean(2)
-    torch.testing.assert_close(Latent("layer", module, [5, 0])(seen(given)), torch.stack([encoded[0, :, 5], encoded[1, :, 0]]))
+    torch.testing.assert_close(
+        Latent("layer", module, [5, 0])(seen(given)), torch.stack([encoded[0, :, 5], encoded[1, :, 0]])
+    )
     torch.testing.assert_close(Latent("layer", module, 3)(seen(given)), encoded[..., 3])
 
 
@@ -207,7 +217,9 @@ def test_only_the_rows_that_are_needed_are_kept() -> None:
 @pytest.mark.parametrize("make", [lambda: NAMED, OfTwo])
 def test_gradients_are_those_of_the_score(make: Any) -> None:
     made = Latent("layer", make(), [2, 5])
-    assert torch.autograd.gradcheck(lambda given: made(seen(given)), torch.from_numpy(values("map")).requires_grad_(True))
+    assert torch.autograd.gradcheck(
+        lambda given: made(seen(given)), torch.from_numpy(values("map")).requires_grad_(True)
+    )
 
 
 def test_a_dictionary_made_without_gradients_serves_a_run() -> None:
@@ -224,7 +236,9 @@ def test_a_dictionary_made_without_gradients_serves_a_run() -> None:
 
 def test_a_small_matrix_is_written_out_and_others_are_named_by_their_content() -> None:
     assert repr(Latent("a", [[1.0, 2], [0, 0.5]], [1, 0])) == "Latent('a', [[1.0, 2.0], [0.0, 0.5]], [1, 0])"
-    first, same, other = (repr(Latent("a", given, 3)) for given in (NAMED, Named(NAMED), NAMED | {"b_enc": NAMED["b_enc"] + 1}))
+    first, same, other = (
+        repr(Latent("a", given, 3)) for given in (NAMED, Named(NAMED), NAMED | {"b_enc": NAMED["b_enc"] + 1})
+    )
     assert first.startswith("Latent('a', <(7, 4) dictionary ")
     assert first == same != other
     assert repr(Latent("a", OfTwo(), 3)).startswith("Latent('a', <OfTwo ")
@@ -236,7 +250,9 @@ def test_a_small_matrix_is_written_out_and_others_are_named_by_their_content() -
 @pytest.mark.parametrize("make", [linear, OfTwo, lambda: NAMED, lambda: NAMED["W_enc"].T])
 def test_a_dictionary_of_another_width_is_refused(make: Any) -> None:
     made = Latent("layer", make(), 2)
-    message = r"dictionary: ('layer' has 9 units, and the dictionary is one for 4|it does not take the 9 units of 'layer')"
+    message = (
+        r"dictionary: ('layer' has 9 units, and the dictionary is one for 4|it does not take the 9 units of 'layer')"
+    )
     with pytest.raises(ValueError, match=message):
         made.check(Setting({Source("layer"): (9, 3, 3)}, 1, (3, 8, 8)))
 
@@ -257,7 +273,11 @@ def test_a_unit_beyond_a_guest_is_refused_before_the_first_step() -> None:
     [
         ({}, ValueError, r"dictionary: these names are not those of a linear encoder: \(nothing\)"),
         ({"W": torch.zeros(2, 2)}, ValueError, "not those of a linear encoder: W; known: W_enc, encoder.weight"),
-        (NAMED | {"r_mag": torch.zeros(7)}, ValueError, "not those of a linear encoder: r_mag; .*give the module itself"),
+        (
+            NAMED | {"r_mag": torch.zeros(7)},
+            ValueError,
+            "not those of a linear encoder: r_mag; .*give the module itself",
+        ),
         (NAMED | {"b_enc": torch.zeros(4)}, ValueError, "dictionary: these shapes do not make an encoder"),
         (torch.zeros(3), ValueError, r"dictionary must be a matrix \(units, features\), got shape \(3,\)"),
         ([1.0, 2.0], ValueError, "dictionary must have 2 axes"),
@@ -277,5 +297,7 @@ def test_units_are_whole_numbers(units: Any) -> None:
 
 
 def test_a_module_that_gives_something_else_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"dictionary: for activations .* the module gave .*, not one row of units for each"):
+    with pytest.raises(
+        ValueError, match=r"dictionary: for activations .* the module gave .*, not one row of units for each"
+    ):
         Latent("layer", nn.Flatten(0), 0).check(Setting({Source("layer"): (4,)}, 1, (3, 8, 8)))

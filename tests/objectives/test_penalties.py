@@ -121,7 +121,9 @@ def test_single_precision_stays_and_views_do_not_count(make: Callable[[], Any]) 
 @pytest.mark.parametrize("make", [LInfinity, lambda: BoundaryComplexity(2), HighFrequency, AlphaMean])
 def test_gradients_are_those_of_differences(make: Callable[[], Any]) -> None:
     penalty = make()
-    assert torch.autograd.gradcheck(lambda x: penalty(Observation(x, {})), torch.from_numpy(PIXELS[:2]).clone().requires_grad_(True))
+    assert torch.autograd.gradcheck(
+        lambda x: penalty(Observation(x, {})), torch.from_numpy(PIXELS[:2]).clone().requires_grad_(True)
+    )
 
 
 def test_the_gradient_of_blur_is_the_difference_from_the_blurred_picture() -> None:
@@ -185,14 +187,19 @@ def test_opacity_is_that_of_each_view_where_the_views_still_carry_it() -> None:
         AlphaMean()(Observation(transparent, {}, views=views)).numpy(), views[:, :, 3].numpy().mean((2, 3)), rtol=1e-12
     )
     whole = PIXELS[:, 3].mean((1, 2))[:, None]
-    np.testing.assert_allclose(AlphaMean()(Observation(transparent, {}, views=views[:, :, :3])).numpy(), whole, rtol=1e-12)
-    np.testing.assert_allclose(AlphaMean(of_views=False)(Observation(transparent, {}, views=views)).numpy(), whole, rtol=1e-12)
+    np.testing.assert_allclose(
+        AlphaMean()(Observation(transparent, {}, views=views[:, :, :3])).numpy(), whole, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        AlphaMean(of_views=False)(Observation(transparent, {}, views=views)).numpy(), whole, rtol=1e-12
+    )
 
 
 @pytest.mark.parametrize("penalty", [AlphaMean(), AlphaBlur()])
 def test_opaque_pictures_are_refused(penalty: Objective) -> None:
     with pytest.raises(
-        ValueError, match=r"Alpha.*\(\): the pictures, 3 channels, have no alpha, so there is nothing to judge; use an AlphaImage"
+        ValueError,
+        match=r"Alpha.*\(\): the pictures, 3 channels, have no alpha, so there is nothing to judge; use an AlphaImage",
     ):
         (2 * penalty).check(Setting({}, 1, (3, 8, 8)))
     penalty.check(Setting({}, 1, (4, 8, 8), alpha=True))

@@ -14,13 +14,34 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from references import bound, from_yaml, moving, numbers, observed, pictures, run_parts, small, views_of, weight_gradient
+from references import (
+    bound,
+    from_yaml,
+    moving,
+    numbers,
+    observed,
+    pictures,
+    run_parts,
+    small,
+    views_of,
+    weight_gradient,
+)
 from torch import Tensor
 
 from featviz_pl import objectives
 from featviz_pl.engine import ascend
 from featviz_pl.io import save_png
-from featviz_pl.objectives import Caricature, Channel, ClassLogit, Content, Inversion, Objective, Observation, Setting, Source
+from featviz_pl.objectives import (
+    Caricature,
+    Channel,
+    ClassLogit,
+    Content,
+    Inversion,
+    Objective,
+    Observation,
+    Setting,
+    Source,
+)
 
 Array = NDArray[np.float64]
 SHAPES: dict[str, tuple[int, ...]] = {"map": (4, 3, 5), "tokens": (6, 4), "vector": (4,)}
@@ -62,14 +83,18 @@ def test_values_are_those_of_loops(kind: str, count: int, views: int, references
         Caricature("a", image, 1, through_views=through_views): lambda a, r: caricature(a, r, 1),
         Caricature("a", image, 2.5, through_views=through_views): lambda a, r: caricature(a, r, 2.5),
         Inversion("a", image, through_views=through_views): lambda a, r: -float(((a - r) ** 2).sum() / (r**2).sum()),
-        Inversion("a", image, norm=1, through_views=through_views): lambda a, r: -float(np.abs(a - r).sum() / np.abs(r).sum()),
+        Inversion("a", image, norm=1, through_views=through_views): lambda a, r: (
+            -float(np.abs(a - r).sum() / np.abs(r).sum())
+        ),
         Content("a", image, through_views=through_views): lambda a, r: -float(np.abs(a - r).mean()),
     }
     for term, value in expected.items():
         seen = observed(term, {"a": SHAPES[kind]}, count, views)
         scores = term(seen)
         assert scores.shape == (count, views)
-        np.testing.assert_allclose(scores.numpy(), [[value(a, r) for a, r in row] for row in pairs(term, seen)], rtol=1e-12)
+        np.testing.assert_allclose(
+            scores.numpy(), [[value(a, r) for a, r in row] for row in pairs(term, seen)], rtol=1e-12
+        )
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -96,7 +121,9 @@ def test_gradients_are_those_of_differences(kind: str, term: Any) -> None:
     assert torch.autograd.gradcheck(scores, seen.activations[own].requires_grad_(True))
 
 
-@pytest.mark.parametrize("term", [Caricature("a", PICTURE, 2), Inversion("a", PICTURE), Inversion("a", PICTURE, 1), Content("a", PICTURE)])
+@pytest.mark.parametrize(
+    "term", [Caricature("a", PICTURE, 2), Inversion("a", PICTURE), Inversion("a", PICTURE, 1), Content("a", PICTURE)]
+)
 def test_what_a_rectifier_left_empty_has_finite_gradients(term: Any) -> None:
     own, wanted = term.term_sources()
     activation = torch.zeros(1, 1, 3, 2, 2, requires_grad=True)
@@ -115,12 +142,16 @@ def test_the_reference_itself_is_the_best_inversion_and_content() -> None:
         assert term(Observation(pictures(1), {own: reference * 0.5, wanted: reference})).item() < 0
     grey = Inversion("a", PICTURE)
     own, wanted = grey.term_sources()
-    assert grey(Observation(pictures(1), {own: torch.zeros_like(reference), wanted: reference})).item() == pytest.approx(-1)
+    assert grey(
+        Observation(pictures(1), {own: torch.zeros_like(reference), wanted: reference})
+    ).item() == pytest.approx(-1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_activations_in_reduced_precision_are_scored_in_single_precision(make: Callable[..., Any], dtype: torch.dtype) -> None:
+def test_activations_in_reduced_precision_are_scored_in_single_precision(
+    make: Callable[..., Any], dtype: torch.dtype
+) -> None:
     term = make("a", PICTURE)
     own, wanted = term.term_sources()
     # 30,000 squared is infinite in half precision
@@ -135,13 +166,17 @@ def test_activations_in_reduced_precision_are_scored_in_single_precision(make: C
 # Whole runs
 
 
-def by_hand(made: Any, term: Any, image: Tensor, step: int, scores: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]) -> None:
+def by_hand(
+    made: Any, term: Any, image: Tensor, step: int, scores: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
+) -> None:
     """Compare a step with scores that are computed from all parts' results for the views of picture and reference."""
     network = small()
     views = views_of(made, made.image(), step, 10)
     count, number = views.shape[:2]
     moved = (
-        views_of(made, image.expand(count, -1, -1, -1), step, 10) if term.through_views else image[:, None].expand(-1, number, -1, -1, -1)
+        views_of(made, image.expand(count, -1, -1, -1), step, 10)
+        if term.through_views
+        else image[:, None].expand(-1, number, -1, -1, -1)
     )
     own = run_parts(network, views.flatten(0, 1))
     reference = run_parts(network, moved.expand(count, -1, -1, -1, -1).flatten(0, 1))
@@ -170,7 +205,9 @@ def test_a_run_of_an_inversion_equals_plain_autograd(references: int, seen_throu
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
 @pytest.mark.parametrize("through_views", [True, False])
 @pytest.mark.parametrize("layer", ["1", "2"])
-def test_a_run_of_an_attributed_caricature_equals_plain_autograd(layer: str, through_views: bool, seen_through: Any) -> None:
+def test_a_run_of_an_attributed_caricature_equals_plain_autograd(
+    layer: str, through_views: bool, seen_through: Any
+) -> None:
     image = pictures(1, seed=5)
     units = [2, 0]
     term = Caricature(layer, image, 1, Channel("4", units) + 0.5 * Channel("3", 1), through_views)
@@ -180,7 +217,11 @@ def test_a_run_of_an_attributed_caricature_equals_plain_autograd(layer: str, thr
     def scores(own: dict[str, Tensor], reference: dict[str, Tensor]) -> Tensor:
         number = len(own[layer]) // 2
         of_each = reference["4"].mean((2, 3)).view(2, number, -1)
-        attribution = of_each[0, :, units[0]].sum() + of_each[1, :, units[1]].sum() + 0.5 * reference["3"][:, 1].mean((1, 2)).sum()
+        attribution = (
+            of_each[0, :, units[0]].sum()
+            + of_each[1, :, units[1]].sum()
+            + 0.5 * reference["3"][:, 1].mean((1, 2)).sum()
+        )
         (gradient,) = torch.autograd.grad(attribution, reference[layer])
         wanted = (reference[layer] * gradient).detach()
         dot = (own[layer] * wanted).sum(1)
@@ -266,16 +307,31 @@ def test_the_target_of_a_picture_names_its_own_attribution_only() -> None:
         (Caricature, ("", PICTURE), TypeError, "layer must be a module name"),
         (Caricature, ("a", PICTURE, -1), ValueError, "power must be at least 0"),
         (Caricature, ("a", PICTURE, 0, "features.9:33"), TypeError, "attribution must be an objective"),
-        (Caricature, ("a", 3), TypeError, "image must be a tensor .* the path of a picture or a folder, or a list of these, got int"),
+        (
+            Caricature,
+            ("a", 3),
+            TypeError,
+            "image must be a tensor .* the path of a picture or a folder, or a list of these, got int",
+        ),
         (Caricature, ("a", None), TypeError, "image must be a tensor .* got NoneType"),
         (Caricature, ("a", [PICTURE, 3]), TypeError, "image must be a tensor .* got int"),
         (Caricature, ("a", []), ValueError, "image must hold at least one picture"),
         (Caricature, ("a", PICTURE * 255), ValueError, r"image must lie in \[0, 1\], got values from 63.75"),
         (Caricature, ("a", PICTURE * float("nan")), ValueError, r"image must lie in \[0, 1\]"),
         (Caricature, ("a", torch.zeros(5, 5)), ValueError, "image must be floats"),
-        (Caricature, ("a", torch.zeros(3, 5, 5, dtype=torch.uint8)), ValueError, "image must be floats .* got torch.uint8"),
+        (
+            Caricature,
+            ("a", torch.zeros(3, 5, 5, dtype=torch.uint8)),
+            ValueError,
+            "image must be floats .* got torch.uint8",
+        ),
         (Caricature, ("a", "absent.png"), ValueError, "image: cannot read a picture from 'absent.png'"),
-        (Caricature, ("a", [PICTURE, PICTURE[:, :6]]), ValueError, "image: the pictures have different shapes, .* resize them to one"),
+        (
+            Caricature,
+            ("a", [PICTURE, PICTURE[:, :6]]),
+            ValueError,
+            "image: the pictures have different shapes, .* resize them to one",
+        ),
         (Inversion, ("a", PICTURE, 3), ValueError, "norm must be 1 or 2, got 3"),
         (Inversion, ("a", PICTURE, True), ValueError, "norm must be 1 or 2, got True"),
         (Inversion, ("a", PICTURE, "2"), ValueError, "norm must be 1 or 2, got '2'"),
@@ -365,7 +421,9 @@ def test_rounding_beyond_black_and_white_is_forgiven() -> None:
         Content("a", image * 1.01)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"]
+)
 def test_copies_read_and_score_the_same(copied: Callable[[Any], Any]) -> None:
     term = Caricature("a", PICTURE, 2, Channel("a", 1), False)
     twin = copied(term)
@@ -386,11 +444,17 @@ def test_configurations_build_them(folder: Path) -> None:
     unit = {"class_path": "Channel", "init_args": {"layer": "b", "units": 3}}
     for value, expected in [
         (
-            {"class_path": "Caricature", "init_args": {"layer": "a", "image": "photos/a.png", "power": 2, "attribution": unit}},
+            {
+                "class_path": "Caricature",
+                "init_args": {"layer": "a", "image": "photos/a.png", "power": 2, "attribution": unit},
+            },
             "Caricature('a', 'photos/a.png', power=2, attribution=Channel('b', 3))",
         ),
         (
-            {"class_path": "Inversion", "init_args": {"layer": "a", "image": ["photos/a.png", "photos/b.png"], "norm": 1}},
+            {
+                "class_path": "Inversion",
+                "init_args": {"layer": "a", "image": ["photos/a.png", "photos/b.png"], "norm": 1},
+            },
             "Inversion('a', ['photos/a.png', 'photos/b.png'], norm=1)",
         ),
         (

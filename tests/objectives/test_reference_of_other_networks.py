@@ -9,7 +9,17 @@ import torch
 from references import bound, moving, numbers, pictures, small, weight_gradient
 
 from featviz_pl.networks import FrozenNetwork
-from featviz_pl.objectives import Across, Caricature, Channel, Facet, Inversion, Objective, SortMatching, StayNear, Style
+from featviz_pl.objectives import (
+    Across,
+    Caricature,
+    Channel,
+    Facet,
+    Inversion,
+    Objective,
+    SortMatching,
+    StayNear,
+    Style,
+)
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,9 @@ def test_activations_in_reduced_precision_are_scored_in_single_precision(dtype: 
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
 def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
     images = pictures(4, seed=5)
-    made = bound(SortMatching(["1", "2"], images, [1, 3]), pictures(2), None if seen_through is None else seen_through())
+    made = bound(
+        SortMatching(["1", "2"], images, [1, 3]), pictures(2), None if seen_through is None else seen_through()
+    )
     step = made.step(3, 10)
     views = views_of(made, made.image(), 3, 10)
     own, wanted = run_parts(small(), views.flatten(0, 1)), run_parts(small(), images)
@@ -88,7 +90,9 @@ def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
         expected = expected - weight * (curves[0] - curves[1].detach().mean(0)).square().mean((1, 2))
     by_view: Tensor = expected.view(2, -1)
     torch.testing.assert_close(step.scores, by_view.mean(1).detach(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(weight_gradient(made, step.loss), weight_gradient(made, -by_view.mean(1).sum()), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        weight_gradient(made, step.loss), weight_gradient(made, -by_view.mean(1).sum()), rtol=0, atol=1e-10
+    )
 
 
 def test_ascent_raises_the_score() -> None:
@@ -112,7 +116,8 @@ def test_references_with_other_numbers_of_positions_are_refused(own: tuple[int, 
     term = SortMatching("a", torch.zeros(2, 3, 30, 40))
     mine, theirs = term.term_sources()
     with pytest.raises(
-        ValueError, match=r"images: 'a' has (20|26) positions for a picture of 30 x 40, and (16|17) .*resize them to 32 x 32"
+        ValueError,
+        match=r"images: 'a' has (20|26) positions for a picture of 30 x 40, and (16|17) .*resize them to 32 x 32",
     ):
         term.check(Setting({mine: own, theirs: given}, 1, (3, 32, 32)))
     term.check(Setting({mine: own, theirs: own}, 1, (3, 32, 32)))
@@ -129,12 +134,16 @@ def test_references_with_other_numbers_of_positions_are_refused(own: tuple[int, 
         (("a", "absent"), ValueError, "images: cannot read a picture from 'absent'"),
     ],
 )
-def test_impossible_arguments_are_refused_where_they_are_given(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_impossible_arguments_are_refused_where_they_are_given(
+    arguments: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         SortMatching(*arguments)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"]
+)
 def test_copies_score_the_same(copied: Callable[[Any], Any]) -> None:
     term = SortMatching("a", PICTURES, [2])
     shapes = {"a": (4, 3, 3)}
@@ -150,7 +159,9 @@ def test_formulas_and_configurations_build_it(tmp_path: Path, monkeypatch: pytes
     for name in ("a.png", "b.png"):
         save_png(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)), tmp_path / "photos" / name)
     wanted = "SortMatching(['a', 'b'], 'photos', weights=[1, 100])"
-    made = from_yaml({"class_path": "SortMatching", "init_args": {"layers": ["a", "b"], "images": "photos", "weights": [1, 100]}})
+    made = from_yaml(
+        {"class_path": "SortMatching", "init_args": {"layers": ["a", "b"], "images": "photos", "weights": [1, 100]}}
+    )
     assert repr(made) == wanted
     assert len(made.pictures.each) == 2
     assert repr(eval(wanted, {name: getattr(objectives, name) for name in objectives.__all__})) == wanted

@@ -13,7 +13,18 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from references import bound, from_yaml, moving, numbers, observed, pictures, run_parts, small, views_of, weight_gradient
+from references import (
+    bound,
+    from_yaml,
+    moving,
+    numbers,
+    observed,
+    pictures,
+    run_parts,
+    small,
+    views_of,
+    weight_gradient,
+)
 from runs import fit
 from torch import Tensor
 from toys import toy
@@ -35,7 +46,9 @@ def test_the_distance_of_pixels_is_a_mean_over_the_picture(references: int) -> N
     seen = Observation(pictures(3), {}, views=numbers(3, 4, 3, 5, 5))
     difference = seen.pictures.numpy() - near.numpy()
     np.testing.assert_allclose(StayNear(near)(seen).numpy(), -(difference**2).mean((1, 2, 3))[:, None], rtol=1e-12)
-    np.testing.assert_allclose(StayNear(near, norm=1)(seen).numpy(), -np.abs(difference).mean((1, 2, 3))[:, None], rtol=1e-12)
+    np.testing.assert_allclose(
+        StayNear(near, norm=1)(seen).numpy(), -np.abs(difference).mean((1, 2, 3))[:, None], rtol=1e-12
+    )
     assert StayNear(near).sources() == []
     assert not StayNear(near).joint_views
 
@@ -95,11 +108,15 @@ class Scene:
         read: dict[Source, Tensor] = {}
         for source in self.term.sources():
             x = base if source.reference is not None else shown
-            read[source] = x @ self.maps[source.layer] if source.layer == "a" else (x @ self.maps[source.layer]).square()
+            read[source] = (
+                x @ self.maps[source.layer] if source.layer == "a" else (x @ self.maps[source.layer]).square()
+            )
         views = shown.view(self.count, self.views, 3, 2, 2)
         # The graph goes through `views`, as it does in a run.
         read = {
-            source: (views.flatten(2) @ self.maps[source.layer]) ** (1 if source.layer == "a" else 2) if source.reference is None else value
+            source: (views.flatten(2) @ self.maps[source.layer]) ** (1 if source.layer == "a" else 2)
+            if source.reference is None
+            else value
             for source, value in read.items()
         }
         return Observation(views[:, 0].detach(), read, views=views, step=step)
@@ -164,7 +181,9 @@ def test_an_objective_without_gradient_is_waited_for() -> None:
     term = StayNear(PICTURE, "a", balance=Layer("b") * 0)
     scene = Scene(term, 1, 1)
     assert term(scene.read(numbers(1, 1, 12), step=0)).item() == 0
-    unread = StayNear(PICTURE, "a", balance=StayNear(PICTURE[:, :2, :2]))  # depends on the picture alone, not on its views
+    unread = StayNear(
+        PICTURE, "a", balance=StayNear(PICTURE[:, :2, :2])
+    )  # depends on the picture alone, not on its views
     assert unread(Scene(unread, 1, 1).read(numbers(1, 1, 12), step=0)).item() == 0
     assert unread.beta.tolist() == [0]
 
@@ -224,7 +243,9 @@ def test_nothing_is_kept_in_checkpoints_without_a_balance() -> None:
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
 def test_a_balanced_run_equals_plain_autograd(seen_through: Any) -> None:
     start, pull = pictures(2), Channel("4", [1, 2])
-    made = bound(pull + 0.5 * StayNear(start, "2", balance=pull), start, None if seen_through is None else seen_through())
+    made = bound(
+        pull + 0.5 * StayNear(start, "2", balance=pull), start, None if seen_through is None else seen_through()
+    )
     weight = next(made.image.parameters())
     moves = numbers(*weight.shape, seed=4) * 0.01
 
@@ -233,13 +254,20 @@ def test_a_balanced_run_equals_plain_autograd(seen_through: Any) -> None:
         own = run_parts(small(), views.flatten(0, 1))
         seed = run_parts(small(), views_of(made, start, step, 10).flatten(0, 1))["2"].detach()
         own_units = own["4"].mean((2, 3)).view(2, -1, 3)
-        return views, torch.stack([own_units[0, :, 1], own_units[1, :, 2]]), (own["2"] - seed).flatten(1).norm(dim=1).view(2, -1)
+        return (
+            views,
+            torch.stack([own_units[0, :, 1], own_units[1, :, 2]]),
+            (own["2"] - seed).flatten(1).norm(dim=1).view(2, -1),
+        )
 
     beta = torch.zeros(2, dtype=torch.float64)
     for step in range(3):
         views, scores, distance = parts(step)
         if step == 1:  # in step 0 the picture is the seed
-            sizes = [torch.autograd.grad(x.sum(), views, retain_graph=True)[0].abs().sum((1, 2, 3, 4)) for x in (scores, distance)]
+            sizes = [
+                torch.autograd.grad(x.sum(), views, retain_graph=True)[0].abs().sum((1, 2, 3, 4))
+                for x in (scores, distance)
+            ]
             beta = sizes[0] / sizes[1]
         expected = scores - 0.5 * beta[:, None] * distance
         result = made.step(step, 10)
@@ -252,7 +280,9 @@ def test_a_balanced_run_equals_plain_autograd(seen_through: Any) -> None:
     assert float(beta.min()) > 0
 
 
-@pytest.mark.parametrize("make", [lambda near: StayNear(near), lambda near: StayNear(near, "2")], ids=["pixels", "layer"])
+@pytest.mark.parametrize(
+    "make", [lambda near: StayNear(near), lambda near: StayNear(near, "2")], ids=["pixels", "layer"]
+)
 def test_ascent_raises_the_score(make: Callable[[Tensor], Objective]) -> None:
     made = bound(make(pictures(1, seed=5)), pictures(2), moving(4))
     before = made.scores()
@@ -292,7 +322,9 @@ def test_a_run_resumes_exactly(tmp_path: Path) -> None:
         image = PixelImage(12, count=2)
         image.start_from(start)
         pull = Channel("features.5", [1, 2])
-        model = FeatureVisualization(toy(), pull + StayNear(start, "features.0", balance=copy.deepcopy(pull)), image, steps=6)
+        model = FeatureVisualization(
+            toy(), pull + StayNear(start, "features.0", balance=copy.deepcopy(pull)), image, steps=6
+        )
         saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
         fit(model, 6, [saving], enable_checkpointing=True, **arguments)
         return model
@@ -301,7 +333,9 @@ def test_a_run_resumes_exactly(tmp_path: Path) -> None:
     early = run(ckpt_path=str(tmp_path / "step=1.ckpt"))
     for again in (resumed, early):
         assert torch.equal(again.images, whole.images)
-        assert torch.equal(again.objective.state_dict()["operands.1.beta"], whole.objective.state_dict()["operands.1.beta"])
+        assert torch.equal(
+            again.objective.state_dict()["operands.1.beta"], whole.objective.state_dict()["operands.1.beta"]
+        )
     assert float(whole.objective.state_dict()["operands.1.beta"].min()) > 0
 
 
@@ -309,10 +343,16 @@ def test_a_run_resumes_exactly(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match=re.escape("image: its shape is (3, 12, 12), that of the picture (3, 16, 12); resize it")):
+    with pytest.raises(
+        ValueError, match=re.escape("image: its shape is (3, 12, 12), that of the picture (3, 16, 12); resize it")
+    ):
         StayNear(PICTURE).check(Setting({}, 1, (3, 16, 12)))
     StayNear(PICTURE).check(Setting({}, 1, (3, 12, 12)))
-    for term in (StayNear(pictures(1, size=16)), StayNear(pictures(1, size=16), "2"), StayNear(pictures(1, size=16), "2", None, 2, False)):
+    for term in (
+        StayNear(pictures(1, size=16)),
+        StayNear(pictures(1, size=16), "2"),
+        StayNear(pictures(1, size=16), "2", None, 2, False),
+    ):
         with pytest.raises(ValueError, match=r"(image|reference): .*resize it"):
             bound(term, pictures(1))
 
@@ -333,7 +373,9 @@ def test_a_balance_that_cannot_work_is_refused_before_the_first_step() -> None:
         (("absent.png",), ValueError, "image: cannot read a picture from 'absent.png'"),
     ],
 )
-def test_impossible_arguments_are_refused_where_they_are_given(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_impossible_arguments_are_refused_where_they_are_given(
+    arguments: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         StayNear(*arguments)
 
@@ -348,7 +390,9 @@ def test_numbers_of_pictures_targets_and_names() -> None:
     assert (StayNear(PICTURE).name(), StayNear(PICTURE, "a", balance=pull).name()) == ("StayNear", "StayNear.a")
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"]
+)
 def test_copies_go_on_where_the_original_was(copied: Callable[[Any], Any]) -> None:
     term = balanced()
     shift = numbers(2, 2, 12, seed=8)

@@ -70,7 +70,9 @@ def test_style_pictures_of_several_sizes_count_alike() -> None:
     read = {source: torch.rand(shape, generator=generator, dtype=torch.float64) for source, shape in [
         (own, (1, 1, 4, 6, 6)), (square, (1, 2, 4, 6, 6)), (flat, (1, 1, 4, 3, 6)),
     ]}  # fmt: skip
-    wanted = np.mean([gram(value.numpy()) for value in (read[square][0, 0], read[square][0, 1], read[flat][0, 0])], axis=0)
+    wanted = np.mean(
+        [gram(value.numpy()) for value in (read[square][0, 0], read[square][0, 1], read[flat][0, 0])], axis=0
+    )
     expected = -np.abs(gram(read[own][0, 0].numpy()) - wanted).mean()
     assert term(Observation(pictures(1), read)).item() == pytest.approx(expected, rel=1e-12)
 
@@ -90,7 +92,9 @@ def test_activations_that_change_are_not_taken_for_the_old_ones() -> None:
     own, wanted = term.term_sources()
     ones = torch.ones(1, 1, 2, 3, 3)
     for level in (2.0, 3.0):
-        assert term(Observation(torch.zeros(1, 3, 8, 8), {own: 0 * ones, wanted: level * ones})).item() == pytest.approx(-(level**2))
+        assert term(
+            Observation(torch.zeros(1, 3, 8, 8), {own: 0 * ones, wanted: level * ones})
+        ).item() == pytest.approx(-(level**2))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -108,7 +112,9 @@ def test_activations_in_reduced_precision_are_scored_in_single_precision(dtype: 
 
 def steps_of(term: Style, count: int, views: int, first: int, last: int) -> list[Array]:
     """Score a few steps with activations drawn for each step."""
-    return [term(observed(term, SHAPES, count, views, seed=100 * step, step=step)).numpy() for step in range(first, last)]
+    return [
+        term(observed(term, SHAPES, count, views, seed=100 * step, step=step)).numpy() for step in range(first, last)
+    ]
 
 
 @pytest.mark.parametrize(("count", "views"), [(1, 1), (3, 4)])
@@ -120,7 +126,9 @@ def test_the_average_runs_over_steps_and_views(count: int, views: int) -> None:
         seen = observed(term, SHAPES, count, views, seed=100 * step, step=step)
         expected = np.zeros((count, 1))
         for layer, weight in (("a", 2), ("b", 1)):
-            (wanted,) = (value for source, value in seen.activations.items() if source.layer == layer and source.reference)
+            (wanted,) = (
+                value for source, value in seen.activations.items() if source.layer == layer and source.reference
+            )
             for n in range(count):
                 new = np.mean([gram(own.numpy()) for own in seen.activations[Source(layer)][n]], axis=0)
                 averages[layer, n] = new if step == 0 else 0.75 * averages[layer, n] + 0.25 * new
@@ -140,7 +148,9 @@ def test_the_gradient_goes_through_the_new_matrix_unscaled() -> None:
     new = (flat @ flat.transpose(2, 3) / 15).mean(1, keepdim=True)
     reference = seen.activations[wanted].flatten(3)
     wanted_gram = reference @ reference.transpose(2, 3) / 15
-    signs = torch.sign(0.9 * old + 0.1 * new.detach() - wanted_gram)  # of -mean |.| by the averaged matrix, passed on as it is
+    signs = torch.sign(
+        0.9 * old + 0.1 * new.detach() - wanted_gram
+    )  # of -mean |.| by the averaged matrix, passed on as it is
     (expected,) = torch.autograd.grad((-signs * new / 16).sum(), activation)
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
 
@@ -165,7 +175,10 @@ def test_a_fresh_objective_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         return Channel("a", 1) + 0.5 * Style(["a", "b"], PICTURE, average=0.9)
 
     def scores(objective: Objective, first: int, last: int) -> list[Array]:
-        return [objective(observed(objective, SHAPES, 2, 2, seed=100 * step, step=step)).numpy() for step in range(first, last)]
+        return [
+            objective(observed(objective, SHAPES, 2, 2, seed=100 * step, step=step)).numpy()
+            for step in range(first, last)
+        ]
 
     whole, first, second = make(), make(), make()
     expected = scores(whole, 0, 5)
@@ -213,7 +226,9 @@ def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
         expected = expected - weight * (grams[0] - grams[1].detach().mean(0)).abs().mean((1, 2))
     by_view: Tensor = expected.view(2, -1)
     torch.testing.assert_close(step.scores, by_view.mean(1).detach(), rtol=0, atol=1e-10)
-    torch.testing.assert_close(weight_gradient(made, step.loss), weight_gradient(made, -by_view.mean(1).sum()), rtol=0, atol=1e-10)
+    torch.testing.assert_close(
+        weight_gradient(made, step.loss), weight_gradient(made, -by_view.mean(1).sum()), rtol=0, atol=1e-10
+    )
 
 
 @pytest.mark.parametrize("average", [0.0, 0.5])
@@ -247,10 +262,16 @@ def test_pictures_do_not_know_each_other(average: float) -> None:
 def test_a_layer_of_vectors_is_refused() -> None:
     term = Style(["a", "head"], PICTURE)
     shapes = {source: (8, 4, 4) if source.layer == "a" else (5,) for source in term.sources()}
-    with pytest.raises(ValueError, match=r"layers: 'head' gives a vector \(5,\), which has no positions; choose a map or tokens"):
+    with pytest.raises(
+        ValueError, match=r"layers: 'head' gives a vector \(5,\), which has no positions; choose a map or tokens"
+    ):
         term.check(Setting(shapes, 1, (3, 8, 8)))
     with pytest.raises(ValueError, match="which has no positions"):
-        bound(Style("output", pictures(1)), pictures(1), network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 5)))
+        bound(
+            Style("output", pictures(1)),
+            pictures(1),
+            network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 5)),
+        )
 
 
 @pytest.mark.parametrize(
@@ -268,12 +289,16 @@ def test_a_layer_of_vectors_is_refused() -> None:
         (("a", PICTURE, None, "0.5"), TypeError, "average must be a number"),
     ],
 )
-def test_impossible_arguments_are_refused_where_they_are_given(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
+def test_impossible_arguments_are_refused_where_they_are_given(
+    arguments: tuple[Any, ...], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         Style(*arguments)
 
 
-@pytest.mark.parametrize("copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"]
+)
 def test_copies_go_on_where_the_original_was(copied: Callable[[Any], Any]) -> None:
     term = Style(["a", "b"], PICTURE, average=0.75)
     steps_of(term, 2, 2, 0, 2)
@@ -290,11 +315,19 @@ def test_formulas_and_configurations_build_it(tmp_path: Path, monkeypatch: pytes
     made = from_yaml(
         {
             "class_path": "Style",
-            "init_args": {"layers": ["a", "b"], "image": ["styles/a.png", "styles/b.png"], "weights": [1, 0.5], "average": 0.95},
+            "init_args": {
+                "layers": ["a", "b"],
+                "image": ["styles/a.png", "styles/b.png"],
+                "weights": [1, 0.5],
+                "average": 0.95,
+            },
         }
     )
     assert repr(made) == wanted
-    assert repr(from_yaml({"class_path": "Style", "init_args": {"layers": "a", "image": "styles"}})) == "Style('a', 'styles')"
+    assert (
+        repr(from_yaml({"class_path": "Style", "init_args": {"layers": "a", "image": "styles"}}))
+        == "Style('a', 'styles')"
+    )
     assert repr(eval(wanted, {name: getattr(objectives, name) for name in objectives.__all__})) == wanted
     assert len(Style("a", "styles").pictures.each) == 2
     assert Style(["a", "b"], PICTURE).name() == "Style.a.b"

@@ -117,7 +117,11 @@ def test_the_centre_of_even_patches_is_where_it_is_on_maps() -> None:
     patches = torch.arange(float(side * side)).view(1, 1, side * side, 1)
     tokens = torch.cat([torch.zeros(1, 1, 1, 1), patches], 2)
     as_map = patches.view(1, 1, 1, side, side)
-    assert Neuron("layer", 0, tokens="patches")(seen(tokens)).item() == Neuron("layer", 0)(seen(as_map)).item() == 7 * 14 + 7
+    assert (
+        Neuron("layer", 0, tokens="patches")(seen(tokens)).item()
+        == Neuron("layer", 0)(seen(as_map)).item()
+        == 7 * 14 + 7
+    )
 
 
 @pytest.mark.parametrize("tokens", ["patches", "class", 1])
@@ -130,7 +134,9 @@ def test_maps_and_vectors_have_no_tokens(name: str, tokens: Any, shape: tuple[in
 
 @pytest.mark.parametrize(("tokens", "count"), [("patches", 1), (10, 10), (11, 10)])
 def test_some_token_must_be_left(tokens: Any, count: int) -> None:
-    with pytest.raises(ValueError, match=f"tokens: 'layer' has {count} tokens, and none is left with tokens={tokens!r}"):
+    with pytest.raises(
+        ValueError, match=f"tokens: 'layer' has {count} tokens, and none is left with tokens={tokens!r}"
+    ):
         Layer("layer", tokens=tokens).check(setting(count, UNITS))
 
 
@@ -146,7 +152,10 @@ def test_some_token_must_be_left(tokens: Any, count: int) -> None:
     ],
 )
 def test_a_token_index_out_of_range_is_refused(tokens: Any, position: Any, message: str) -> None:
-    for made in (Neuron("layer", 0, position, tokens=tokens), NeuronDirection("layer", [1.0] * UNITS, position, tokens=tokens)):
+    for made in (
+        Neuron("layer", 0, position, tokens=tokens),
+        NeuronDirection("layer", [1.0] * UNITS, position, tokens=tokens),
+    ):
         with pytest.raises(ValueError, match=message):
             made.check(setting(TOKENS, UNITS))
 

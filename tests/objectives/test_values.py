@@ -30,7 +30,12 @@ PICTURES, VIEWS, UNITS = 3, 2, 4
 NAMES = ("cat", "dog", "hen", "fox")
 _random = np.random.default_rng(0)
 # (pictures, views, …): maps that are not square, even and odd; tokens; vectors.
-SHAPES: dict[str, tuple[int, ...]] = {"map": (UNITS, 4, 5), "odd map": (UNITS, 3, 1), "tokens": (6, UNITS), "vector": (UNITS,)}
+SHAPES: dict[str, tuple[int, ...]] = {
+    "map": (UNITS, 4, 5),
+    "odd map": (UNITS, 3, 1),
+    "tokens": (6, UNITS),
+    "vector": (UNITS,),
+}
 VALUES: dict[str, Array] = {kind: _random.normal(size=(PICTURES, VIEWS, *shape)) for kind, shape in SHAPES.items()}
 PIXELS: Array = _random.random((PICTURES, 3, 4, 6))
 
@@ -76,7 +81,12 @@ def test_channel_is_the_mean_of_one_unit_over_positions(kind: str, unit: int) ->
 
 @pytest.mark.parametrize(
     ("kind", "centre"),
-    [("map", (2, 2)), ("odd map", (1, 0)), ("tokens", (3,)), ("vector", ())],  # length // 2: lower right of the middle four
+    [
+        ("map", (2, 2)),
+        ("odd map", (1, 0)),
+        ("tokens", (3,)),
+        ("vector", ()),
+    ],  # length // 2: lower right of the middle four
 )
 def test_neuron_is_at_the_centre(kind: str, centre: tuple[int, ...]) -> None:
     own = units_last(VALUES[kind])[..., 1]
@@ -85,7 +95,13 @@ def test_neuron_is_at_the_centre(kind: str, centre: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "position", "index"),
-    [("map", (3, 4), (3, 4)), ("map", [0, 4], (0, 4)), ("map", (3, 0), (3, 0)), ("tokens", 5, (5,)), ("tokens", (0,), (0,))],
+    [
+        ("map", (3, 4), (3, 4)),
+        ("map", [0, 4], (0, 4)),
+        ("map", (3, 0), (3, 0)),
+        ("tokens", 5, (5,)),
+        ("tokens", (0,), (0,)),
+    ],
 )
 def test_neuron_is_at_row_and_column(kind: str, position: int | Sequence[int], index: tuple[int, ...]) -> None:
     own = units_last(VALUES[kind])[..., 2]
@@ -193,5 +209,7 @@ def test_terms_are_recorded_under_unique_names_and_without_a_graph() -> None:
     objective(observation)
     assert list(observation.terms) == ["Channel.layer", "Channel.layer.2", "TotalVariation", "L2", "Channel.layer.3"]
     assert not any(score.requires_grad for score in observation.terms.values())
-    np.testing.assert_allclose(observation.terms["Channel.layer.2"].numpy(), VALUES["map"][:, :, 1].mean((2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(
+        observation.terms["Channel.layer.2"].numpy(), VALUES["map"][:, :, 1].mean((2, 3)), rtol=1e-12
+    )
     assert observation.terms["L2"].shape == (PICTURES, 1)  # as it is, without its sign and weight

@@ -41,7 +41,9 @@ VECTOR = torch.randn(FEATURES, generator=torch.Generator().manual_seed(0))
 def vision_transformer() -> VisionTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        made = VisionTransformer(image_size=32, patch_size=8, num_layers=4, num_heads=2, hidden_dim=FEATURES, mlp_dim=32, num_classes=5)
+        made = VisionTransformer(
+            image_size=32, patch_size=8, num_layers=4, num_heads=2, hidden_dim=FEATURES, mlp_dim=32, num_classes=5
+        )
         nn.init.normal_(made.heads.head.weight, std=0.1)  # torchvision's are zeros
         return made.eval()
 
@@ -86,7 +88,10 @@ VALUES: dict[str, tuple[Objective, Callable[[Tensor], Tensor]]] = {
         Similarity(MLP, VECTOR, tokens="class"),
         lambda t: t[:, 0] @ VECTOR / (t[:, 0].norm(dim=1) * VECTOR.norm()),
     ),
-    "weighted": (WeightedChannels(MLP, {3: 2.0, 7: -1.0}, tokens="patches"), lambda t: (2 * t[:, 1:, 3] - t[:, 1:, 7]).mean(1)),
+    "weighted": (
+        WeightedChannels(MLP, {3: 2.0, 7: -1.0}, tokens="patches"),
+        lambda t: (2 * t[:, 1:, 3] - t[:, 1:, 7]).mean(1),
+    ),
     "latent": (Latent(MLP, VECTOR[None], 0), lambda t: (t @ VECTOR).mean(1)),
 }
 
@@ -105,7 +110,9 @@ def test_ascent_raises_them(name: str) -> None:
     assert bool((ascend(made, steps=4, lr=0.02) > before).all())
 
 
-@pytest.mark.parametrize("objective", [Diversity(MLP, tokens="patches"), Alignment(["encoder.layers.encoder_layer_0", MLP])], ids=repr)
+@pytest.mark.parametrize(
+    "objective", [Diversity(MLP, tokens="patches"), Alignment(["encoder.layers.encoder_layer_0", MLP])], ids=repr
+)
 def test_joint_objectives_rise(objective: Objective) -> None:
     made = problem(objective, count=3)
     before = made.scores().sum()

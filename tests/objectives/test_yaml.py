@@ -35,7 +35,10 @@ TABLE: list[tuple[str, str]] = [
     ("{class_path: Neuron, init_args: {layer: a, unit: 3, position: [1, 2]}}", "Neuron('a', 3, (1, 2))"),
     ("{class_path: Neuron, init_args: {layer: a, unit: 3, position: 7, tokens: 1}}", "Neuron('a', 3, 7, tokens=1)"),
     # Trees
-    ("{class_path: Sum, init_args: {terms: [{class_path: L1}, {class_path: Constant, init_args: {value: 2}}]}}", "L1() + 2"),
+    (
+        "{class_path: Sum, init_args: {terms: [{class_path: L1}, {class_path: Constant, init_args: {value: 2}}]}}",
+        "L1() + 2",
+    ),
     (
         "{class_path: Product, init_args: {left: {class_path: Constant, init_args: {value: -1}}, right: {class_path: L1}}}",
         "-L1()",
@@ -57,8 +60,14 @@ TABLE: list[tuple[str, str]] = [
         "{class_path: TensorDirection, init_args: {layer: a, tensor: [[[1, 2]], [[3, 4]]]}}",
         "TensorDirection('a', [[[1.0, 2.0]], [[3.0, 4.0]]])",
     ),
-    ("{class_path: Similarity, init_args: {layer: a, vectors: [1, 2], tokens: class}}", "Similarity('a', [1.0, 2.0], tokens='class')"),
-    ("{class_path: WeightedChannels, init_args: {layer: a, weights: {3: 1.5, '4': -2}}}", "WeightedChannels('a', {3: 1.5, 4: -2})"),
+    (
+        "{class_path: Similarity, init_args: {layer: a, vectors: [1, 2], tokens: class}}",
+        "Similarity('a', [1.0, 2.0], tokens='class')",
+    ),
+    (
+        "{class_path: WeightedChannels, init_args: {layer: a, weights: {3: 1.5, '4': -2}}}",
+        "WeightedChannels('a', {3: 1.5, 4: -2})",
+    ),
     (
         "{class_path: WeightedChannels, init_args: {layer: a, weights: [1, 2], patch: [0, 1, 2, 3]}}",
         "WeightedChannels('a', [1.0, 2.0], (0, 1, 2, 3))",
@@ -81,7 +90,10 @@ TABLE: list[tuple[str, str]] = [
         "Interpolation(Channel('a', 3), Channel('a', 4), weights=[0, 0.5, 1])",
     ),
     ("{class_path: Alignment, init_args: {layers: a}}", "Alignment('a')"),
-    ("{class_path: Alignment, init_args: {layers: [a, b], distance: 2, decay: 5}}", "Alignment(['a', 'b'], distance=2, decay=5)"),
+    (
+        "{class_path: Alignment, init_args: {layers: [a, b], distance: 2, decay: 5}}",
+        "Alignment(['a', 'b'], distance=2, decay=5)",
+    ),
     ("{class_path: Diversity, init_args: {layer: a}}", "Diversity('a')"),
     (
         "{class_path: Across, init_args: {objectives: 'a:3', networks: [null, squeezenet1_0]}}",
@@ -112,7 +124,10 @@ TABLE: list[tuple[str, str]] = [
         "{class_path: Inversion, init_args: {layer: a, image: ['{folder}/picture.png'], norm: 1, through_views: false}}",
         "Inversion('a', ['{folder}/picture.png'], norm=1, through_views=False)",
     ),
-    ("{class_path: Content, init_args: {layer: a, image: '{folder}/picture.png'}}", "Content('a', '{folder}/picture.png')"),
+    (
+        "{class_path: Content, init_args: {layer: a, image: '{folder}/picture.png'}}",
+        "Content('a', '{folder}/picture.png')",
+    ),
     (
         "{class_path: StayNear, init_args: {image: '{folder}/picture.png', layer: a, balance: {class_path: Layer, init_args: {layer: b}}}}",
         "StayNear('{folder}/picture.png', layer='a', balance=Layer('b'))",

@@ -96,9 +96,10 @@ def test_a_render_takes_the_recipe_that_suits_its_target(target: str, decay: flo
 
 def test_the_images_of_the_presets() -> None:
     made: dict[str, Any] = {name: recipe(name).image(size=16) for name in PRESETS}
-    assert {type(made[name]) for name in ("featviz", "fast", "lucid", "article", "lucent", "captum", "xplique", "accentuation")} == {
-        FourierImage
-    }
+    assert {
+        type(made[name])
+        for name in ("featviz", "fast", "lucid", "article", "lucent", "captum", "xplique", "accentuation")
+    } == {FourierImage}
     assert type(made["maco"]) is type(made["horama"]) is MacoImage
     assert type(made["direct_ascent"]) is MultiResolutionImage
     assert type(made["plug_in_inversion"]) is GrowingImage
@@ -163,7 +164,17 @@ def test_accentuation_stays_near_in_the_middle_of_the_way() -> None:
     assert wrap is not None
     wrapped = wrap(Channel("features.5", 1), network, (16, 16), torch.full((1, 3, 16, 16), 0.5))
     order = [layer.name for layer in network.layers()]
-    assert order == ["features.0", "features.1", "features.2", "features.3", "features.4", "features.5", "features", "head", "output"]
+    assert order == [
+        "features.0",
+        "features.1",
+        "features.2",
+        "features.3",
+        "features.4",
+        "features.5",
+        "features",
+        "head",
+        "output",
+    ]
     assert {source.layer for source in wrapped.sources()} == {"features.5", "features.2"}
 
 
@@ -188,7 +199,9 @@ def test_the_preset_for_transformers_reads_patches_and_holds_down_the_variation(
     assert repr(wrapped) == "Channel('mix', 2, tokens='patches') - 5e-05 * TotalVariation(power=2)"
     assert repr(own) == "Channel('mix', 2)", "the caller's objective stays as it is"
     assert "tokens" not in repr(wrap(Channel("patch", 1), FrozenNetwork(Tokens()), (16, 16), None))
-    assert "tokens" not in repr(wrap(parse_target("mix:2@3"), FrozenNetwork(Tokens()), (16, 16), None)), "a token is counted among all"
+    assert "tokens" not in repr(wrap(parse_target("mix:2@3"), FrozenNetwork(Tokens()), (16, 16), None)), (
+        "a token is counted among all"
+    )
 
 
 def test_views_are_of_the_network_s_size_where_the_source_resizes() -> None:
@@ -222,7 +235,10 @@ def test_images_by_name() -> None:
     assert image_class("multi_resolution") is image_class("MultiResolutionImage") is MultiResolutionImage
     with pytest.raises(ValueError, match="image: unknown parameterization 'fourrier'; did you mean 'fourier'"):
         image_class("fourrier")
-    with pytest.raises(ValueError, match="image: 'masked' is made of image, picture, mask too; build it in Python or in a configuration"):
+    with pytest.raises(
+        ValueError,
+        match="image: 'masked' is made of image, picture, mask too; build it in Python or in a configuration",
+    ):
         image_class("masked")
 
 

@@ -69,7 +69,9 @@ def test_a_clip_is_about_the_mean_of_the_file(tmp_path: Path) -> None:
 def test_a_spectrum_brings_its_own_channels() -> None:
     stats = own()
     image = MacoImage(8, **image_arguments(MacoImage, stats))
-    torch.testing.assert_close(image.magnitude[:, 1:, 1:4].double(), stats.spectrum.magnitude[:, 1:, 1:4], rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        image.magnitude[:, 1:, 1:4].double(), stats.spectrum.magnitude[:, 1:, 1:4], rtol=1e-5, atol=0
+    )
     torch.testing.assert_close(colored(image), stats.matrix, rtol=0, atol=1e-6)
     fixed = partial(MacoImage, color="none", spectrum="natural")  # a recipe's own choice goes behind what is asked for
     torch.testing.assert_close(colored(fixed(8, **image_arguments(fixed, stats))), stats.matrix, rtol=0, atol=1e-6)
@@ -119,9 +121,7 @@ def test_what_is_no_file_is_handed_on(color: Any) -> None:
 
 @pytest.mark.parametrize("made", [FourierImage, AmplitudeSpectrum])
 def test_an_unknown_name_lists_the_names_and_says_that_there_is_no_file(made: Any, tmp_path: Path) -> None:
-    message = (
-        "color: unknown colour space '{}', and no file of that name; use 'auto', 'imagenet', 'i1i2i3', 'none', a 3 x 3 matrix, or a file"
-    )
+    message = "color: unknown colour space '{}', and no file of that name; use 'auto', 'imagenet', 'i1i2i3', 'none', a 3 x 3 matrix, or a file"
     for name in ("imagnet", "stats.pt", str(tmp_path)):
         with pytest.raises(ValueError, match=message.format(name)):
             made(8, color=name)
@@ -134,9 +134,15 @@ def test_files_that_do_not_fit_are_named_with_their_argument(argument: str, tmp_
 
     text, grey = tmp_path / "text.pt", own(1).save(tmp_path / "grey.pt")
     text.write_text("hello")
-    with pytest.raises(ValueError, match=rf"{argument}: '.*text\.pt' is damaged or holds no statistics .*; make some with featviz stats"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{argument}: '.*text\.pt' is damaged or holds no statistics .*; make some with featviz stats",
+    ):
         read(text)
-    with pytest.raises(ValueError, match=rf"{argument}: '.*grey\.pt' holds statistics of 1-channel pictures, which do not fit 3 channels"):
+    with pytest.raises(
+        ValueError,
+        match=rf"{argument}: '.*grey\.pt' holds statistics of 1-channel pictures, which do not fit 3 channels",
+    ):
         read(str(grey))
 
 
@@ -148,5 +154,7 @@ def test_objects_that_are_no_statistics_are_refused() -> None:
     with pytest.raises(ValueError, match=r"stats: there is no file 'nowhere\.pt'"):
         as_statistics("nowhere.pt")
     given: Any = own().color
-    with pytest.raises(TypeError, match="stats must be measured statistics or the path of their file, got ColorStatistics"):
+    with pytest.raises(
+        TypeError, match="stats must be measured statistics or the path of their file, got ColorStatistics"
+    ):
         as_statistics(given)

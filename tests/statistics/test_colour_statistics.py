@@ -35,7 +35,9 @@ def smooth(channels: int = 3, count: int = 20, size: int = 48, seed: int = 0) ->
     """Return pictures of independent channels whose neighbouring pixels are nearly equal."""
     noise = torch.randn(count, channels, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     spectrum = torch.fft.rfft2(noise)
-    spectrum = spectrum * torch.exp(-200.0 * (torch.fft.fftfreq(size)[:, None] ** 2 + torch.fft.rfftfreq(size)[None] ** 2))
+    spectrum = spectrum * torch.exp(
+        -200.0 * (torch.fft.fftfreq(size)[:, None] ** 2 + torch.fft.rfftfreq(size)[None] ** 2)
+    )
     blurred = torch.fft.irfft2(spectrum, s=(size, size))
     return torch.sigmoid(2.0 * blurred / blurred.std())
 
@@ -96,7 +98,10 @@ def two_processes(images: Tensor, folder: Path, batch: int) -> list[dict[str, An
     arguments = ["2", str(folder / "meeting"), str(folder / "pictures.pt"), str(batch)]
     started = [
         subprocess.Popen(
-            [sys.executable, "-W", "ignore", program, str(rank), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-W", "ignore", program, str(rank), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
     ]
@@ -104,7 +109,9 @@ def two_processes(images: Tensor, folder: Path, batch: int) -> list[dict[str, An
     for process in started:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
-        reports.append(json.loads(next(line for line in out.splitlines() if line.startswith("REPORT")).partition(" ")[2]))
+        reports.append(
+            json.loads(next(line for line in out.splitlines() if line.startswith("REPORT")).partition(" ")[2])
+        )
     return reports
 
 
@@ -242,7 +249,10 @@ def test_metrics_survive_copies_and_show_their_arguments(kind: Any, arguments: d
         other.update(smooth(2, 3, 12))
         assert other.compute().count == 2 * metric.compute().count
     metric.reset()
-    with pytest.raises(ValueError, match="has seen no pictures yet"), pytest.warns(UserWarning, match="before the ``update`` method"):
+    with (
+        pytest.raises(ValueError, match="has seen no pictures yet"),
+        pytest.warns(UserWarning, match="before the ``update`` method"),
+    ):
         metric.compute()
 
 
@@ -278,7 +288,9 @@ def test_no_cast_reaches_the_sums(kind: Any, arguments: dict[str, Any], text: st
 
 @pytest.mark.parametrize(("kind", "arguments", "text"), METRICS)
 @pytest.mark.parametrize("default", [torch.float64, torch.bfloat16])
-def test_the_program_s_default_precision_does_not_matter(kind: Any, arguments: dict[str, Any], text: str, default: torch.dtype) -> None:
+def test_the_program_s_default_precision_does_not_matter(
+    kind: Any, arguments: dict[str, Any], text: str, default: torch.dtype
+) -> None:
     images, expected = smooth(2, 5, 12), kind(**arguments)
     expected.update(images)
     torch.set_default_dtype(default)
@@ -330,7 +342,11 @@ def test_pictures_of_any_precision_are_summed_in_float64(dtype: torch.dtype) -> 
 
 BAD: list[Any] = [
     (np.zeros((1, 3, 4, 4)), TypeError, "images must be a tensor"),
-    (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), ValueError, "torch.uint8 holds no values in .0, 1.; divide levels from 0 to 255 by 255"),
+    (
+        torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
+        ValueError,
+        "torch.uint8 holds no values in .0, 1.; divide levels from 0 to 255 by 255",
+    ),
     (torch.zeros(3, 4, 4), ValueError, r"must be a batch \(N, 3, H, W\), got shape \(3, 4, 4\)"),
     (torch.zeros(0, 3, 4, 4), ValueError, r"must be a batch \(N, 3, H, W\)"),
     (torch.zeros(1, 4, 4, 4), ValueError, "images: 4 channels do not fit channels=3"),

@@ -30,7 +30,9 @@ PHOTOS = [levels(12, 20, 1), levels(16, 10, 2), levels(9, 9, 3)]
 
 
 def covariance(photos: list[Pixels]) -> Pixels:
-    found: Pixels = np.cov(np.concatenate([photo.reshape(-1, photo.shape[2]) for photo in photos]).T.astype(np.float64) / 255, bias=True)
+    found: Pixels = np.cov(
+        np.concatenate([photo.reshape(-1, photo.shape[2]) for photo in photos]).T.astype(np.float64) / 255, bias=True
+    )
     return found
 
 
@@ -99,7 +101,9 @@ def test_items_that_cannot_be_read_are_skipped_and_counted() -> None:
     left = [index for index in range(20) if index not in (0, 7, 19)]
     assert (found.unreadable, found.spectrum.count, found.count) == (3, 17, 17 * 36)
     assert float(found.mean[0]) == pytest.approx(np.mean(left) * 10 / 255, abs=1e-6)
-    with pytest.raises(ValueError, match=r"dataset: none of 20 items of Partly can be read .*; item 0: image file is truncated"):
+    with pytest.raises(
+        ValueError, match=r"dataset: none of 20 items of Partly can be read .*; item 0: image file is truncated"
+    ):
         dataset_statistics(Partly(set(range(20))), size=4)
 
 
@@ -127,22 +131,39 @@ def test_a_file_that_breaks_when_its_pixels_are_asked_for_is_skipped(tmp_path: P
     ("dataset", "arguments", "kind", "message"),
     [
         ([], {}, ValueError, "dataset: list is empty"),
-        (Stream(), {}, TypeError, "dataset: Stream has no length and no items by number; give its batches to statistics.measure"),
+        (
+            Stream(),
+            {},
+            TypeError,
+            "dataset: Stream has no length and no items by number; give its batches to statistics.measure",
+        ),
         ([("word", 1)], {}, TypeError, "dataset: items of list must be photos, or begin with one, .*; got str"),
         ([{"image": 1}], {}, TypeError, "got dict"),
         ([()], {}, TypeError, "got tuple"),
         ([torch.zeros(1, 8, 8)], {}, ValueError, r"photos as tensors must be \(3, H, W\), got shape \(1, 8, 8\)"),
         ([torch.zeros(8, 8)], {}, ValueError, r"got shape \(8, 8\)"),
-        ([torch.full((3, 8, 8), -2.0)], {}, ValueError, r"must lie in \[0, 1\], .*; leave normalisation out of its transform"),
+        (
+            [torch.full((3, 8, 8), -2.0)],
+            {},
+            ValueError,
+            r"must lie in \[0, 1\], .*; leave normalisation out of its transform",
+        ),
         ([torch.full((3, 8, 8), float("nan"))], {}, ValueError, r"must lie in \[0, 1\]"),
         ([torch.zeros(3, 8, 8, dtype=torch.int64)], {}, ValueError, r"must lie in \[0, 1\], or be torch.uint8"),
         (Partly(set()), {"channels": 4}, ValueError, "channels must be 1 or 3 for photos, got 4"),
         (Partly(set()), {"limit": 0}, ValueError, "limit must be at least 1"),
         (Partly(set()), {"workers": -1}, ValueError, "workers must be at least 0"),
-        (Partly(set()), {"size": 8}, ValueError, "size: none of the photos of Partly has 8 x 8 pixels; the largest shorter side is 6"),
+        (
+            Partly(set()),
+            {"size": 8},
+            ValueError,
+            "size: none of the photos of Partly has 8 x 8 pixels; the largest shorter side is 6",
+        ),
     ],
 )
-def test_what_holds_no_photos_is_refused(dataset: Any, arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+def test_what_holds_no_photos_is_refused(
+    dataset: Any, arguments: dict[str, Any], kind: type[Exception], message: str
+) -> None:
     with pytest.raises(kind, match=message):
         dataset_statistics(dataset, **{"size": 4, **arguments})
 
@@ -212,7 +233,9 @@ def test_arguments_that_a_class_hands_on_are_known(name: str, tmp_path: Path, mo
     assert len(torchvision_dataset(name, tmp_path, split, True, options)) == 3
     assert asked == [False]
     assert len(torchvision_dataset(name, tmp_path, split)) == 4
-    with pytest.raises(ValueError, match=f"unknown argument of {name} 'target_transfrom'; did you mean 'target_transform'"):
+    with pytest.raises(
+        ValueError, match=f"unknown argument of {name} 'target_transfrom'; did you mean 'target_transform'"
+    ):
         torchvision_dataset(name, tmp_path, split, options={"target_transfrom": None})
 
 
@@ -239,13 +262,22 @@ def test_a_real_data_set_has_the_statistics_of_its_folder() -> None:
         ({"name": "VisionDataset"}, "dataset: unknown data set of torchvision 'VisionDataset'"),
         ({"name": "CIFAR10"}, "dataset: CIFAR10 needs --root DIR"),
         ({"name": "CocoCaptions", "root": "."}, "dataset: CocoCaptions needs --option annFile=…"),
-        ({"name": "CIFAR10", "root": "."}, r"the data of CIFAR10 are not in '\.', .*; give another --root, or --download"),
+        (
+            {"name": "CIFAR10", "root": "."},
+            r"the data of CIFAR10 are not in '\.', .*; give another --root, or --download",
+        ),
         ({"name": "Imagenette", "root": "."}, r"the data of Imagenette are not in '\.'"),
         ({"name": "CIFAR10", "root": ".", "split": "extra"}, "split: CIFAR10 has 'train' and 'test', not 'extra'"),
-        ({"name": "Imagenette", "root": ".", "split": "test"}, "dataset: Imagenette cannot be built: .*'test'.*'train', 'val'"),
+        (
+            {"name": "Imagenette", "root": ".", "split": "test"},
+            "dataset: Imagenette cannot be built: .*'test'.*'train', 'val'",
+        ),
         ({"name": "FakeData", "split": "train"}, "split: FakeData has none; leave it out"),
         ({"name": "FakeData", "download": True}, "download: torchvision cannot download FakeData"),
-        ({"name": "FakeData", "options": {"sise": 3}}, "option: unknown argument of FakeData 'sise'; did you mean 'size'"),
+        (
+            {"name": "FakeData", "options": {"sise": 3}},
+            "option: unknown argument of FakeData 'sise'; did you mean 'size'",
+        ),
         ({"name": "ImageFolder", "root": "nowhere"}, "dataset: ImageFolder cannot be built: .*nowhere"),
     ],
 )

@@ -58,7 +58,9 @@ def line(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_a_render_uses_the_colours_of_an_object_or_of_its_file() -> None:
-    by_hand = render(toy(), "features.5:2", image=FourierImage(12, color=own()), preset="lucid", steps=2, accelerator="cpu")
+    by_hand = render(
+        toy(), "features.5:2", image=FourierImage(12, color=own()), preset="lucid", steps=2, accelerator="cpu"
+    )
     for stats in (own(), "own.pt", Path("own.pt")):
         found = render(toy(), "features.5:2", stats=stats, **QUICK)
         assert torch.equal(found.images, by_hand.images)
@@ -68,13 +70,17 @@ def test_a_render_uses_the_colours_of_an_object_or_of_its_file() -> None:
 
 
 def test_provenance_tells_statistics_apart_and_says_nothing_without_any() -> None:
-    digests = {render(toy(), "features.5:2", stats=own(scale=scale), **QUICK).provenance[0]["stats"] for scale in (1.0, 1.1)}
+    digests = {
+        render(toy(), "features.5:2", stats=own(scale=scale), **QUICK).provenance[0]["stats"] for scale in (1.0, 1.1)
+    }
     assert len(digests) == 2
     assert "stats" not in render(toy(), "features.5:2", **QUICK).provenance[0]
 
 
 def test_maco_takes_the_spectrum_too() -> None:
-    by_hand = render(toy(), "features.5:2", preset="maco", image=MacoImage(12, spectrum=own()), views=2, steps=2, accelerator="cpu")
+    by_hand = render(
+        toy(), "features.5:2", preset="maco", image=MacoImage(12, spectrum=own()), views=2, steps=2, accelerator="cpu"
+    )
     found = render(toy(), "features.5:2", stats=own(), views=2, **{**QUICK, "preset": "maco"})
     assert torch.equal(found.images, by_hand.images)
     assert "spectrum='own'" in found.provenance[0]["image"]
@@ -82,17 +88,25 @@ def test_maco_takes_the_spectrum_too() -> None:
 
 def test_an_image_of_stages_takes_the_colours() -> None:
     arguments = {"color": own().matrix.tolist()}
-    by_hand = render(toy(), "features.5:2", image=GrowingImage(12, arguments=arguments), preset="lucid", steps=2, accelerator="cpu")
+    by_hand = render(
+        toy(), "features.5:2", image=GrowingImage(12, arguments=arguments), preset="lucid", steps=2, accelerator="cpu"
+    )
     assert torch.equal(render(toy(), "features.5:2", image="growing", stats=own(), **QUICK).images, by_hand.images)
 
 
 def test_statistics_that_do_not_fit_are_refused() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"stats": "grey.pt"}, r"stats: 'grey\.pt' holds statistics of 1-channel pictures, which do not fit 3 channels"),
+        (
+            {"stats": "grey.pt"},
+            r"stats: 'grey\.pt' holds statistics of 1-channel pictures, which do not fit 3 channels",
+        ),
         ({"stats": own(1)}, "stats: measured on pictures of 1 channels, which do not fit 3"),
         ({"stats": "none.pt"}, r"stats: there is no file 'none\.pt'"),
         ({"stats": "dark.png"}, r"stats: 'dark\.png' is damaged or holds no statistics"),
-        ({"stats": own(), "preset": "plug_in_inversion"}, "stats: the image of this recipe takes neither color nor spectrum"),
+        (
+            {"stats": own(), "preset": "plug_in_inversion"},
+            "stats: the image of this recipe takes neither color nor spectrum",
+        ),
         ({"stats": own(), "image": PixelImage(12)}, "stats: the image is built already; give it color=…"),
     ]
     for arguments, message in cases:
@@ -170,7 +184,9 @@ def test_what_cannot_start_a_sweep_is_refused(start: Any, message: str) -> None:
         FeatureSweep(toy(), steps=1, start=start)
 
 
-def test_a_sweep_goes_on_with_the_same_statistics_and_start_only(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sweep_goes_on_with_the_same_statistics_and_start_only(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = ["sweep", "toys:toy", "features.5:0-1", "-o", "atlas", *TINY, "--batch-size", "2"]
     given = ["--stats", "own.pt", "--start", "dark.png"]
     assert main([*command, *given]) == 0
@@ -189,7 +205,10 @@ def test_a_sweep_goes_on_with_the_same_statistics_and_start_only(here: Path, cap
 
 
 def test_cheap_mistakes_of_a_sweep_are_told_before_the_network_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
-    for flags, message in ((["--stats", "none.pt"], "there is no file 'none.pt'"), (["--start", "none.png"], "'none.png'")):
+    for flags, message in (
+        (["--stats", "none.pt"], "there is no file 'none.pt'"),
+        (["--start", "none.png"], "'none.png'"),
+    ):
         assert main(["sweep", "no network", "a:0", "-o", "atlas", *flags]) == 2
         assert message in line(capsys)
 
@@ -245,4 +264,7 @@ def test_a_configuration_of_a_sweep_names_statistics_and_start(here: Path, monke
 
 
 def test_the_objective_stays_what_was_asked_for() -> None:
-    assert Channel("features.5", 2).origin() == render(toy(), "features.5:2", stats=own(), **QUICK).provenance[0]["objective"]
+    assert (
+        Channel("features.5", 2).origin()
+        == render(toy(), "features.5:2", stats=own(), **QUICK).provenance[0]["objective"]
+    )

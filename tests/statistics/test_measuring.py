@@ -40,7 +40,9 @@ def levels(height: int, width: int, seed: int = 0, channels: int = 3) -> Pixels:
 
 
 def covariance(photos: list[Pixels]) -> Pixels:
-    found: Pixels = np.cov(np.concatenate([photo.reshape(-1, 3) for photo in photos]).T.astype(np.float64) / 255, bias=True)
+    found: Pixels = np.cov(
+        np.concatenate([photo.reshape(-1, 3) for photo in photos]).T.astype(np.float64) / 255, bias=True
+    )
     return found
 
 
@@ -134,15 +136,25 @@ def test_one_channel_measures_grayscale(folder: tuple[Path, list[Pixels]], tmp_p
     [
         ({}, {}, "folder: .* holds no image files"),
         ({"a.txt": b"x"}, {}, "folder: .* holds no image files"),
-        ({"a.png": b"x", "b.jpg": b""}, {}, "folder: none of 2 files in .* can be read as a photo of 8 bits per channel; a.png: "),
-        ({"a.ppm": b"P6 5 6 255 " + bytes(90)}, {}, "size: none of the photos .* has 8 x 8 pixels; the largest shorter side is 5"),
+        (
+            {"a.png": b"x", "b.jpg": b""},
+            {},
+            "folder: none of 2 files in .* can be read as a photo of 8 bits per channel; a.png: ",
+        ),
+        (
+            {"a.ppm": b"P6 5 6 255 " + bytes(90)},
+            {},
+            "size: none of the photos .* has 8 x 8 pixels; the largest shorter side is 5",
+        ),
         ({"a.ppm": b"P6 5 6 255 " + bytes(90)}, {"channels": 4}, "channels must be 1 or 3 for photos, got 4"),
         ({"a.ppm": b"P6 5 6 255 " + bytes(90)}, {"limit": 0}, "limit must be at least 1"),
         ({"a.ppm": b"P6 5 6 255 " + bytes(90)}, {"workers": -1}, "workers must be at least 0"),
         ({"a.ppm": b"P6 5 6 255 " + bytes(90)}, {"size": 1}, "size must be at least 4 pixels"),
     ],
 )
-def test_folders_without_photos_say_so(tmp_path: Path, files: dict[str, bytes], arguments: dict[str, Any], message: str) -> None:
+def test_folders_without_photos_say_so(
+    tmp_path: Path, files: dict[str, bytes], arguments: dict[str, Any], message: str
+) -> None:
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -304,7 +316,9 @@ def test_digits_tell_colours_and_spectra_apart_and_nothing_else(tmp_path: Path) 
         SpectrumStatistics(own.spectrum.magnitude * 1.001, (8, 6), 5, own.spectrum.matrix),
         SpectrumStatistics(own.spectrum.magnitude, (8, 6), 5, None),
     ]
-    others = [Statistics(color, own.spectrum) for color in (mean, covariance)] + [Statistics(own.color, one) for one in spectra]
+    others = [Statistics(color, own.spectrum) for color in (mean, covariance)] + [
+        Statistics(own.color, one) for one in spectra
+    ]
     assert len({own.digest, *(other.digest for other in others)}) == 5
 
 
@@ -365,7 +379,9 @@ def test_a_file_for_other_channels_is_refused(tmp_path: Path) -> None:
 
 
 def test_magnitudes_beyond_half_precision_are_not_stored_in_it(tmp_path: Path) -> None:
-    large = Statistics(ColorStatistics(torch.zeros(1), torch.ones(1, 1), 1), SpectrumStatistics(torch.full((1, 4, 3), 1e5), 4, 1))
+    large = Statistics(
+        ColorStatistics(torch.zeros(1), torch.ones(1, 1), 1), SpectrumStatistics(torch.full((1, 4, 3), 1e5), 4, 1)
+    )
     with pytest.raises(ValueError, match="compact: a magnitude is beyond what float16 holds"):
         large.save(tmp_path / "own.pt", compact=True)
     assert names(tmp_path) == []
@@ -420,9 +436,23 @@ def test_workers_find_the_same_to_the_last_digit(tmp_path: Path) -> None:
         Pillow.fromarray(levels(16, 16, seed)).save(tmp_path / "photos" / f"{seed}.png")
     alone = folder_statistics(tmp_path / "photos", size=8)
     # A program of its own, so that the workers do not come from a process with threads.
-    command = [sys.executable, "-m", "featviz_pl", "stats", "photos", "-o", "shared.pt", "--size", "8", "--workers", "2"]
+    command = [
+        sys.executable,
+        "-m",
+        "featviz_pl",
+        "stats",
+        "photos",
+        "-o",
+        "shared.pt",
+        "--size",
+        "8",
+        "--workers",
+        "2",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     shared = load_statistics(tmp_path / "shared.pt")
     assert torch.equal(shared.covariance, alone.covariance)

@@ -45,7 +45,9 @@ def spectrum(images: Tensor, size: int | tuple[int, int], **arguments: Any) -> S
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("color", "matrix"), [("auto", np.array(XPLIQUE).T), ("none", None)])
-def test_it_is_the_mean_magnitude_of_numpy_s_transform(size: tuple[int, int], color: str, matrix: np.ndarray[Any, Any] | None) -> None:
+def test_it_is_the_mean_magnitude_of_numpy_s_transform(
+    size: tuple[int, int], color: str, matrix: np.ndarray[Any, Any] | None
+) -> None:
     images = pictures(5, size)
     found = spectrum(images, size, color=color)
     assert (found.size, found.count) == (size, 5)
@@ -83,16 +85,24 @@ def test_black_and_white_are_as_far_from_grey_as_one_percent() -> None:
 
 def test_larger_pictures_are_cut_around_their_centre_and_shrunk() -> None:
     centre = pictures(1, (16, 16), 1)
-    wide = torch.cat([torch.ones(1, 1, 16, 9, dtype=torch.float64), centre, torch.zeros(1, 1, 16, 9, dtype=torch.float64)], 3)
+    wide = torch.cat(
+        [torch.ones(1, 1, 16, 9, dtype=torch.float64), centre, torch.zeros(1, 1, 16, 9, dtype=torch.float64)], 3
+    )
     expected = spectrum(centre, 16, color="none")
     torch.testing.assert_close(spectrum(wide, 16, color="none").magnitude, expected.magnitude)
-    torch.testing.assert_close(spectrum(wide.mT.contiguous(), 16, color="none").magnitude, spectrum(centre.mT, 16, color="none").magnitude)
+    torch.testing.assert_close(
+        spectrum(wide.mT.contiguous(), 16, color="none").magnitude, spectrum(centre.mT, 16, color="none").magnitude
+    )
     # A gradient stays one when it is halved: every two pixels become their mean, but for the ends.
     ramp = torch.linspace(0.25, 0.75, 32, dtype=torch.float64).expand(1, 1, 32, 32)
     halved = numpy_magnitude(ramp.numpy()[..., ::2, :].reshape(1, 1, 16, 16, 2).mean(-1), None)
-    np.testing.assert_allclose(spectrum(ramp, 16, color="none").magnitude[:, 0, 1:4].numpy(), halved[:, 0, 1:4], rtol=0.02)
+    np.testing.assert_allclose(
+        spectrum(ramp, 16, color="none").magnitude[:, 0, 1:4].numpy(), halved[:, 0, 1:4], rtol=0.02
+    )
     # Not square: the same shape is kept as it is, at half the size.
-    assert spectrum(torch.full((1, 1, 12, 20), 0.75), (6, 10), color="none").magnitude[0, 0, 0] == pytest.approx(60**0.5 * np.log(3))
+    assert spectrum(torch.full((1, 1, 12, 20), 0.75), (6, 10), color="none").magnitude[0, 0, 0] == pytest.approx(
+        60**0.5 * np.log(3)
+    )
 
 
 @pytest.mark.parametrize("size", [(3, 8), 2, (16, 3)])
@@ -135,7 +145,8 @@ def test_the_result_is_a_copy_that_survives_copying() -> None:
 @pytest.mark.parametrize("own", [(16, 16), (12, 20), (9, 15)])
 @pytest.mark.parametrize("new", [(8, 8), (32, 32), (24, 10), (7, 31), (4, 4)])
 def test_one_over_the_frequency_stays_that_at_every_size(own: tuple[int, int], new: tuple[int, int]) -> None:
-    # A spectrum like that of photos has the same magnitude at the same cycles per pixel, whatever the size: the orthonormal transform.
+    # A spectrum like that of photos has the same magnitude at the same cycles per pixel, whatever the size: the
+    # orthonormal transform.
     def ideal(size: tuple[int, int]) -> Tensor:
         magnitude = 3.0 / spectrum_scale(size, -1.0).double()
         magnitude[0, 0] = 7.0 * (size[0] * size[1]) ** 0.5
@@ -211,7 +222,8 @@ def decoded(statistics: Any, size: int, count: int = 30) -> Tensor:
 @pytest.mark.parametrize("size", [64, 128, 224])
 def test_the_shipped_spectrum_has_the_contrast_and_the_colours_of_photos(size: int) -> None:
     found = decoded(natural_statistics(), size)
-    # Of the photos at 128 pixels: they deviate by 0.216 from their mean; neighbouring channels correlate by 0.91, 0.82 and 0.92.
+    # Of the photos at 128 pixels: they deviate by 0.216 from their mean; neighbouring channels correlate by 0.91, 0.82
+    # and 0.92.
     assert float(found.std((2, 3)).mean()) == pytest.approx(0.216, rel=0.15)
     correlations = torch.stack([torch.corrcoef(picture.flatten(1)) for picture in found]).mean(0)
     for (one, two), photos in {(0, 1): 0.912, (0, 2): 0.823, (1, 2): 0.921}.items():

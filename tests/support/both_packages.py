@@ -1,6 +1,7 @@
 """Trainings written once and run by either package; as a program, over two processes.
 
-``both_packages.py FOLDER PACKAGE`` runs each on two processes. Every process writes what it ended with to ``FOLDER/<training>-<rank>.pt``.
+``both_packages.py FOLDER PACKAGE`` runs each on two processes. Every process writes what it ended with to
+``FOLDER/<training>-<rank>.pt``.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ def trainer(package: str, *listed: Any, **arguments: Any) -> Any:
 
 def visualization(package: str) -> Any:
     """Make a run that renders two units."""
-    return ours(package, "FeatureVisualization", network=toy(), objective="features.5:1,4", image=FourierImage(48), seed=3)
+    return ours(
+        package, "FeatureVisualization", network=toy(), objective="features.5:1,4", image=FourierImage(48), seed=3
+    )
 
 
 def classifier(package: str) -> Any:
@@ -55,7 +58,12 @@ def classifier(package: str) -> Any:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(5)
                 self.net = nn.Sequential(
-                    nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(6 * 100, 4)
+                    nn.Conv2d(3, 6, 3),
+                    nn.BatchNorm2d(6),
+                    nn.ReLU(),
+                    nn.Dropout(0.2),
+                    nn.Flatten(),
+                    nn.Linear(6 * 100, 4),
                 )
 
         def on_fit_start(self) -> None:
@@ -78,14 +86,19 @@ def classifier(package: str) -> Any:
 def data(side: int = 12) -> DataLoader[Any]:
     """Return batches of small pictures."""
     generator = torch.Generator().manual_seed(1)
-    levels, labels = torch.randint(0, 256, (16, 3, side, side), generator=generator), torch.randint(0, 4, (16,), generator=generator)
+    levels, labels = (
+        torch.randint(0, 256, (16, 3, side, side), generator=generator),
+        torch.randint(0, 4, (16,), generator=generator),
+    )
     return DataLoader(TensorDataset(levels.float() / 255, labels), 4)
 
 
 def monitor(package: str, folder: Path) -> Any:
     """Make a monitor of somebody's training."""
     targets = ["net.0:0-2", "net.1:3"]
-    return ours(package, "FeatureMonitor", targets=targets, steps=2, folder=str(folder), on_error="raise", every_n_steps=3)
+    return ours(
+        package, "FeatureMonitor", targets=targets, steps=2, folder=str(folder), on_error="raise", every_n_steps=3
+    )
 
 
 def ended(module: Any, held: Any) -> dict[str, Any]:
@@ -121,7 +134,10 @@ class _Write:
 
     def on_validation_end(self, held: Any, module: Any) -> None:
         if self.watched is not None and held.state.fn == "validate":
-            found = {target: [(one.photo, one.score, one.box) for one in unit.top] for target, unit in self.watched.results.items()}
+            found = {
+                target: [(one.photo, one.score, one.box) for one in unit.top]
+                for target, unit in self.watched.results.items()
+            }
             torch.save(found, f"{self.path}-{held.global_rank}.pt")
 
 
@@ -136,12 +152,16 @@ def over_two(package: str, folder: Path) -> None:
     torch.manual_seed(4)  # else each program begins with a seed of its own
     views = ours(package, "DistributedViews", every=2)
     augmentation = ours(package, "Augmentation", transforms="lucid", views=4)
-    trainer(package, augmentation, views, writer(package, folder / "views", views), max_steps=4, **two).fit(visualization(package))
+    trainer(package, augmentation, views, writer(package, folder / "views", views), max_steps=4, **two).fit(
+        visualization(package)
+    )
     for name, listed in (("without", []), ("with", [monitor(package, folder / "monitor")])):
         write = writer(package, folder / name, listed[0] if listed else None)
         trainer(package, *listed, write, max_epochs=2, **two).fit(classifier(package), data(), data())
     top = ours(package, "TopActivations", targets="net.0", k=2)
-    trainer(package, top, writer(package, folder / "top", top), **two).validate(classifier(package), data(), verbose=False)
+    trainer(package, top, writer(package, folder / "top", top), **two).validate(
+        classifier(package), data(), verbose=False
+    )
     sweep = ours(package, "FeatureSweep", network=toy(), steps=2, size=10)
     files = ours(package, "FeatureWriter", folder=folder / "atlas")
     targets = ours(package, "FeatureTargets", targets=["features.5", "head:1"], batch_size=3)
@@ -151,7 +171,9 @@ def over_two(package: str, folder: Path) -> None:
 def main() -> None:
     """Run the trainings."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
     warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*recommended to use .*devices=1.*")
     torch.set_num_threads(1)
     over_two(sys.argv[2], Path(sys.argv[1]))

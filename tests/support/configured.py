@@ -49,7 +49,9 @@ class InterruptAfter(Callback):
     def __init__(self, steps: int = 1) -> None:
         self.steps = steps
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if batch_idx + 1 == self.steps:
             raise KeyboardInterrupt
 
@@ -63,7 +65,9 @@ class InterruptAfter(Callback):
 class TerminateAfter(InterruptAfter):
     """End the process, as clusters do, after some steps, or batches of a sweep."""
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if batch_idx + 1 == self.steps:
             os.kill(os.getpid(), signal.SIGTERM)
 

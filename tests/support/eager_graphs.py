@@ -96,7 +96,9 @@ def views_of(preset: str, count: int = 1) -> Views:
     return Views(view_preset(preset)[0], count)
 
 
-def problem_of(views: Views | None = None, objective: Objective | None = None, image: Image | None = None, network: Any = None) -> Ascent:
+def problem_of(
+    views: Views | None = None, objective: Objective | None = None, image: Image | None = None, network: Any = None
+) -> Ascent:
     made = FourierImage(10) if image is None else image
     held = FrozenNetwork(toy() if network is None else network)
     return Ascent(made, held, CHANNELS if objective is None else objective, seed=3, views=views)

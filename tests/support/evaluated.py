@@ -42,7 +42,9 @@ def make_photos(folder: Path) -> Path:
 
 def save(path: Path, picture: Tensor, target: Any = "features.5:1", **more: Any) -> Path:
     """Save a picture with the provenance that a run gives it."""
-    return save_png(picture, path, {"target": target, "objective": "Channel('features.5', 1)", "network": "ToyNet", **more})
+    return save_png(
+        picture, path, {"target": target, "objective": "Channel('features.5', 1)", "network": "ToyNet", **more}
+    )
 
 
 def named(classes: tuple[str, ...]) -> FrozenNetwork:

@@ -1,7 +1,7 @@
 """Evaluate at the end of a run on two processes: started as a program, so that the forks come from a process without threads.
 
-``evaluation_worker.py FOLDER`` writes what each process saw to ``FOLDER/<rank>.json``, and prints the refusal of a run whose judge
-does not have the class.
+``evaluation_worker.py FOLDER`` writes what each process saw to ``FOLDER/<rank>.json``, and prints the refusal of a run
+whose judge does not have the class.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def run(target: str, folder: Path) -> None:
 def main() -> None:
     """Run, and print what was refused."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
     run("output:0-1", folder)

@@ -59,7 +59,9 @@ class At(Callback):
         if self.before and batch_idx == self.step:
             self.do()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if not self.before and trainer.global_step == self.step:
             self.do()
 
@@ -106,7 +108,9 @@ def condition(network: nn.Module) -> dict[str, Any]:
     return {
         "weights": {name: tensor.detach().clone() for name, tensor in network.state_dict().items()},
         "identity": {name: tensor.data_ptr() for name, tensor in network.state_dict().items()},
-        "layout": {name: (tensor.device, tensor.dtype, tensor.stride()) for name, tensor in network.state_dict().items()},
+        "layout": {
+            name: (tensor.device, tensor.dtype, tensor.stride()) for name, tensor in network.state_dict().items()
+        },
         "wants": {name: parameter.requires_grad for name, parameter in network.named_parameters()},
         "gradients": {name: None if p.grad is None else p.grad.clone() for name, p in network.named_parameters()},
         "modes": {name: module.training for name, module in network.named_modules()},

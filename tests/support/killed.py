@@ -151,11 +151,20 @@ def requeue(folder: Path) -> str:
 def main() -> None:
     """Run each, and compare with a run that nothing happened to."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
-    for message in ("was called without a model", "no last checkpoint available", "Checkpoint directory .* is not empty", "srun"):
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
+    for message in (
+        "was called without a model",
+        "no last checkpoint available",
+        "Checkpoint directory .* is not empty",
+        "srun",
+    ):
         warnings.filterwarnings("ignore", message=f".*{message}")
     torch.set_num_threads(1)
-    whole, killed, interrupted, requeued = (Path(sys.argv[1], name) for name in ("whole", "killed", "interrupted", "requeued"))
+    whole, killed, interrupted, requeued = (
+        Path(sys.argv[1], name) for name in ("whole", "killed", "interrupted", "requeued")
+    )
     for folder in (whole, killed, interrupted, requeued):
         folder.mkdir(parents=True)
     assert forked(lambda says: fit(whole, says, [], None)) == 0

@@ -17,8 +17,9 @@ from torchmetrics import Metric
 class MetricCase:
     """Say how to build a metric and feed it, and what is promised of it.
 
-    `make` takes further keyword arguments of the constructor (such as ``reduction``); `inputs(n)` returns the positional arguments of
-    `update` for n pictures, always the same for the same n, and those for n begin with those for fewer.
+    `make` takes further keyword arguments of the constructor (such as ``reduction``); `inputs(n)` returns the
+    positional arguments of `update` for n pictures, always the same for the same n, and those for n begin with those
+    for fewer.
     """
 
     name: str  # of the class, as exported
@@ -28,7 +29,9 @@ class MetricCase:
     upper: float | None
     higher_is_better: bool | None
     per_picture: bool = True  # one value for each picture, or one for the set
-    bad: list[tuple[Callable[[], Any], str]] = field(default_factory=list)  # (what a user may do wrong, pattern of the message)
+    bad: list[tuple[Callable[[], Any], str]] = field(
+        default_factory=list
+    )  # (what a user may do wrong, pattern of the message)
 
     def part(self, first: int, last: int) -> tuple[Any, ...]:
         """Return the arguments of `update` for the pictures from the first to before the last."""

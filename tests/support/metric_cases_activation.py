@@ -19,7 +19,9 @@ CLASSES = ("fox", "wolf", "owl", "cat", "dog")
 
 def network() -> FrozenNetwork:
     """Build a toy in float64, so that the size of a batch does not show in the last digits."""
-    return FrozenNetwork(toy().double(), mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.25], size=12, classes=CLASSES, name="toy")
+    return FrozenNetwork(
+        toy().double(), mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.25], size=12, classes=CLASSES, name="toy"
+    )
 
 
 def photos() -> PhotoActivations:
@@ -37,7 +39,9 @@ def photos() -> PhotoActivations:
 
 def pictures(count: int) -> Tensor:
     """Return noise, the same for the same index."""
-    return torch.stack([torch.rand(3, 10, 12, generator=torch.Generator().manual_seed(index)) for index in range(count)])
+    return torch.stack(
+        [torch.rand(3, 10, 12, generator=torch.Generator().manual_seed(index)) for index in range(count)]
+    )
 
 
 def inputs(targets: tuple[str, ...]) -> Callable[[int], tuple[Any, ...]]:
@@ -47,7 +51,10 @@ def inputs(targets: tuple[str, ...]) -> Callable[[int], tuple[Any, ...]]:
 
 def _mistakes(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str]]:
     return [
-        (lambda: make().update(pictures(1), "features.50:1"), "layer: the network has no layer 'features.50'; did you mean 'features.5'"),
+        (
+            lambda: make().update(pictures(1), "features.50:1"),
+            "layer: the network has no layer 'features.50'; did you mean 'features.5'",
+        ),
         (lambda: make().update(pictures(1), "features.0:6"), "unit: 'features.0' has 6 units, 0 to 5; there is no 6"),
         (lambda: make().update(pictures(1), "output:wolv"), "class: unknown class 'wolv'; did you mean 'wolf'"),
         (
@@ -79,7 +86,15 @@ def percentile(**arguments: Any) -> ActivationPercentile:
 
 
 CASES = [
-    MetricCase("Activation", activation, inputs(TARGETS), lower=None, upper=None, higher_is_better=True, bad=_mistakes(activation)),
+    MetricCase(
+        "Activation",
+        activation,
+        inputs(TARGETS),
+        lower=None,
+        upper=None,
+        higher_is_better=True,
+        bad=_mistakes(activation),
+    ),
     MetricCase(
         "HeldOutActivation",
         held_out,
@@ -106,10 +121,19 @@ CASES = [
                 lambda: percentile().update(pictures(1), "features.2:1"),
                 "target: the photos were not measured at 'features.2'; did you",
             ),
-            (lambda: percentile().update(pictures(1), "features.0:6"), "unit: 'features.0' has 6 units, 0 to 5; there is no 6"),
-            (lambda: percentile().update(pictures(1), "output:wolv"), "class: unknown class 'wolv'; did you mean 'wolf'"),
+            (
+                lambda: percentile().update(pictures(1), "features.0:6"),
+                "unit: 'features.0' has 6 units, 0 to 5; there is no 6",
+            ),
+            (
+                lambda: percentile().update(pictures(1), "output:wolv"),
+                "class: unknown class 'wolv'; did you mean 'wolf'",
+            ),
             (lambda: percentile().update(pictures(1), "features.0"), "target: 'features.0' is no channel or class"),
-            (lambda: percentile().update(pictures(1), "features.0:1@2,3"), "target: 'features.0:1@2,3' is no channel or class"),
+            (
+                lambda: percentile().update(pictures(1), "features.0:1@2,3"),
+                "target: 'features.0:1@2,3' is no channel or class",
+            ),
             (lambda: ActivationPercentile(toy(seed=1), photos()), "photos: they were measured with 'toy'"),
             (lambda: ActivationPercentile(toy().double(), photos()), "photos: they were measured with mean="),
             (lambda: ActivationPercentile(network(), "nowhere.pt"), "path: there is no file 'nowhere.pt'"),

@@ -39,10 +39,16 @@ def _bad_pictures(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str
 
     return [
         (nan_in_the_second, "pictures: NaN in 1 of 3, the first at index 1"),
-        (lambda: make().update(pictures(1) * 2), r"pictures must lie in \[0, 1\], got values from .* to .*; pass them before"),
+        (
+            lambda: make().update(pictures(1) * 2),
+            r"pictures must lie in \[0, 1\], got values from .* to .*; pass them before",
+        ),
         (lambda: make().update(pictures(1) - 1), r"pictures must lie in \[0, 1\], got values from -"),
         (lambda: make().update(pictures(1)[0]), r"pictures must be a batch \(N, C, H, W\), got shape \(3, 36, 40\)"),
-        (lambda: make().update(pictures(1)[:0]), r"pictures must be a batch \(N, C, H, W\), got shape \(0, 3, 36, 40\)"),
+        (
+            lambda: make().update(pictures(1)[:0]),
+            r"pictures must be a batch \(N, C, H, W\), got shape \(0, 3, 36, 40\)",
+        ),
         (lambda: make().update((pictures(1) * 255).to(torch.uint8)), "pictures: torch.uint8 holds no values"),
         (lambda: make().update([[0.5]]), "pictures must be a tensor"),
         (lambda: make(reduction="man"), "reduction: unknown reduction 'man'; did you mean 'mean'"),
@@ -74,8 +80,14 @@ CASES = [
         higher_is_better=False,
         bad=[
             *_bad_pictures(ColorDistance),
-            (lambda: ColorDistance(GREY).update(pictures(1)), "pictures: 3 channels do not fit the 1 of the statistics"),
-            (lambda: ColorDistance().update(pictures(1)[:, :1]), "pictures: 1 channels do not fit the 3 of the statistics"),
+            (
+                lambda: ColorDistance(GREY).update(pictures(1)),
+                "pictures: 3 channels do not fit the 1 of the statistics",
+            ),
+            (
+                lambda: ColorDistance().update(pictures(1)[:, :1]),
+                "pictures: 1 channels do not fit the 3 of the statistics",
+            ),
             (lambda: ColorDistance("nowhere.pt"), "statistics: there is no file 'nowhere.pt'"),
             (lambda: ColorDistance(3), "statistics must be measured statistics or the path of their file, got int"),  # type: ignore[arg-type]
         ],
@@ -89,7 +101,10 @@ CASES = [
         higher_is_better=None,
         bad=[
             *_bad_pictures(SpectrumSlope),
-            (lambda: SpectrumSlope().update(pictures(1)[..., :31]), "pictures: 36 x 31 pixels are too few for a slope; each side needs"),
+            (
+                lambda: SpectrumSlope().update(pictures(1)[..., :31]),
+                "pictures: 36 x 31 pixels are too few for a slope; each side needs",
+            ),
         ],
     ),
     MetricCase(

@@ -112,7 +112,10 @@ def path(**arguments: Any) -> PathSimilarity:
 
 def _bad_pictures(make: Callable[..., Any], *others: Any) -> list[tuple[Callable[[], Any], str]]:
     return [
-        (lambda: make().update(pictures(1).repeat(1, 2, 1, 1), *others), "pictures: 6 channels do not fit the network, which takes 3"),
+        (
+            lambda: make().update(pictures(1).repeat(1, 2, 1, 1), *others),
+            "pictures: 6 channels do not fit the network, which takes 3",
+        ),
         (lambda: make().update(pictures(1) * torch.nan, *others), "pictures: NaN in 1 of 1"),
     ]
 
@@ -128,7 +131,10 @@ def _bad_targets(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str]
 def _bad_units(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str]]:
     return [
         *_bad_targets(make),
-        (lambda: make().update(pictures(1), "features.2:1"), "target: the photos were not measured at 'features.2'; did you"),
+        (
+            lambda: make().update(pictures(1), "features.2:1"),
+            "target: the photos were not measured at 'features.2'; did you",
+        ),
         (lambda: make().update(pictures(1), "features.5:8"), "unit: 'features.5' has 8 units, 0 to 7; there is no 8"),
     ]
 
@@ -183,7 +189,10 @@ CASES = [
         bad=[
             *_bad_pictures(nearest),
             (lambda: NearestPhotos(embeddings(), embedding(), k=0), "k must be at least 1"),
-            (lambda: NearestPhotos(embeddings(), Embedding(network(1), LAYERS)), "photos: they were embedded with weights_hash="),
+            (
+                lambda: NearestPhotos(embeddings(), Embedding(network(1), LAYERS)),
+                "photos: they were embedded with weights_hash=",
+            ),
             (
                 lambda: NearestPhotos(embeddings(), Embedding(network(), LAYERS[:1])),
                 r"photos: they were embedded with layers=\['features.2', ",
@@ -210,7 +219,10 @@ CASES = [
                 "layer: the network has no layer 'features.50'; did",
             ),
             (lambda: PathSimilarity(network(), [], activations(), folder()), "layers must name at least one layer"),
-            (lambda: PathSimilarity(network(1), LAYERS, activations(), folder()), "photos: they were measured with 'toy'"),
+            (
+                lambda: PathSimilarity(network(1), LAYERS, activations(), folder()),
+                "photos: they were measured with 'toy'",
+            ),
             (
                 lambda: PathSimilarity(network(), LAYERS, activations(), folder(), k=7),
                 "k: 7 photos of the kind and as many others are more",
@@ -236,7 +248,10 @@ CASES = [
         bad=[
             *_bad_units(choice),
             (lambda: choice().update(pictures(2), "features.5:1", pictures(1)), "opposites: 1 do not fit 2 pictures"),
-            (lambda: ForcedChoice(activations(), _others(), embedding()), "embeddings: they must be of the photos of the activations"),
+            (
+                lambda: ForcedChoice(activations(), _others(), embedding()),
+                "embeddings: they must be of the photos of the activations",
+            ),
             (lambda: ForcedChoice(activations(), embeddings(), embedding(), k=0), "k must be at least 1"),
             (lambda: ForcedChoice(activations(), embeddings()), "photos: they were embedded with weights_hash="),
             (lambda: ForcedChoice("nowhere.pt", embeddings(), embedding()), "path: there is no file 'nowhere.pt'"),
@@ -244,14 +259,22 @@ CASES = [
                 lambda: ForcedChoice(activations(), embeddings(), embedding(), controls=torch.ones(2, 5)),
                 r"controls must be \(M, 16\) as vectors of this embedding",
             ),
-            (lambda: ForcedChoice(activations(), embeddings(), embedding(), controls="a.png"), "controls must be pictures"),  # type: ignore[arg-type]
-            (lambda: ForcedChoice(activations(), embeddings(), embedding(), controls=["no.png"]), "cannot read a picture from 'no.png'"),
+            (
+                lambda: ForcedChoice(activations(), embeddings(), embedding(), controls="a.png"),  # type: ignore[arg-type]
+                "controls must be pictures",
+            ),
+            (
+                lambda: ForcedChoice(activations(), embeddings(), embedding(), controls=["no.png"]),
+                "cannot read a picture from 'no.png'",
+            ),
             (
                 lambda: ForcedChoice(activations(), embeddings(), embedding(), control_targets=["output:1"]),
                 "control_targets: there are no controls",
             ),
             (
-                lambda: ForcedChoice(activations(), embeddings(), embedding(), controls=pictures(2), control_targets=["output:1"]),
+                lambda: ForcedChoice(
+                    activations(), embeddings(), embedding(), controls=pictures(2), control_targets=["output:1"]
+                ),
                 "targets: 1 do not fit 2 pictures",
             ),
         ],

@@ -29,7 +29,12 @@ def color_judge(size: int | tuple[int, int] | None = None) -> FrozenNetwork:
 
 def pictures(count: int) -> Tensor:
     """Return noise on a colour for each picture, the same for the same index."""
-    return torch.stack([torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(index)) ** (1 + index % 3) for index in range(count)])
+    return torch.stack(
+        [
+            torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(index)) ** (1 + index % 3)
+            for index in range(count)
+        ]
+    )
 
 
 def inputs(count: int) -> tuple[Any, ...]:
@@ -50,10 +55,22 @@ CASES = [
         upper=1.0,
         higher_is_better=True,
         bad=[
-            (lambda: _of_unknown_class(TransferProbability), "class: unknown class of the judge 'blu'; did you mean 'blue'"),
-            (lambda: TransferProbability(color_judge(), ["red", "gren"]), "unknown class of the judge 'gren'; did you mean 'green'"),
-            (lambda: TransferProbability(color_judge()).update(pictures(1) * torch.nan, "red"), "pictures: NaN in 1 of 1"),
-            (lambda: TransferProbability(color_judge()).update(pictures(2), ["red"]), "classes: 1 do not fit 2 pictures"),
+            (
+                lambda: _of_unknown_class(TransferProbability),
+                "class: unknown class of the judge 'blu'; did you mean 'blue'",
+            ),
+            (
+                lambda: TransferProbability(color_judge(), ["red", "gren"]),
+                "unknown class of the judge 'gren'; did you mean 'green'",
+            ),
+            (
+                lambda: TransferProbability(color_judge()).update(pictures(1) * torch.nan, "red"),
+                "pictures: NaN in 1 of 1",
+            ),
+            (
+                lambda: TransferProbability(color_judge()).update(pictures(2), ["red"]),
+                "classes: 1 do not fit 2 pictures",
+            ),
             (lambda: TransferProbability(color_judge()).update(pictures(1), 4), "has 4 classes, 0 to 3; there is no 4"),
         ],
     ),

@@ -45,7 +45,14 @@ def network(kind: str = "norm") -> nn.Module:
         torch.default_generator.manual_seed(5)
         draws = AlwaysDrawing() if kind == "dropout" else nn.Identity()
         norm = nn.SyncBatchNorm(6) if kind == "sync" else nn.BatchNorm2d(6)
-        layers = [nn.Conv2d(3, 6, 3, padding=1), norm, nn.ReLU(inplace=True), draws, nn.Conv2d(6, 8, 3, stride=2), nn.ReLU(inplace=True)]
+        layers = [
+            nn.Conv2d(3, 6, 3, padding=1),
+            norm,
+            nn.ReLU(inplace=True),
+            draws,
+            nn.Conv2d(6, 8, 3, stride=2),
+            nn.ReLU(inplace=True),
+        ]
         net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(8, 4))
     compiled: nn.Module = torch.compile(net, backend="aot_eager") if kind == "compiled" else net  # type: ignore[assignment]
     return compiled
@@ -98,7 +105,10 @@ class Classifier(LightningModule):
 def loaders(size: int = 12) -> tuple[DataLoader[Any], DataLoader[Any]]:
     """Return batches for training, shuffled by the global generator, and for validation."""
     generator = torch.Generator().manual_seed(1)
-    pictures, labels = torch.rand(16, 3, size, size, generator=generator) * 0.9, torch.randint(0, 4, (16,), generator=generator)
+    pictures, labels = (
+        torch.rand(16, 3, size, size, generator=generator) * 0.9,
+        torch.randint(0, 4, (16,), generator=generator),
+    )
     data = TensorDataset(pictures, labels)
     return DataLoader(data, 2, shuffle=True), DataLoader(data, 8)
 
@@ -124,7 +134,12 @@ class Seen(Callback):
             "weights": {name: value.clone() for name, value in pl_module.state_dict().items()},
             "gradients": [None if p.grad is None else p.grad.clone() for p in pl_module.parameters()],
             "optimizer": trainer.optimizers[0].state_dict()["state"],
-            "generators": [torch.get_rng_state(), list(python[1]), torch.tensor(np.asarray(numpy[1]).astype(np.int64)), int(numpy[2])],
+            "generators": [
+                torch.get_rng_state(),
+                list(python[1]),
+                torch.tensor(np.asarray(numpy[1]).astype(np.int64)),
+                int(numpy[2]),
+            ],
             "logged": {name: float(value) for name, value in trainer.logged_metrics.items()},
             "losses": pl_module.losses,
             "modes": {name: part.training for name, part in pl_module.named_modules()},
@@ -134,7 +149,12 @@ class Seen(Callback):
 
 
 def train(
-    hook: str, accumulate: int = 1, precision: str = "32-true", kind: str = "norm", folder: Path | None = None, **arguments: Any
+    hook: str,
+    accumulate: int = 1,
+    precision: str = "32-true",
+    kind: str = "norm",
+    folder: Path | None = None,
+    **arguments: Any,
 ) -> tuple[dict[str, Any], FeatureMonitor | None]:
     """Train, and return what the training ended with, and its monitor."""
     assert folder is not None
@@ -142,7 +162,13 @@ def train(
     seen = Seen()
     callbacks = [*([] if watch is None else [watch]), *arguments.pop("callbacks", []), seen]
     module = arguments.pop("module") if "module" in arguments else Classifier(kind)
-    given = {**QUIET, "max_epochs": EPOCHS, "accumulate_grad_batches": accumulate, "precision": precision, "log_every_n_steps": 1}
+    given = {
+        **QUIET,
+        "max_epochs": EPOCHS,
+        "accumulate_grad_batches": accumulate,
+        "precision": precision,
+        "log_every_n_steps": 1,
+    }
     trainer = Trainer(**{**given, "default_root_dir": str(folder), **arguments, "callbacks": callbacks})
     trainer.fit(module, *loaders())
     return seen.seen, watch
@@ -164,7 +190,9 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
     return [
         name
         for name in first
-        if not (torch.equal(first[name], second[name]) if isinstance(first[name], Tensor) else first[name] == second[name])
+        if not (
+            torch.equal(first[name], second[name]) if isinstance(first[name], Tensor) else first[name] == second[name]
+        )
     ]
 
 
@@ -204,7 +232,11 @@ def run(job: str, folder: Path) -> None:
     """Run one job on two processes."""
     hook, accumulate, precision, kind = job.split("/")
     arguments: dict[str, Any] = {"on_error": "warn"} if kind == "broken-warn" else {}
-    watch = None if hook == "none" else monitor(hook, folder / job_name(hook, int(accumulate), precision, kind), **arguments)
+    watch = (
+        None
+        if hook == "none"
+        else monitor(hook, folder / job_name(hook, int(accumulate), precision, kind), **arguments)
+    )
     seen = Seen()
     module = Classifier(kind)
     if kind.startswith("broken"):
@@ -212,7 +244,13 @@ def run(job: str, folder: Path) -> None:
     write = Write(folder / job_name(hook, int(accumulate), precision, kind), seen, watch)
     strategy = DDPStrategy(start_method="fork", process_group_backend="gloo")
     trainer = Trainer(
-        **{**QUIET, "max_epochs": EPOCHS, "accumulate_grad_batches": int(accumulate), "precision": precision, "log_every_n_steps": 1},
+        **{
+            **QUIET,
+            "max_epochs": EPOCHS,
+            "accumulate_grad_batches": int(accumulate),
+            "precision": precision,
+            "log_every_n_steps": 1,
+        },
         devices=2,
         strategy=strategy,
         default_root_dir=str(folder),
@@ -224,7 +262,9 @@ def run(job: str, folder: Path) -> None:
 def main() -> None:
     """Run the jobs."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
     warnings.filterwarnings("ignore", message=".*on purpose.*")
     torch.set_num_threads(1)
     folder, *jobs = sys.argv[1:]

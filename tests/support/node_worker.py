@@ -1,6 +1,7 @@
 """Tasks on several processes, under any launcher: ``node_worker.py FOLDER NODES STRATEGY DEVICES:TASK…``, one after the other.
 
-A task is a job of ranks.py, or one of `TASKS`. Every process prints how each ended; what it saw is in files of the folder.
+A task is a job of ranks.py, or one of `TASKS`. Every process prints how each ended; what it saw is in files of the
+folder.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ class Rendered(Callback):
     def __init__(self, folder: Path) -> None:
         self.folder, self.targets = folder, list[str]()
 
-    def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any) -> None:
+    def on_predict_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any
+    ) -> None:
         self.targets += [batch.targets[place] for place in batch.wanted]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -115,7 +118,19 @@ def no_locks(folder: Path, **arguments: Any) -> None:
 
 def command(folder: Path, **arguments: Any) -> None:
     """Render them as a user does."""
-    flags = ["--steps", "3", "--size", "10", "--batch-size", "3", "--accelerator", "cpu", "--json", "-o", str(folder / "command")]
+    flags = [
+        "--steps",
+        "3",
+        "--size",
+        "10",
+        "--batch-size",
+        "3",
+        "--accelerator",
+        "cpu",
+        "--json",
+        "-o",
+        str(folder / "command"),
+    ]
     where = ["--num-nodes", str(arguments["num_nodes"]), "--devices", str(arguments["devices"])]
     code = command_line(["sweep", "toys:toy", *UNITS, *flags, *where])
     if code:
@@ -142,7 +157,9 @@ def say(line: str) -> None:
 def main() -> None:
     """Do the tasks, and say how each ended."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
     torch.set_num_threads(1)
     folder, nodes, strategy, *tasks = sys.argv[1:]
     for devices, name in (task.split(":") for task in tasks):
@@ -154,7 +171,9 @@ def main() -> None:
                 ranks.run(name, Path(folder), **arguments)
         except (Exception, SystemExit) as error:
             say(f"FAILED {name}: {' '.join(str(error).split())}")
-            if os.environ.get("TORCHELASTIC_RUN_ID") or strategy == "ddp":  # then this is one of the processes, and the others ask it
+            if (
+                os.environ.get("TORCHELASTIC_RUN_ID") or strategy == "ddp"
+            ):  # then this is one of the processes, and the others ask it
                 traceback.print_exc()
                 os._exit(1)
         else:

@@ -1,8 +1,8 @@
 """Jobs on several processes: started as a program, so that forks come from a process without threads, and `ddp` can start it again.
 
 ``ranks.py FOLDER STRATEGY RANKS:JOB…`` runs the jobs one after the other. Every process writes what it saw to
-``FOLDER/<ranks>-<job>-<rank>.pt``: the gradients of each step, the views that it evaluated, the weights at the end, logged values,
-the error.
+``FOLDER/<ranks>-<job>-<rank>.pt``: the gradients of each step, the views that it evaluated, the weights at the end,
+logged values, the error.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ class Seen(Callback):
 
         problem._observer.draw = draw  # type: ignore[method-assign]
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer) -> None:
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
         assert isinstance(pl_module, FeatureVisualization)
         assert pl_module.last is not None
         self.gradients.append(torch.cat([p.grad.flatten() for p in pl_module.parameters() if p.grad is not None]))
@@ -171,7 +173,9 @@ def run(name: str, folder: Path, **arguments: Any) -> FeatureVisualization:
 def main() -> None:
     """Run the jobs."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
     warnings.filterwarnings(
         "ignore",
         message=".*was called without a model|.*there is no last checkpoint available|.*Checkpoint directory .* exists and is not empty",
@@ -184,7 +188,10 @@ def main() -> None:
         except (Exception, SystemExit) as error:
             print("FAILED", name, type(error).__name__)
         else:
-            print("PROVENANCE", json.dumps({"job": name, "ranks": int(ranks), **model.provenance(steps=model.steps_taken)}))
+            print(
+                "PROVENANCE",
+                json.dumps({"job": name, "ranks": int(ranks), **model.provenance(steps=model.steps_taken)}),
+            )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ def numbers(*shape: int, seed: int = 0) -> Tensor:
 
 def pictures(count: int, size: int = SIZE, seed: int = 0) -> Tensor:
     """Draw pictures in double precision, away from black and white."""
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 0.8 + 0.1
+    return (
+        torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) * 0.8 + 0.1
+    )
 
 
 def read_shape(source: Source, shape: tuple[int, ...], count: int, views: int) -> tuple[int, ...]:
@@ -33,11 +35,20 @@ def read_shape(source: Source, shape: tuple[int, ...], count: int, views: int) -
     if source.reference is None:
         return (count, views, *shape)
     references = len(source.reference.image)
-    return (1, references, *shape) if source.reference.together else (references, views if source.reference.through_views else 1, *shape)
+    return (
+        (1, references, *shape)
+        if source.reference.together
+        else (references, views if source.reference.through_views else 1, *shape)
+    )
 
 
 def observed(
-    objective: Objective, shapes: Mapping[str, tuple[int, ...]], count: int = 1, views: int = 1, seed: int = 0, step: int | None = None
+    objective: Objective,
+    shapes: Mapping[str, tuple[int, ...]],
+    count: int = 1,
+    views: int = 1,
+    seed: int = 0,
+    step: int | None = None,
 ) -> Observation:
     """Fill an observation for an objective with drawn activations."""
     read = {
@@ -51,7 +62,9 @@ def small(seed: int = 7) -> nn.Sequential:
     """Build a network in double precision that rectifies out of place, so that its parts can be run one by one."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.Tanh(), nn.Conv2d(5, 3, 3)).double()
+        return nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3, stride=2), nn.Tanh(), nn.Conv2d(5, 3, 3)
+        ).double()
 
 
 def run_parts(network: nn.Sequential, x: Tensor) -> dict[str, Tensor]:
@@ -68,7 +81,9 @@ def moving(count: int = 3) -> Views:
     return Views(Compose([Jitter(2), Rotate((-20, 20))]), count=count)
 
 
-def bound(objective: Objective, start: Tensor, views: Views | None = None, network: nn.Module | None = None, seed: int = 1) -> Ascent:
+def bound(
+    objective: Objective, start: Tensor, views: Views | None = None, network: nn.Module | None = None, seed: int = 1
+) -> Ascent:
     """Bind pictures in double precision to the small network."""
     image = PixelImage(tuple(start.shape[-2:]), count=len(start), color="none")
     image.double()

@@ -47,7 +47,9 @@ SCHEDULERS: dict[str, Any] = {
     "cosine": functools.partial(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=STEPS),
     "one cycle": one_cycle,
     # Never content: every reading after the first halves the rate.
-    "plateau": functools.partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e3, threshold_mode="abs"),
+    "plateau": functools.partial(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e3, threshold_mode="abs"
+    ),
 }
 CALLBACKS = ("no callbacks", "views", "snapshots", "stop", "distributed", "all")
 EXTRAS: dict[str, dict[str, Any]] = {
@@ -88,7 +90,9 @@ class Case(NamedTuple):
         if self.callbacks in ("snapshots", "all"):
             listed.append(ImageSnapshot(folder.parent / "pictures", every=4, animate=False))
         if self.stops_early():
-            listed.append(StopOnPlateau(6, min_delta=1e6, every=2))  # the first reading, at step 2, is the best: it ends at 8
+            listed.append(
+                StopOnPlateau(6, min_delta=1e6, every=2)
+            )  # the first reading, at step 2, is the best: it ends at 8
         if self.callbacks in ("distributed", "all"):
             listed.append(DistributedViews(every=3))
         return model, listed, EXTRAS[self.extra]
@@ -97,7 +101,14 @@ class Case(NamedTuple):
         """Run it with a checkpoint after every step."""
         model, callbacks, own = self.made(folder, arguments.get("devices", 1))
         keep = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
-        given = {**QUIET, "max_steps": STEPS, "enable_checkpointing": True, **own, **arguments, "callbacks": [*callbacks, keep]}
+        given = {
+            **QUIET,
+            "max_steps": STEPS,
+            "enable_checkpointing": True,
+            **own,
+            **arguments,
+            "callbacks": [*callbacks, keep],
+        }
         Trainer(**given).fit(model, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
 
     def last(self) -> int:
@@ -105,7 +116,11 @@ class Case(NamedTuple):
         return 8 if self.stops_early() else STEPS
 
 
-EVERY = [case for case in (Case(*parts) for parts in itertools.product(OPTIMIZERS, SCHEDULERS, CALLBACKS, EXTRAS)) if case.works()]
+EVERY = [
+    case
+    for case in (Case(*parts) for parts in itertools.product(OPTIMIZERS, SCHEDULERS, CALLBACKS, EXTRAS))
+    if case.works()
+]
 
 
 def pairwise() -> list[Case]:
@@ -146,7 +161,9 @@ def compared(one: Path, other: Path) -> list[str]:
 def main() -> None:
     """Resume the given cases on two processes."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
     warnings.filterwarnings("ignore", message=DIRECTORY)
     torch.set_num_threads(1)
     featviz_pl.training.module.LOG_EVERY = 2

@@ -18,10 +18,14 @@ def build(
     units: int | list[int] = 2, network: nn.Module | FrozenNetwork | None = None, size: int = 12, **arguments: Any
 ) -> FeatureVisualization:
     """Build a run over a toy network."""
-    return FeatureVisualization(network or toy(), Channel("features.5", units), FourierImage(size), **{"steps": 5, **arguments})
+    return FeatureVisualization(
+        network or toy(), Channel("features.5", units), FourierImage(size), **{"steps": 5, **arguments}
+    )
 
 
-def fit(model: FeatureVisualization, max_steps: int = 5, callbacks: Any = (), ckpt_path: str | None = None, **arguments: Any) -> Trainer:
+def fit(
+    model: FeatureVisualization, max_steps: int = 5, callbacks: Any = (), ckpt_path: str | None = None, **arguments: Any
+) -> Trainer:
     """Fit quietly."""
     trainer = Trainer(**{**QUIET, "max_steps": max_steps, "callbacks": list(callbacks), **arguments})
     trainer.fit(model, ckpt_path=ckpt_path, weights_only=True)
@@ -44,7 +48,9 @@ class Record(Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         self.before.append(pl_module.images.clone())
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         assert isinstance(pl_module, FeatureVisualization)
         assert pl_module.last is not None
         self.steps.append(trainer.global_step)

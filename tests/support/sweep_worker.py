@@ -1,7 +1,8 @@
 """Kill a sweep whenever another picture has appeared, and at other moments, and start it again until it ends.
 
-A program of its own, so that every attempt can be a fork of a process without threads: ``sweep_worker.py FOLDER MOMENTS COMMAND…``.
-Prints one line of JSON: the exit code of the last attempt, the number of attempts, and the pictures that were written twice.
+A program of its own, so that every attempt can be a fork of a process without threads:
+``sweep_worker.py FOLDER MOMENTS COMMAND…``. Prints one line of JSON: the exit code of the last attempt, the number of
+attempts, and the pictures that were written twice.
 """
 
 from __future__ import annotations
@@ -63,7 +64,10 @@ def main(folder: Path, moments: list[float], command: list[str]) -> None:
         after = stamps(folder)
         again |= {name for name, stamp in before.items() if after.get(name) != stamp}
         if done:
-            print("REPORT", json.dumps({"code": os.waitstatus_to_exitcode(status), "attempts": attempts, "again": sorted(again)}))
+            print(
+                "REPORT",
+                json.dumps({"code": os.waitstatus_to_exitcode(status), "attempts": attempts, "again": sorted(again)}),
+            )
             return
 
 

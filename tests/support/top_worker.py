@@ -48,7 +48,9 @@ def photos() -> Dataset[Any]:
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
 
-    chain = v2.Compose([v2.PILToTensor(), v2.CenterCrop(PIXELS), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
+    chain = v2.Compose(
+        [v2.PILToTensor(), v2.CenterCrop(PIXELS), v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    )
     folder: Dataset[Any] = ImageFolder(str(SHARED / "data" / "imagenette2-160" / "val"), chain)
     return folder
 
@@ -65,7 +67,11 @@ def squeezenet() -> nn.Module:
 def job(name: str) -> tuple[Looker, DataLoader[Any], TopActivations]:
     """Return module, data and callback."""
     if name == "toy":
-        return Looker(toy()), DataLoader(TensorDataset(pictures()), 4), TopActivations(["net.features.5", "net.head:1,3"], k=3, seed=5)
+        return (
+            Looker(toy()),
+            DataLoader(TensorDataset(pictures()), 4),
+            TopActivations(["net.features.5", "net.head:1,3"], k=3, seed=5),
+        )
     kind, _, count = name.partition("-")
     assert kind == "photos"
     data: Any = photos()
@@ -80,14 +86,20 @@ class Write(Callback):
         self.path, self.watched = path, watched
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        torch.save(self.watched.results, self.path.with_name(f"{self.path.name}-{trainer.world_size}-{trainer.global_rank}.pt"))
+        torch.save(
+            self.watched.results, self.path.with_name(f"{self.path.name}-{trainer.world_size}-{trainer.global_rank}.pt")
+        )
 
 
 def main() -> None:
     """Run one job."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*recommended to use .*devices=1.*|.*DistributedSampler.*")
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
+    warnings.filterwarnings(
+        "ignore", message=".*does not have many workers.*|.*recommended to use .*devices=1.*|.*DistributedSampler.*"
+    )
     torch.set_num_threads(1)
     folder, name, ranks = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     module, loader, callback = job(name)

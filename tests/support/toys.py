@@ -19,7 +19,9 @@ QUIET: dict[str, Any] = {
     "enable_model_summary": False,
 }
 
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared with real weights and photos is absent")
+needs_shared = pytest.mark.skipif(
+    not SHARED.is_dir(), reason="the folder ../shared with real weights and photos is absent"
+)
 
 
 class ToyNet(nn.Module):

@@ -15,7 +15,12 @@ def batch_norm(channels: int) -> nn.BatchNorm2d:
     """Make a batch norm that has seen data: a fresh one changes next to nothing."""
     norm = nn.BatchNorm2d(channels)
     generator = torch.Generator().manual_seed(channels)
-    for held, low, high in ((norm.weight, 0.5, 2), (norm.bias, -1, 1), (norm.running_mean, -1, 1), (norm.running_var, 0.5, 2)):
+    for held, low, high in (
+        (norm.weight, 0.5, 2),
+        (norm.bias, -1, 1),
+        (norm.running_mean, -1, 1),
+        (norm.running_var, 0.5, 2),
+    ):
         assert held is not None
         held.data = low + (high - low) * torch.rand(channels, generator=generator)
     return norm

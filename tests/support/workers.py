@@ -25,14 +25,18 @@ def run(views: int | None, devices: int) -> torch.Tensor:
     model.double()
     callbacks: list[Callback] = [] if views is None else [Augmentation("article", views=views)]
     strategy = "ddp_fork" if devices > 1 else "auto"
-    Trainer(max_steps=4, devices=devices, strategy=strategy, callbacks=callbacks, precision="64-true", **QUIET).fit(model)
+    Trainer(max_steps=4, devices=devices, strategy=strategy, callbacks=callbacks, precision="64-true", **QUIET).fit(
+        model
+    )
     return model.images
 
 
 def main() -> None:
     """Compare, and print what was found."""
     warnings.simplefilter("error")
-    warnings.filterwarnings("ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning)
+    warnings.filterwarnings(
+        "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
+    )
     torch.set_num_threads(1)
     start = FeatureVisualization(toy(), Channel("features.5", [1, 4]), FourierImage(12), seed=3)
     start.setup("fit")

@@ -33,7 +33,9 @@ def batches(count: int) -> Callable[[int], int]:
         ({1: 10.0, 2: 14.0, 4: 26.0}, 5, 2),  # 50, 42 and 52
     ],
 )
-def test_the_smallest_size_that_ends_nearly_as_soon_as_any_is_chosen(seconds: dict[int, float], count: int, expected: int) -> None:
+def test_the_smallest_size_that_ends_nearly_as_soon_as_any_is_chosen(
+    seconds: dict[int, float], count: int, expected: int
+) -> None:
     assert soonest(seconds, batches(count)) == expected
 
 
@@ -67,7 +69,10 @@ def test_measuring_costs_a_twentieth_of_the_sweep_at_most(
 
 
 def test_the_time_of_a_step_is_the_least_of_its_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, cost = [0.0], iter([9.0, 9.0, 3.0, 5.0, 2.0, 7.0, 4.0, 6.0])  # two problems in a round that does not count, and three more
+    clock, cost = (
+        [0.0],
+        iter([9.0, 9.0, 3.0, 5.0, 2.0, 7.0, 4.0, 6.0]),
+    )  # two problems in a round that does not count, and three more
     problems = [FeatureSweep(toy(), "lucid", size=8).problem("features.5", range(count), "cpu") for count in (1, 2)]
     taken: list[tuple[int, int]] = []
     step = Ascent.step
@@ -81,7 +86,16 @@ def test_the_time_of_a_step_is_the_least_of_its_rounds(monkeypatch: pytest.Monke
     monkeypatch.setattr(Ascent, "step", slow)
     with torch.enable_grad():
         assert seconds_per_step(problems, 3, 18) == [2.0, 5.0]
-    assert taken == [(1, 16), (2, 16), (1, 17), (2, 17), (1, 17), (2, 17), (1, 17), (2, 17)]  # past the redirected steps
+    assert taken == [
+        (1, 16),
+        (2, 16),
+        (1, 17),
+        (2, 17),
+        (1, 17),
+        (2, 17),
+        (1, 17),
+        (2, 17),
+    ]  # past the redirected steps
 
 
 def test_memory_and_the_number_of_units_bound_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,7 +113,9 @@ def test_memory_and_the_number_of_units_bound_the_size(monkeypatch: pytest.Monke
     assert largest(8, 2, 2, 16_000) == 2  # which two processes share
 
 
-def test_a_sweep_says_which_size_it_chose_and_why(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_sweep_says_which_size_it_chose_and_why(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(room, "seconds_per_step", lambda *_: [0.25, 0.25, 0.75])
     monkeypatch.setattr(room, "SHARE", 10)
     sweep, targets = FeatureSweep(toy(), "lucid", size=8, steps=3), FeatureTargets("features.5:0-3")
@@ -133,6 +149,8 @@ def test_the_progress_bar_begins_with_what_was_measured(monkeypatch: pytest.Monk
     bar = SimpleNamespace(update=lambda _, text: texts.append(text), close=lambda: None)
     monkeypatch.setattr(progress, "_new_bar", lambda *_: bar)
     trainer = Trainer(**{**QUIET, "callbacks": [SweepProgressBar(1000)], "enable_progress_bar": True})
-    trainer.predict(FeatureSweep(toy(), "lucid", size=8, steps=3), FeatureTargets("features.5:0-3"), return_predictions=False)
+    trainer.predict(
+        FeatureSweep(toy(), "lucid", size=8, steps=3), FeatureTargets("features.5:0-3"), return_predictions=False
+    )
     assert texts[0] == "batch size 4: the step of one picture takes 250 ms with 1, 125 ms with 2, 93.8 ms with 4"
     assert len(texts) == 2

@@ -15,7 +15,14 @@ import torch
 from featviz_pl.io import read_picture, read_provenance, save_png
 from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.sweep import folder as room
-from featviz_pl.sweep.folder import FolderInUseError, SweepFolder, picture_path, read_manifest, read_origin, rebuild_manifest
+from featviz_pl.sweep.folder import (
+    FolderInUseError,
+    SweepFolder,
+    picture_path,
+    read_manifest,
+    read_origin,
+    rebuild_manifest,
+)
 
 SETTINGS = {"network": "ToyNet", "weights": "0123", "seed": 0, "steps": 8, "batch_size": 4}
 
@@ -34,7 +41,13 @@ def begun(folder: Path, settings: dict[str, Any] = SETTINGS) -> SweepFolder:
 
 def save(folder: Path, unit: int, layer: str = "a", units: int = 10, **more: Any) -> Path:
     """Save a picture of a sweep."""
-    origin = {**SETTINGS, "target": f"{layer}:{unit}", "objective": f"Channel('{layer}', {unit})", "score": unit / 2, **more}
+    origin = {
+        **SETTINGS,
+        "target": f"{layer}:{unit}",
+        "objective": f"Channel('{layer}', {unit})",
+        "score": unit / 2,
+        **more,
+    }
     return save_png(torch.full((3, 4, 5), unit / 255), picture_path(folder, f"{layer}:{unit}", units), origin)
 
 
@@ -68,7 +81,12 @@ def test_a_manifest_begins_with_the_settings_and_has_a_line_for_each_unit(tmp_pa
     assert own.merge(SETTINGS) == {"a:10": entry(10), "a:9": {"target": "a:9", "failed": "why"}, "a:2": entry(2)}
     own.close()
     lines = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
-    assert lines == [{"featviz_sweep": 1, "settings": SETTINGS}, entry(2), {"target": "a:9", "failed": "why"}, entry(10)]
+    assert lines == [
+        {"featviz_sweep": 1, "settings": SETTINGS},
+        entry(2),
+        {"target": "a:9", "failed": "why"},
+        entry(10),
+    ]
     assert {path.name for path in tmp_path.iterdir()} == {"manifest.jsonl", ".lock"}
 
 
@@ -84,7 +102,10 @@ def test_each_process_only_appends_to_its_own_file(tmp_path: Path) -> None:
         sizes.append((tmp_path / "manifest.1.jsonl").stat().st_size)
     assert sizes == sorted(set(sizes))
     assert (tmp_path / "manifest.jsonl").read_bytes() == header
-    assert read_manifest(tmp_path) == (SETTINGS, {f"{layer}:{unit}": entry(unit, layer) for layer in "ab" for unit in range(3)})
+    assert read_manifest(tmp_path) == (
+        SETTINGS,
+        {f"{layer}:{unit}": entry(unit, layer) for layer in "ab" for unit in range(3)},
+    )
     assert first.rendered() == {f"{layer}:{unit}" for layer in "ab" for unit in range(3)}
 
 
@@ -118,7 +139,9 @@ def test_the_latest_entry_counts(tmp_path: Path) -> None:
 def test_a_manifest_of_another_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text('{"featviz_sweep": 2, "settings": {}}\n')
     own = SweepFolder(tmp_path)
-    with pytest.raises(ValueError, match=r"has format 2, and this version reads 1; go on with the version that wrote it"):
+    with pytest.raises(
+        ValueError, match=r"has format 2, and this version reads 1; go on with the version that wrote it"
+    ):
         own.claim()
     assert SweepFolder(tmp_path).claim(overwrite=True) is None  # the one that was refused has let go of the folder
 
@@ -132,7 +155,9 @@ def test_a_manifest_is_rebuilt_from_the_pictures(tmp_path: Path) -> None:
     save_png(torch.rand(3, 4, 4), tmp_path / "a.png", {**SETTINGS, "target": "a"})  # a sheet
     own = SweepFolder(tmp_path)
     assert own.claim() == SETTINGS
-    expected = {f"a:{unit}": entry(unit) for unit in (1, 2, 10)} | {"b:1003": {**entry(1003, "b"), "path": "b/1/1003.png"}}
+    expected = {f"a:{unit}": entry(unit) for unit in (1, 2, 10)} | {
+        "b:1003": {**entry(1003, "b"), "path": "b/1/1003.png"}
+    }
     assert read_manifest(tmp_path) == (SETTINGS, expected)
     assert list(read_manifest(tmp_path)[1]) == ["a:1", "a:2", "a:10", "b:1003"]
 
@@ -140,7 +165,9 @@ def test_a_manifest_is_rebuilt_from_the_pictures(tmp_path: Path) -> None:
 def test_pictures_of_two_sweeps_make_no_manifest(tmp_path: Path) -> None:
     save(tmp_path, 1)
     save(tmp_path, 2, seed=5)
-    with pytest.raises(ValueError, match=r"holds pictures of different sweeps, with seed \d and \d; give another folder"):
+    with pytest.raises(
+        ValueError, match=r"holds pictures of different sweeps, with seed \d and \d; give another folder"
+    ):
         rebuild_manifest(tmp_path)
 
 
@@ -159,7 +186,9 @@ def test_an_empty_folder_has_nothing_to_rebuild(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_other_settings_are_refused_by_name_with_both_values(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name_with_both_values(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     begun(tmp_path).close()
     own = SweepFolder(tmp_path)
     held = own.claim()
@@ -224,7 +253,9 @@ def test_what_is_no_picture_of_ours_has_no_origin(tmp_path: Path) -> None:
 def test_a_second_sweep_of_a_folder_is_refused_until_the_first_lets_go(tmp_path: Path) -> None:
     first = begun(tmp_path)
     for overwrite in (False, True):
-        with pytest.raises(FolderInUseError, match=r"output: another sweep works in .*; wait for it, or give another folder"):
+        with pytest.raises(
+            FolderInUseError, match=r"output: another sweep works in .*; wait for it, or give another folder"
+        ):
             SweepFolder(tmp_path).claim(overwrite)
     first.record(entry(1))
     assert read_manifest(tmp_path) == (SETTINGS, {"a:1": entry(1)})

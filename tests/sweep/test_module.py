@@ -41,14 +41,20 @@ def predict(sweep: FeatureSweep, targets: FeatureTargets, *callbacks: Callback, 
     return found
 
 
-def pictures(sweep: FeatureSweep, targets: str | Sequence[str], batch_size: int = 4, **arguments: Any) -> dict[str, Tensor]:
+def pictures(
+    sweep: FeatureSweep, targets: str | Sequence[str], batch_size: int = 4, **arguments: Any
+) -> dict[str, Tensor]:
     batches = predict(sweep, FeatureTargets(targets, batch_size), **arguments)
     return {name: image for batch in batches for name, image in zip(batch.targets, batch.images)}
 
 
 # Which units.
 
-LAYERS = [LayerInfo("a.0", "Conv2d", (6, 8, 8), 6), LayerInfo("a.1", "Conv2d", (3, 8, 8), 3), LayerInfo("b", "Linear", (2,), 2)]
+LAYERS = [
+    LayerInfo("a.0", "Conv2d", (6, 8, 8), 6),
+    LayerInfo("a.1", "Conv2d", (3, 8, 8), 3),
+    LayerInfo("b", "Linear", (2,), 2),
+]
 FORMS: list[tuple[list[str], dict[str, tuple[int, ...]]]] = [
     (["a.1"], {"a.1": (0, 1, 2)}),
     (["a.0:1-3"], {"a.0": (1, 2, 3)}),
@@ -61,8 +67,12 @@ FORMS: list[tuple[list[str], dict[str, tuple[int, ...]]]] = [
 ]
 
 
-@pytest.mark.parametrize(("entries", "expected"), FORMS, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
-def test_targets_are_resolved_each_once_in_the_order_of_the_network(entries: list[str], expected: dict[str, tuple[int, ...]]) -> None:
+@pytest.mark.parametrize(
+    ("entries", "expected"), FORMS, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
+def test_targets_are_resolved_each_once_in_the_order_of_the_network(
+    entries: list[str], expected: dict[str, tuple[int, ...]]
+) -> None:
     found = resolve_units(parse_sweep(entries), LAYERS)
     assert found == expected
     assert list(found) == list(expected)
@@ -181,7 +191,9 @@ def test_more_processes_than_units_are_refused() -> None:
 
 def test_targets_belong_to_a_sweep() -> None:
     with pytest.raises(TypeError, match="FeatureTargets belong to a FeatureSweep, not to FeatureVisualization"):
-        Trainer(**QUIET).predict(FeatureVisualization(toy(), "features.5:1", FourierImage(8)), FeatureTargets("features.5", 2))
+        Trainer(**QUIET).predict(
+            FeatureVisualization(toy(), "features.5:1", FourierImage(8)), FeatureTargets("features.5", 2)
+        )
 
 
 # What they look like.
@@ -217,7 +229,10 @@ def test_companions_do_not_matter_in_a_real_network_either(layer: str) -> None:
 
 
 def test_seeds_and_units_make_different_pictures() -> None:
-    one, other = pictures(FeatureSweep(toy(), **TINY), "features.5:0-1"), pictures(FeatureSweep(toy(), **TINY, seed=1), "features.5:0-1")
+    one, other = (
+        pictures(FeatureSweep(toy(), **TINY), "features.5:0-1"),
+        pictures(FeatureSweep(toy(), **TINY, seed=1), "features.5:0-1"),
+    )
     shown = [*one.values(), *other.values()]
     assert all(not torch.equal(a, b) for index, a in enumerate(shown) for b in shown[:index])
 
@@ -231,7 +246,11 @@ def test_a_batch_says_what_it_holds() -> None:
     expected = toy().eval().features(batch.images).mean((2, 3))
     assert batch.scores == pytest.approx([expected[0, 2].item(), expected[1, 3].item()], rel=1e-5)
     for target, unit, score, origin in zip(batch.targets, (2, 3), batch.scores, batch.provenance):
-        assert (origin["target"], origin["objective"], origin["score"]) == (target, f"Channel('features.5', {unit})", score)
+        assert (origin["target"], origin["objective"], origin["score"]) == (
+            target,
+            f"Channel('features.5', {unit})",
+            score,
+        )
         assert (origin["network"], origin["preset"], origin["seed"], origin["steps"]) == ("ToyNet", "featviz", 0, 3)
         assert (origin["size"], origin["batch_size"], origin["precision"]) == ([12, 12], 4, "32-true")
         assert origin["weights"] == FrozenNetwork(toy()).weights_hash()
@@ -260,7 +279,9 @@ def test_a_recipe_is_followed() -> None:
 
 
 def test_arguments_go_before_the_recipe() -> None:
-    sweep = FeatureSweep(toy(), "article", "pixel", (8, 10), views=2, steps=4, lr=0.3, optimizer=torch.optim.SGD, seed=9)
+    sweep = FeatureSweep(
+        toy(), "article", "pixel", (8, 10), views=2, steps=4, lr=0.3, optimizer=torch.optim.SGD, seed=9
+    )
     settings = sweep.settings()
     assert (settings["size"], settings["steps"], settings["lr"], settings["optimizer"]) == ([8, 10], 4, 0.3, "SGD")
     assert settings["image"].startswith("PixelImage")
@@ -293,7 +314,9 @@ def test_pictures_that_share_weights_are_refused() -> None:
         pictures(FeatureSweep(toy(), image=SharedImage(PixelImage(8)), steps=2), "features.5:0-3")
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("64-true", torch.float64), ("bf16-mixed", torch.float32), ("bf16-true", torch.float32)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("64-true", torch.float64), ("bf16-mixed", torch.float32), ("bf16-true", torch.float32)]
+)
 def test_precision_is_for_the_network(precision: Any, dtype: torch.dtype) -> None:
     sweep = FeatureSweep(toy(), "lucid", steps=12, size=12)
     exact, shown = pictures(sweep, "features.5:0-2"), pictures(sweep, "features.5:0-2", precision=precision)
@@ -314,7 +337,11 @@ def test_precision_is_for_the_network(precision: Any, dtype: torch.dtype) -> Non
     ids=lambda change: next(iter(change)),
 )
 def test_settings_tell_apart_whatever_makes_other_pictures(change: dict[str, Any]) -> None:
-    plain: dict[str, Any] = {"preset": "lucid", "image": FourierImage(12, color=(2 * torch.eye(3)).tolist()), "steps": 3}
+    plain: dict[str, Any] = {
+        "preset": "lucid",
+        "image": FourierImage(12, color=(2 * torch.eye(3)).tolist()),
+        "steps": 3,
+    }
     assert FeatureSweep(toy(), **plain).settings() == FeatureSweep(toy(), **plain).settings()
     assert FeatureSweep(toy(), **{**plain, **change}).settings() != FeatureSweep(toy(), **plain).settings()
 
@@ -327,7 +354,9 @@ def test_units_of_the_output_are_seen_and_optimised_as_the_recipe_says_of_output
             super().__init__(parameters, lr=lr, weight_decay=weight_decay)
             self.decays.append(weight_decay)
 
-    inner = replace(lucid(), optimizer=Watched, optimizer_arguments={"weight_decay": 0.25}, transforms=Compose([Jitter(2)]))
+    inner = replace(
+        lucid(), optimizer=Watched, optimizer_arguments={"weight_decay": 0.25}, transforms=Compose([Jitter(2)])
+    )
     outer = {"optimizer_arguments": {"weight_decay": 0.5}, "transforms": Compose([Jitter(3)])}
     sweep = FeatureSweep(toy(), replace(inner, of_outputs=outer), **TINY)
     for layer, decay, transforms in (("features.5", 0.25, inner.transforms), ("output", 0.5, outer["transforms"])):
@@ -437,12 +466,16 @@ def test_a_unit_that_only_the_redirected_gradient_moves_is_dead() -> None:
 
 def test_without_a_record_of_failures_the_bare_loop_stops_as_before() -> None:
     with pytest.raises(NonFiniteError, match="is not finite"):
-        ascend(Ascent(PixelImage(6, color="none"), FrozenNetwork(Brittle()), Channel("output", [0, 1])), steps=24, lr=0.1)
+        ascend(
+            Ascent(PixelImage(6, color="none"), FrozenNetwork(Brittle()), Channel("output", [0, 1])), steps=24, lr=0.1
+        )
 
 
 def test_the_record_of_failures_changes_no_healthy_run() -> None:
     def run(failures: dict[int, str] | None) -> tuple[Tensor, Tensor]:
-        made = Ascent(FourierImage(10), FrozenNetwork(toy()), Channel("features.5", [1, 6]), views=Views(lucid().transforms, 2))
+        made = Ascent(
+            FourierImage(10), FrozenNetwork(toy()), Channel("features.5", [1, 6]), views=Views(lucid().transforms, 2)
+        )
         return ascend(made, steps=20, failures=failures), made.image().detach()
 
     failures: dict[int, str] = {}
@@ -459,7 +492,9 @@ def test_nothing_of_a_batch_outlives_it() -> None:
     alive: list[int] = []
 
     class Count(Callback):
-        def on_predict_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any) -> None:
+        def on_predict_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any
+        ) -> None:
             kinds = (Ascent, Shadow, FourierImage, torch.optim.Optimizer)
             alive.append(sum(issubclass(type(held), kinds) for held in gc.get_objects()))
 
@@ -489,7 +524,9 @@ def test_what_a_step_keeps_is_counted_for_each_picture() -> None:
     assert own <= 4 * 16 * 20 * 20 * 4
 
 
-@pytest.mark.parametrize(("own", "free", "most", "expected"), [(100, 4000, 64, 10), (100, 399, 64, 1), (0, 10**9, 8, 8), (100, 0, 8, 1)])
+@pytest.mark.parametrize(
+    ("own", "free", "most", "expected"), [(100, 4000, 64, 10), (100, 399, 64, 1), (0, 10**9, 8, 8), (100, 0, 8, 1)]
+)
 def test_a_batch_takes_a_quarter_of_the_free_memory_at_most(own: int, free: int, most: int, expected: int) -> None:
     assert largest_batch(own, free, most) == expected
 

@@ -45,7 +45,9 @@ def photos(tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     (folder / "below").mkdir(parents=True)
     for index, levels in enumerate(PICTURES):
-        Pillow.fromarray(levels.permute(1, 2, 0).numpy()).save(folder / ("below" if index % 2 else ".") / f"{index:02d}.png")
+        Pillow.fromarray(levels.permute(1, 2, 0).numpy()).save(
+            folder / ("below" if index % 2 else ".") / f"{index:02d}.png"
+        )
     (folder / "damaged.jpg").write_bytes(b"no photo")
     return folder
 
@@ -54,7 +56,9 @@ def photos(tmp_path: Path) -> Path:
 def sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, Any], str]]:
     """Return what runs a sweep of the toy network, and gives its exit code, report and messages."""
 
-    def swept(units: str, *arguments: str, network: str = "toys:toy", folder: str = "atlas") -> tuple[int, dict[str, Any], str]:
+    def swept(
+        units: str, *arguments: str, network: str = "toys:toy", folder: str = "atlas"
+    ) -> tuple[int, dict[str, Any], str]:
         code = run(network, units, "-o", str(tmp_path / folder), *QUICK, *arguments, "--json")
         out, err = capsys.readouterr()
         return code, json.loads(out) if out else {}, err
@@ -114,7 +118,9 @@ def test_a_sheet_shows_the_picture_and_the_parts_of_the_photos(sweep: Any, photo
     np.testing.assert_array_equal(sheet[CAPTION : CAPTION + height, :height], expected)
     levels = PICTURES[number(name), :, top:bottom, left:right].permute(1, 2, 0).numpy()
     expected = np.array(Pillow.fromarray(levels).resize((height, height), Pillow.Resampling.BICUBIC)).astype(int)
-    np.testing.assert_array_equal(sheet[CAPTION : CAPTION + height, height + MARGIN : height + MARGIN + height], expected)
+    np.testing.assert_array_equal(
+        sheet[CAPTION : CAPTION + height, height + MARGIN : height + MARGIN + height], expected
+    )
     assert (sheet[:CAPTION] < 200).any()  # the caption
     assert (sheet[:CAPTION] == 255).mean() > 0.5
 
@@ -134,12 +140,16 @@ def test_six_photos_stand_in_two_rows_and_what_is_missing_stays_white() -> None:
     assert not blue[cell:].any()
 
 
-def test_a_restart_makes_only_what_is_missing(sweep: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_restart_makes_only_what_is_missing(
+    sweep: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert sweep("features.5:0-2", "--photos", str(photos))[1]["photo_sheets_new"] == 3
     folder = tmp_path / "atlas"
     kept = {path: path.stat().st_mtime_ns for path in folder.rglob("*-photos.png") if path.name != "1-photos.png"}
     whole = (folder / "features.5-photos.png").read_bytes()
-    (folder / "features.5" / "1-photos.png").write_bytes((folder / "features.5" / "1-photos.png").read_bytes()[:100])  # torn
+    (folder / "features.5" / "1-photos.png").write_bytes(
+        (folder / "features.5" / "1-photos.png").read_bytes()[:100]
+    )  # torn
 
     def look(*arguments: Any, **more: Any) -> None:
         raise AssertionError("looked at all photos again")
@@ -152,7 +162,10 @@ def test_a_restart_makes_only_what_is_missing(sweep: Any, photos: Path, tmp_path
     assert (folder / "features.5-photos.png").read_bytes() == whole
     report = sweep("features.5:1-4", "--photos", str(photos))[1]  # two more units
     assert (report["done"], report["photo_sheets"], report["photo_sheets_new"]) == (2, 4, 2)
-    with Pillow.open(folder / "features.5-photos.png") as all_five, Pillow.open(folder / "features.5" / "4-photos.png") as one:
+    with (
+        Pillow.open(folder / "features.5-photos.png") as all_five,
+        Pillow.open(folder / "features.5" / "4-photos.png") as one,
+    ):
         assert all_five.width * all_five.height >= 5 * one.width * one.height
 
 
@@ -167,7 +180,9 @@ def test_other_photos_or_another_sweep_make_other_sheets(sweep: Any, photos: Pat
     assert sweep(*arguments, "--photo-count", "2", "--seed", "4")[1]["photo_sheets_new"] == 2
 
 
-def test_the_sheet_of_a_layer_has_all_units_of_this_sweep_and_none_of_an_earlier_one(sweep: Any, photos: Path, tmp_path: Path) -> None:
+def test_the_sheet_of_a_layer_has_all_units_of_this_sweep_and_none_of_an_earlier_one(
+    sweep: Any, photos: Path, tmp_path: Path
+) -> None:
     arguments, whole = ("--photos", str(photos)), tmp_path / "atlas" / "features.5-photos.png"
     sweep("features.5:0-1", *arguments)
     two = whole.read_bytes()
@@ -199,7 +214,9 @@ def test_a_network_whose_channels_no_photo_has_is_refused_before_anything_is_ren
     sweep: Any, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("two_channels.py").write_text("import torch\n\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3))\n")
+    Path("two_channels.py").write_text(
+        "import torch\n\n\ndef make():\n    return torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3))\n"
+    )
     code, _, err = sweep("0:0", "--photos", str(photos), network="two_channels:make")
     assert code == 2
     assert err.startswith("featviz sweep: error: photos: the network takes 2 channels, and photos in files have 1 or 3")
@@ -266,7 +283,9 @@ def test_an_index_of_somebodys_module_is_matched_by_layer_and_unit(sweep: Any, w
     for unit in (2, 3):
         shown = read_provenance(tmp_path / "atlas" / "features.5" / f"{unit}-photos.png")["shown"]
         assert [name for name, *_ in shown] == [f"net.features.5/{unit}/top-{place}.png" for place in range(1, 5)]
-        assert [one["photo"] for one in index[f"net.features.5:{unit}"]["top"]] == np.argsort(-scores[:, unit])[:4].tolist()
+        assert [one["photo"] for one in index[f"net.features.5:{unit}"]["top"]] == np.argsort(-scores[:, unit])[
+            :4
+        ].tolist()
         assert [score for _, score, _ in shown] == pytest.approx(np.sort(-scores[:, unit])[:4] * -1, rel=1e-5)
     assert read_provenance(tmp_path / "atlas" / "features.5" / "4-photos.png")["shown"] == []
 
@@ -281,7 +300,10 @@ def test_patches_that_are_gone_are_counted_and_said(sweep: Any, written: Path) -
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no folder": (["--photos", "nowhere"], "photos: there is no folder 'nowhere'"),
     "empty folder": (["--photos", "empty"], "photos: 'empty' holds no image files"),
-    "nothing readable": (["--photos", "damaged"], "photos: none of 1 files in 'damaged' can be read; x.jpg: cannot identify"),
+    "nothing readable": (
+        ["--photos", "damaged"],
+        "photos: none of 1 files in 'damaged' can be read; x.jpg: cannot identify",
+    ),
     "too few photos": (["--photos", "photos", "--photo-count", "20"], "'photos' holds 13; give --photo-count 13"),
     "output among the photos": (["--photos", "."], "lies in '.', and the pictures would count as photos the next time"),
     "no photo": (["--photos", "photos", "--photo-count", "0"], "photo_count must be at least 1, got 0"),
@@ -318,7 +340,18 @@ def test_a_mistake_is_one_clear_line(
 
 def test_several_processes_leave_the_sheets_of_one(photos: Path, sweep: Any, tmp_path: Path) -> None:
     sweep("features.5:0-4", "--photos", str(photos))
-    arguments = ["sweep", "toys:toy", "features.5:0-4", "-o", str(tmp_path / "two"), *QUICK, "--photos", str(photos), "--devices", "2"]
+    arguments = [
+        "sweep",
+        "toys:toy",
+        "features.5:0-4",
+        "-o",
+        str(tmp_path / "two"),
+        *QUICK,
+        "--photos",
+        str(photos),
+        "--devices",
+        "2",
+    ]
     paths = [str(Path(__file__).parents[1] / "support"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     command = [sys.executable, "-m", "featviz_pl", *arguments, "--json"]

@@ -30,7 +30,12 @@ def environment() -> dict[str, str]:
 
 def start(*command: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
     )
 
 
@@ -50,7 +55,11 @@ def program(*arguments: str, seconds: float = 120) -> tuple[int, str, str]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def until(done: Callable[[], Any], running: subprocess.Popen[str], seconds: float = 90) -> None:
@@ -69,7 +78,18 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, out, err = program("sweep", "toys:toy", *UNITS, "-o", str(folder), *QUICK, "--json")
     assert (code, err, out.count("\n")) == (0, "", 1)
     report = json.loads(out)
-    assert set(report) == {"path", "network", "target", "steps", "seed", "score", "seconds", "done", "skipped", "failed"}
+    assert set(report) == {
+        "path",
+        "network",
+        "target",
+        "steps",
+        "seed",
+        "score",
+        "seconds",
+        "done",
+        "skipped",
+        "failed",
+    }
     assert (report["path"], report["network"], report["target"]) == (str(folder), "toys:toy", UNITS)
     assert (report["steps"], report["seed"], report["done"], report["skipped"], report["failed"]) == (3, 0, 37, 0, 0)
     assert report["seconds"] > 0
@@ -85,7 +105,17 @@ def test_every_unit_is_there(alone: Path) -> None:
 
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_several_processes_write_the_same_files_each_once(devices: int, alone: Path, tmp_path: Path) -> None:
-    arguments = ["sweep", "toys:toy", *UNITS, "-o", str(tmp_path / "atlas"), *QUICK, "--json", "--devices", str(devices)]
+    arguments = [
+        "sweep",
+        "toys:toy",
+        *UNITS,
+        "-o",
+        str(tmp_path / "atlas"),
+        *QUICK,
+        "--json",
+        "--devices",
+        str(devices),
+    ]
     code, out, err = program(*arguments)
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
@@ -95,7 +125,9 @@ def test_several_processes_write_the_same_files_each_once(devices: int, alone: P
 
 def test_processes_that_torchrun_starts_write_the_same_files(alone: Path, tmp_path: Path) -> None:
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "featviz_pl"]
-    running = start(*launcher, "sweep", "toys:toy", *UNITS, "-o", str(tmp_path / "atlas"), *QUICK, "--json", "--devices", "2")
+    running = start(
+        *launcher, "sweep", "toys:toy", *UNITS, "-o", str(tmp_path / "atlas"), *QUICK, "--json", "--devices", "2"
+    )
     code, out, err = finish(running)
     assert code == 0, err
     assert json.loads(out)["done"] == 37
@@ -107,7 +139,9 @@ def test_processes_that_torchrun_starts_write_the_same_files(alone: Path, tmp_pa
     [(8, 4, ""), pytest.param(26, 64, "0.1,0.2,0.3,0.05,0.4,0.25,0.15", marks=pytest.mark.slow)],
     ids=["short", "long"],
 )
-def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(units: int, steps: int, moments: str, tmp_path: Path) -> None:
+def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
+    units: int, steps: int, moments: str, tmp_path: Path
+) -> None:
     def arguments(folder: Path) -> list[str]:
         layer = f"0:0-{units - 1}"
         flags = ["--steps", str(steps), "--size", "10", "--batch-size", "4", "--accelerator", "cpu", "--json"]
@@ -224,7 +258,9 @@ def test_units_that_fail_have_an_exit_code_of_their_own(tmp_path: Path, capsys: 
         assert err == "featviz sweep: 1 units failed: 1:1: no gradient reaches the picture: nothing turns the unit on\n"
 
 
-def test_a_sweep_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_says_what_it_did(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("sweep", "toys:toy", "features.5:0-2", "-o", "atlas", *QUICK) == 0
     assert run("sweep", "toys:toy", "features.5:0-4", "-o", "atlas", *QUICK) == 0
@@ -241,11 +277,17 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "bad line": (["units.txt"], "'units.txt', line 2: target: 'a:b:c' does not parse"),
     "steps 0": (["features.5", "--steps", "0"], "steps must be at least 1"),
     "batch size 0": (["features.5", "--batch-size", "0"], "batch_size must be at least 1"),
-    "batch size of words": (["features.5", "--batch-size", "many"], "batch size must be auto or a number of pictures, got 'many'"),
+    "batch size of words": (
+        ["features.5", "--batch-size", "many"],
+        "batch size must be auto or a number of pictures, got 'many'",
+    ),
     "unknown preset": (["features.5", "--preset", "lucit"], "unknown preset 'lucit'; did you mean 'lucid'"),
     "unknown image": (["features.5", "--image", "furier"], "unknown parameterization 'furier'"),
     "no folder": (["features.5", "-o", "units.txt/below"], "cannot write into 'units.txt/below'"),
-    "more devices than targets": (["features.5:0", "--devices", "2"], "1 targets cannot be divided over 2 processes; give at most 1"),
+    "more devices than targets": (
+        ["features.5:0", "--devices", "2"],
+        "1 targets cannot be divided over 2 processes; give at most 1",
+    ),
 }
 
 
@@ -275,12 +317,20 @@ def test_changed_settings_are_refused_in_one_line(tmp_path: Path, capsys: pytest
     assert run("sweep", "toys:toy", "features.5:0-1", "-o", folder, *QUICK, "--seed", "4", "--overwrite") == 0
 
 
-def test_what_needs_no_network_is_refused_before_one_is_loaded(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_needs_no_network_is_refused_before_one_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def load(*args: object) -> None:
         raise AssertionError("the network was loaded")
 
     monkeypatch.setattr("featviz_pl.networks.load_network", load)
-    for arguments in (["a:1@2"], ["a", "--preset", "lucit"], ["a", "--image", "furier"], ["a", "--steps", "0"], ["missing.txt"]):
+    for arguments in (
+        ["a:1@2"],
+        ["a", "--preset", "lucit"],
+        ["a", "--image", "furier"],
+        ["a", "--steps", "0"],
+        ["missing.txt"],
+    ):
         assert run("sweep", "toys:toy", "-o", "atlas", *arguments) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
@@ -289,7 +339,19 @@ def test_help_names_every_flag_of_the_design(capsys: pytest.CaptureFixture[str])
     assert run("sweep", "--help") == 0
     text = capsys.readouterr().out
     for flag in (
-        *("--weights", "--mean", "--std", "--steps", "--size", "--views", "--seed", "--preset", "--lr", "--image", "--batch-size"),
+        *(
+            "--weights",
+            "--mean",
+            "--std",
+            "--steps",
+            "--size",
+            "--views",
+            "--seed",
+            "--preset",
+            "--lr",
+            "--image",
+            "--batch-size",
+        ),
         *("--accelerator", "--devices", "--num-nodes", "--precision", "--overwrite", "-o", "--json"),
     ):
         assert flag in text

@@ -40,7 +40,11 @@ class Done(NamedTuple):
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 def run(folder: Path, strategy: str, *tasks: str, seconds: float = 240) -> Done:
@@ -75,7 +79,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("strategy", "processes"), LAUNCHES)
-def test_each_unit_is_rendered_once_by_one_process(done: dict[str, Done], alone: Path, strategy: str, processes: int) -> None:
+def test_each_unit_is_rendered_once_by_one_process(
+    done: dict[str, Done], alone: Path, strategy: str, processes: int
+) -> None:
     folder = done[strategy].folder
     shares = [json.loads((folder / f"rendered-{processes}-{rank}.json").read_text()) for rank in range(processes)]
     assert sorted(target for share in shares for target in share) == sorted(read_manifest(alone)[1])
@@ -96,18 +102,24 @@ def test_pixels_origins_sheets_and_manifest_are_those_of_one_process(
 
 def test_a_manifest_of_another_version_is_refused_by_every_process(done: dict[str, Done]) -> None:
     folder = done["ddp_fork"].folder / "other"
-    assert done["ddp_fork"].error("other version").endswith("go on with the version that wrote it, or give another folder")
+    assert (
+        done["ddp_fork"].error("other version").endswith("go on with the version that wrote it, or give another folder")
+    )
     assert "has format 9, and this version reads 1" in done["ddp_fork"].error("other version")
     assert set(files(folder)) == {"manifest.jsonl"}
 
 
-def test_the_command_refuses_a_manifest_of_another_version_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_refuses_a_manifest_of_another_version_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "manifest.jsonl").write_text('{"featviz_sweep": 9, "settings": {}}\n')
     with_two = ["--devices", "2", "--accelerator", "cpu", "--steps", "2", "--size", "10", "--batch-size", "1"]
     assert main(["sweep", "toys:toy", "head", "-o", str(tmp_path), *with_two]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert err.startswith(f"featviz sweep: error: manifest: {str(tmp_path / 'manifest.jsonl')!r} has format 9, and this version reads 1")
+    assert err.startswith(
+        f"featviz sweep: error: manifest: {str(tmp_path / 'manifest.jsonl')!r} has format 9, and this version reads 1"
+    )
 
 
 @pytest.mark.parametrize(
@@ -137,9 +149,13 @@ def test_a_file_system_without_locks_makes_the_same_files(done: dict[str, Done],
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 @pytest.mark.parametrize("task", ["lost", "killed"])
-def test_a_process_that_dies_ends_the_others_however_they_were_started(strategy: str, task: str, tmp_path: Path) -> None:
+def test_a_process_that_dies_ends_the_others_however_they_were_started(
+    strategy: str, task: str, tmp_path: Path
+) -> None:
     command = [sys.executable, node_worker.__file__, str(tmp_path), "1", strategy, f"2:{task}"]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    ended = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
     assert "DONE" not in ended.stdout
     assert ended.returncode != 0 or "FAILED" in ended.stdout
     assert task == "killed" or node_worker.MESSAGE in ended.stdout + ended.stderr

@@ -75,7 +75,8 @@ def test_units_are_finished_at_different_steps_and_the_batch_takes_fewer(converg
     assert sorted(own) == [f"features.5:{unit}" for unit in range(8)]
     assert len(set(own.values())) > 2
     assert all(count % SHORT == 0 or count == STEPS for count in own.values())
-    # Eight units one after another in three slots: as long as the busiest slot, where each is given to the next that waits.
+    # Eight units one after another in three slots: as long as the busiest slot, where each is given to the next that
+    # waits.
     busy = [0, 0, 0]
     for unit in range(8):
         slot = busy.index(min(busy))
@@ -83,7 +84,9 @@ def test_units_are_finished_at_different_steps_and_the_batch_takes_fewer(converg
     assert steps == max(busy) < 3 * STEPS
 
 
-def test_a_picture_that_took_another_ones_place_is_the_one_of_an_ordinary_batch(converged: tuple[list[Rendered], int]) -> None:
+def test_a_picture_that_took_another_ones_place_is_the_one_of_an_ordinary_batch(
+    converged: tuple[list[Rendered], int],
+) -> None:
     batches, _ = converged
     own, pictures = taken(batches), shown(batches)
     for steps in set(own.values()):
@@ -96,7 +99,9 @@ def test_a_picture_that_took_another_ones_place_is_the_one_of_an_ordinary_batch(
                 assert found == score
 
 
-def test_each_step_gives_what_is_finished_once_all_its_units_have_a_place(converged: tuple[list[Rendered], int]) -> None:
+def test_each_step_gives_what_is_finished_once_all_its_units_have_a_place(
+    converged: tuple[list[Rendered], int],
+) -> None:
     first, second, last = converged[0]
     assert first.targets == []
     assert len(second.targets) >= 3
@@ -146,7 +151,11 @@ def test_a_sweep_with_a_tolerance_that_is_cut_short_goes_on_to_the_same_files(tm
     run(tmp_path / "cut")
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
     origin = read_provenance(tmp_path / "cut" / "features.5" / "3.png")
-    assert (origin["tolerance"], origin["steps"], origin["steps_taken"] in range(SHORT, STEPS + 1)) == (0.1, STEPS, True)
+    assert (origin["tolerance"], origin["steps"], origin["steps_taken"] in range(SHORT, STEPS + 1)) == (
+        0.1,
+        STEPS,
+        True,
+    )
     (tmp_path / "cut" / "manifest.jsonl").unlink()
     run(tmp_path / "cut")  # what each picture took is no setting, also where the manifest is rebuilt
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
@@ -158,7 +167,9 @@ def test_another_tolerance_is_refused(tmp_path: Path) -> None:
         Trainer(**{**QUIET, "callbacks": [FeatureWriter(tmp_path)]}).predict(sweep, FeatureTargets("features.5:0", 1))
 
     run(tolerance=0.5)
-    with pytest.raises(ValueError, match=r"^tolerance: the pictures in .* were made with 0\.5, and this asks for 0\.25"):
+    with pytest.raises(
+        ValueError, match=r"^tolerance: the pictures in .* were made with 0\.5, and this asks for 0\.25"
+    ):
         run(tolerance=0.25)
     with pytest.raises(ValueError, match=r"^tolerance: the pictures in .* were made with 0\.5, and this asks for None"):
         run()
@@ -191,7 +202,9 @@ def test_impossible_tolerances_are_refused(tolerance: Any) -> None:
 
 
 def dead_beside_live(**arguments: Any) -> FeatureSweep:
-    return FeatureSweep(partly_dead(), replace(lucid(), transforms=Compose([])), PixelImage(6, color="none"), **arguments)
+    return FeatureSweep(
+        partly_dead(), replace(lucid(), transforms=Compose([])), PixelImage(6, color="none"), **arguments
+    )
 
 
 def test_a_batch_whose_units_are_all_dead_ends_early_and_one_with_a_live_unit_does_not() -> None:
@@ -216,7 +229,10 @@ def test_the_slot_of_a_dead_unit_is_given_to_the_next() -> None:
 def test_the_bare_loop_ends_when_all_its_pictures_have_failed() -> None:
     seen: list[int] = []
     for units, steps in (([1, 1], DEAD_AFTER), ([1, 2], 100)):
-        problem, failures = Ascent(PixelImage(4, color="none"), FrozenNetwork(partly_dead()), Channel("1", units)), dict[int, str]()
+        problem, failures = (
+            Ascent(PixelImage(4, color="none"), FrozenNetwork(partly_dead()), Channel("1", units)),
+            dict[int, str](),
+        )
         seen.clear()
         ascend(problem, 100, failures=failures, on_step=lambda index, _: seen.append(index))
         assert len(seen) == steps
@@ -244,10 +260,17 @@ def test_only_pictures_in_their_first_steps_get_the_redirected_gradient() -> Non
     convolution = nn.Conv2d(3, 2, 1)
     with torch.no_grad():
         convolution.load_state_dict({"weight": torch.ones(2, 3, 1, 1), "bias": torch.tensor([-10.0, -10.0])})
-    problem = Ascent(PixelImage(4, color="none"), FrozenNetwork(nn.Sequential(convolution, nn.ReLU())), Channel("1", [0, 1]))
+    problem = Ascent(
+        PixelImage(4, color="none"), FrozenNetwork(nn.Sequential(convolution, nn.ReLU())), Channel("1", [0, 1])
+    )
     problem.initialize()
     problem.prepare()
-    for ages, moved in (([3, 30], [True, False]), ([30, 3], [False, True]), ([15, 16], [True, False]), ([40, 41], [False, False])):
+    for ages, moved in (
+        ([3, 30], [True, False]),
+        ([30, 3], [False, True]),
+        ([15, 16], [True, False]),
+        ([40, 41], [False, False]),
+    ):
         (gradient,) = torch.autograd.grad(problem.step(ages, 100).loss, list(problem.image.parameters()))
         assert [bool(own.any()) for own in gradient] == moved
 

@@ -98,7 +98,9 @@ def test_the_whole_way_is_drawn_and_everything_left_as_it_was(tmp_path: Path, vi
     assert places(found, "aten::sigmoid") == ["FourierImage[image]"]
     assert places(found, "aten::grid_sampler") == ([] if views is None else ["Viewing[views]"])
     network = "Scoring[score]/ToyNet[network]/Sequential[features]"
-    assert places(found, "aten::_convolution") == [f"{network}/Conv2d[{index}]" for index in (0, 2, 5)]  # and not the classifier
+    assert places(found, "aten::_convolution") == [
+        f"{network}/Conv2d[{index}]" for index in (0, 2, 5)
+    ]  # and not the classifier
     assert places(found, "aten::relu") == [f"{network}/ReLU[{index}]" for index in (1, 4)]
     assert not places(found, "aten::linear")
     assert any(place == "Scoring[score]/Channel[objective]" for place in places(found, "aten::mean"))
@@ -157,7 +159,9 @@ def test_a_graph_made_without_gradients_is_the_same(tmp_path: Path, mode: Any) -
     model = build()
     with mode():
         graph = graph_module(model, AUGMENTATION)
-    assert sorted(drawn(graph, tmp_path / "a").values()) == sorted(drawn(graph_module(model, AUGMENTATION), tmp_path / "b").values())
+    assert sorted(drawn(graph, tmp_path / "a").values()) == sorted(
+        drawn(graph_module(model, AUGMENTATION), tmp_path / "b").values()
+    )
 
 
 class Attention(nn.Module):
@@ -176,7 +180,9 @@ class Attention(nn.Module):
 def test_a_transformer_is_drawn_layer_by_layer(tmp_path: Path) -> None:
     model = FeatureVisualization(Attention(), Channel("layer.linear1", 3), FourierImage(12))
     found = drawn(graph_module(model), tmp_path / "own")
-    assert "Scoring[score]/Attention[network]/TransformerEncoderLayer[layer]/Linear[linear1]" in places(found, "aten::linear")
+    assert "Scoring[score]/Attention[network]/TransformerEncoderLayer[layer]/Linear[linear1]" in places(
+        found, "aten::linear"
+    )
     given = drawn(graph_module(model), tmp_path / "given", torch.rand(1, 3, 12, 12))
     assert places(given, "aten::linear") == places(found, "aten::linear")
 
@@ -194,8 +200,12 @@ def test_shared_weights_and_several_terms_are_drawn(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 3))
     network[2].weight = network[0].weight
     objective = Channel("2", 1) - 1e-3 * TotalVariation()
-    found = drawn(graph_module(FeatureVisualization(FrozenNetwork(network, 0.5, 0.25), objective, PixelImage(12))), tmp_path)
-    assert places(found, "aten::_convolution") == [f"Scoring[score]/Sequential[network]/Conv2d[{index}]" for index in (0, 2)]
+    found = drawn(
+        graph_module(FeatureVisualization(FrozenNetwork(network, 0.5, 0.25), objective, PixelImage(12))), tmp_path
+    )
+    assert places(found, "aten::_convolution") == [
+        f"Scoring[score]/Sequential[network]/Conv2d[{index}]" for index in (0, 2)
+    ]
     assert any("TotalVariation" in place for place in places(found, "aten::abs"))
 
 

@@ -34,7 +34,12 @@ def test_the_trainer_takes_the_steps_of_the_bare_loop_bit_for_bit(views: int) ->
     model = build([1, 4], seed=7)
     fit(model, 6, [Augmentation("article", views=views)] if views else [])
     image = FourierImage(12)
-    ascend(Ascent(image, FrozenNetwork(toy()), Channel("features.5", [1, 4]), 7, Views(article(), views) if views else None), steps=6)
+    ascend(
+        Ascent(
+            image, FrozenNetwork(toy()), Channel("features.5", [1, 4]), 7, Views(article(), views) if views else None
+        ),
+        steps=6,
+    )
     assert torch.equal(model.images, image().detach())
 
 
@@ -156,20 +161,26 @@ def test_the_class_of_an_optimizer_gets_the_learning_rate() -> None:
 
 def test_a_scheduler_is_stepped_after_every_step() -> None:
     record = Record()
-    fit(build(lr=0.8, scheduler=functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)), 4, [record])
+    fit(
+        build(lr=0.8, scheduler=functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)), 4, [record]
+    )
     assert record.rates == [0.8, 0.4, 0.2, 0.1]
 
 
 def test_a_scheduler_that_watches_the_loss_is_shown_it() -> None:
     # The first loss is the best; nothing is better by 1e9, so each later one halves the rate, from the batch after it.
-    plateau = functools.partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs")
+    plateau = functools.partial(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs"
+    )
     record = Record()
     fit(build(lr=0.8, scheduler=plateau), 52, [record])
     assert record.rates == [0.8] * 50 + [0.4] * 2  # without a logger the loss is reported after 25 and 50 steps
 
 
 def test_a_scheduler_that_watches_the_loss_follows_the_logger(tmp_path: Path) -> None:
-    plateau = functools.partial(torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs")
+    plateau = functools.partial(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, factor=0.5, patience=0, threshold=1e9, threshold_mode="abs"
+    )
     record = Record()
     fit(build(lr=0.8, scheduler=plateau), 5, [record], logger=CSVLogger(str(tmp_path)), log_every_n_steps=1)
     assert record.rates == [0.8, 0.8, 0.4, 0.2, 0.1]
@@ -177,7 +188,12 @@ def test_a_scheduler_that_watches_the_loss_follows_the_logger(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("precision", "held"),
-    [("32-true", torch.float32), ("bf16-mixed", torch.float32), ("bf16-true", torch.float32), ("64-true", torch.float64)],
+    [
+        ("32-true", torch.float32),
+        ("bf16-mixed", torch.float32),
+        ("bf16-true", torch.float32),
+        ("64-true", torch.float64),
+    ],
 )
 def test_the_picture_keeps_float32_at_least(precision: Any, held: torch.dtype) -> None:
     exact, model = build([2, 5], seed=1), build([2, 5], seed=1)
@@ -242,7 +258,9 @@ def test_logged_names_and_numbers(tmp_path: Path) -> None:
     logged: list[dict[str, float]] = []
 
     class Watch(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        def on_train_batch_end(
+            self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
             logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
     fit(model, 3, [Watch()], logger=CSVLogger(str(tmp_path)), log_every_n_steps=1)
@@ -264,7 +282,9 @@ def steps_logged(folder: Path) -> list[int]:
     ("every", "steps", "logged"),
     [(3, 10, [2, 5, 8]), (7, 8, [6]), (30, 31, [29])],  # Lightning counts steps from 0: the third one is 2
 )
-def test_values_are_logged_as_often_as_the_trainer_asks(tmp_path: Path, every: int, steps: int, logged: list[int]) -> None:
+def test_values_are_logged_as_often_as_the_trainer_asks(
+    tmp_path: Path, every: int, steps: int, logged: list[int]
+) -> None:
     fit(build(), steps, logger=CSVLogger(str(tmp_path)), log_every_n_steps=every)
     assert steps_logged(tmp_path) == logged
 
@@ -273,7 +293,9 @@ def test_without_a_logger_values_for_a_progress_bar_come_every_25_steps() -> Non
     first: list[int] = []
 
     class Watch(Callback):
-        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        def on_train_batch_end(
+            self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        ) -> None:
             if "loss" in trainer.callback_metrics:
                 first.append(trainer.global_step)
 

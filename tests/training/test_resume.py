@@ -128,7 +128,14 @@ def test_a_run_that_failed_inside_an_accumulated_step_does_that_step_again(tmp_p
         fit(first, 6, [resumable_views(), keep()], accumulate_grad_batches=3, enable_checkpointing=True)
     assert first.steps_taken == 4
     model, record = failing(), Record()
-    fit(model, 6, [resumable_views(), keep(), record], str(tmp_path / "failed.ckpt"), accumulate_grad_batches=3, enable_checkpointing=True)
+    fit(
+        model,
+        6,
+        [resumable_views(), keep(), record],
+        str(tmp_path / "failed.ckpt"),
+        accumulate_grad_batches=3,
+        enable_checkpointing=True,
+    )
     assert record.batches == list(range(12, 18))
     assert torch.equal(model.images, whole.images)
 
@@ -188,12 +195,18 @@ def test_a_checkpoint_holds_the_picture_and_no_network(unbroken: tuple[Tensor, P
     assert sorted(held["state_dict"]) == ["_extra_state", "image.initialized", "image.weight"]
     assert held["state_dict"]["image.weight"].shape == (2, 3, 12, 7, 2)
     assert len(held["optimizer_states"]) == 1
-    assert [tuple(state["exp_avg"].shape) for state in held["optimizer_states"][0]["state"].values()] == [(2, 3, 12, 7, 2)]
+    assert [tuple(state["exp_avg"].shape) for state in held["optimizer_states"][0]["state"].values()] == [
+        (2, 3, 12, 7, 2)
+    ]
     assert held["hyper_parameters"] == {"steps": 5, "seed": 2, "lr": 0.05}
 
 
 def test_load_from_checkpoint_gives_the_picture(unbroken: tuple[Tensor, Path]) -> None:
-    arguments: dict[str, Any] = {"network": toy(), "objective": Channel("features.5", [1, 6]), "image": FourierImage(12)}
+    arguments: dict[str, Any] = {
+        "network": toy(),
+        "objective": Channel("features.5", [1, 6]),
+        "image": FourierImage(12),
+    }
     loaded = FeatureVisualization.load_from_checkpoint(unbroken[1] / "step=20.ckpt", weights_only=True, **arguments)
     assert loaded.seed == 2
     assert torch.equal(loaded.images, unbroken[0])
@@ -206,7 +219,10 @@ def test_a_checkpoint_of_another_number_of_pictures_is_refused(unbroken: tuple[T
 
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
-    "size": ({"image": FourierImage(10)}, r"its image is FourierImage\(size=\(12, 12\), .* of this run is FourierImage\(size=\(10, 10\)"),
+    "size": (
+        {"image": FourierImage(10)},
+        r"its image is FourierImage\(size=\(12, 12\), .* of this run is FourierImage\(size=\(10, 10\)",
+    ),
     "class": ({"image": PixelImage(12)}, r"its image is FourierImage\(.* of this run is PixelImage\("),
     "decay": ({"image": FourierImage(12, decay=0.5)}, r"its image is .*decay=1\), .* decay=0.5\)"),
     "colour": ({"image": FourierImage(12, color="none")}, r"its image is .*color='auto'.* color='none'"),
@@ -223,9 +239,17 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_a_checkpoint_of_something_else_is_refused_in_words_that_name_both(unbroken: tuple[Tensor, Path], name: str) -> None:
+def test_a_checkpoint_of_something_else_is_refused_in_words_that_name_both(
+    unbroken: tuple[Tensor, Path], name: str
+) -> None:
     other, message = OTHERS[name]
-    own = {"network": toy(), "objective": Channel("features.5", [1, 6]), "image": FourierImage(12), "seed": 2, "scheduler": Cosine}
+    own = {
+        "network": toy(),
+        "objective": Channel("features.5", [1, 6]),
+        "image": FourierImage(12),
+        "seed": 2,
+        "scheduler": Cosine,
+    }
     model = FeatureVisualization(**{**own, **copy.deepcopy(other)})
     with pytest.raises(ValueError, match=f"checkpoint: {message}"):
         fit(model, 20, [], str(unbroken[1] / "step=10.ckpt"))
@@ -245,7 +269,11 @@ def test_a_checkpoint_around_another_picture_is_refused_though_the_call_looks_th
 
 
 def test_what_a_run_did_travels_with_its_checkpoint(unbroken: tuple[Tensor, Path]) -> None:
-    arguments: dict[str, Any] = {"network": toy(), "objective": Channel("features.5", [1, 6]), "image": FourierImage(12)}
+    arguments: dict[str, Any] = {
+        "network": toy(),
+        "objective": Channel("features.5", [1, 6]),
+        "image": FourierImage(12),
+    }
     loaded = FeatureVisualization.load_from_checkpoint(unbroken[1] / "step=15.ckpt", weights_only=True, **arguments)
     origin = loaded.provenance()
     assert loaded.steps_taken == 15

@@ -43,7 +43,9 @@ def resume(case: Case, folder: Path, *places: str) -> None:
 
 
 @pytest.mark.filterwarnings(f"ignore:{resume_cases.DIRECTORY}")
-@pytest.mark.parametrize(("case", "place"), [pytest.param(case, WHERE[i % 3], id=" ".join(case)) for i, case in enumerate(SOME)])
+@pytest.mark.parametrize(
+    ("case", "place"), [pytest.param(case, WHERE[i % 3], id=" ".join(case)) for i, case in enumerate(SOME)]
+)
 def test_a_resumed_run_ends_in_the_same_checkpoint(case: Case, place: str, tmp_path: Path) -> None:
     resume(case, tmp_path, place)
 

@@ -44,11 +44,24 @@ def free_port() -> int:
 
 def start(*command: str, devices: int = 1, rendezvous: str = "static") -> list[subprocess.Popen[str]]:
     """Start two agents that find one another."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]),
+    }
     port, pipe, running = free_port(), subprocess.PIPE, []
     for node in range(2):
         where = RENDEZVOUS[rendezvous].format(port=port, node=node).split()
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", str(devices), *where]
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nnodes",
+            "2",
+            "--nproc-per-node",
+            str(devices),
+            *where,
+        ]
         running.append(subprocess.Popen([*launcher, *command], stdout=pipe, stderr=pipe, text=True, env=environment))
     return running
 
@@ -85,7 +98,9 @@ def on_two_nodes(*command: str, seconds: float = 240, **how: Any) -> list[Ended]
 def worker(folder: Path, *tasks: str, devices: int = 1, rendezvous: str = "static") -> list[Ended]:
     """Let every process of two nodes do tasks of node_worker.py."""
     own = [f"{devices}:{task}" for task in tasks]
-    return on_two_nodes(str(SUPPORT / "node_worker.py"), str(folder), "2", "ddp", *own, devices=devices, rendezvous=rendezvous)
+    return on_two_nodes(
+        str(SUPPORT / "node_worker.py"), str(folder), "2", "ddp", *own, devices=devices, rendezvous=rendezvous
+    )
 
 
 def done(ended: Ended) -> list[str]:
@@ -98,7 +113,11 @@ def seen(folder: Path, job: str, processes: int) -> list[dict[str, Any]]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +139,9 @@ class Nodes(NamedTuple):
     processes: int
 
 
-@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["1 device each", "2 devices each"])
+@pytest.fixture(
+    scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow)], ids=["1 device each", "2 devices each"]
+)
 def nodes(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Nodes:
     """Start two nodes once for all tests of this file. Last of all a process fails, which ends everything."""
     folder, devices = tmp_path_factory.mktemp("nodes"), int(request.param)
@@ -138,7 +159,9 @@ def test_both_nodes_do_everything_until_a_process_fails(nodes: Nodes) -> None:
 
 
 @pytest.mark.parametrize("job", ["views-8", "views-5"])
-def test_the_gradient_over_nodes_is_that_of_one_process_and_each_view_is_seen_once(nodes: Nodes, alone: Path, job: str) -> None:
+def test_the_gradient_over_nodes_is_that_of_one_process_and_each_view_is_seen_once(
+    nodes: Nodes, alone: Path, job: str
+) -> None:
     (expected,), found = seen(alone, job, 1), seen(nodes.folder, job, nodes.processes)
     size = max(float(gradient.abs().max()) for gradient in expected["gradients"])
     assert size > 1e-5
@@ -158,7 +181,9 @@ def test_pictures_of_all_nodes_are_the_same_bit_for_bit_after_a_hundred_steps(no
         assert first["losses"] != other["losses"]  # each saw its own views
 
 
-def test_a_sweep_over_nodes_makes_the_files_of_one_process_and_only_the_first_reports(nodes: Nodes, alone: Path) -> None:
+def test_a_sweep_over_nodes_makes_the_files_of_one_process_and_only_the_first_reports(
+    nodes: Nodes, alone: Path
+) -> None:
     reports = [json.loads(found) for ended in nodes.ended for found in re.findall(r"\{.*?\}", ended.out)]
     assert [(report["done"], report["skipped"], report["failed"]) for report in reports] == [(37, 0, 0)]
     assert nodes.ended[1].out.count("{") == 0
@@ -212,7 +237,18 @@ def test_a_sweep_that_loses_a_node_finishes_the_share_of_the_other_and_the_same_
 @pytest.mark.parametrize("command", ["sweep", "render"])
 def test_more_processes_than_work_are_refused_on_every_node(command: str, tmp_path: Path) -> None:
     given = ["head:0", "--batch-size", "1"] if command == "sweep" else ["head:0", "--views", "1"]
-    flags = ["--steps", "2", "--size", "10", "--accelerator", "cpu", "--num-nodes", "2", "-o", str(tmp_path / "out.png")]
+    flags = [
+        "--steps",
+        "2",
+        "--size",
+        "10",
+        "--accelerator",
+        "cpu",
+        "--num-nodes",
+        "2",
+        "-o",
+        str(tmp_path / "out.png"),
+    ]
     ended = on_two_nodes("-m", "featviz_pl", command, "toys:toy", *given, *flags)
     assert all(end.code != 0 for end in ended)
     assert "cannot be divided over 2 processes; give at" in ended[0].err

@@ -60,7 +60,9 @@ def at_step(model: FeatureVisualization, step: int) -> None:
     [(1.0, [2.0, NAN]), (1.0, [INF, 2.0]), (NAN, [2.0, 3.0]), (-INF, [2.0, 3.0])],
     ids=["nan", "inf", "loss nan", "loss inf"],
 )
-def test_on_an_accelerator_the_gradient_of_a_bad_step_is_zeroed_and_the_first_one_is_named(loss: float, bad: list[float]) -> None:
+def test_on_an_accelerator_the_gradient_of_a_bad_step_is_zeroed_and_the_first_one_is_named(
+    loss: float, bad: list[float]
+) -> None:
     # What an accelerator does instead of stopping at once; the same operations run on a CPU.
     model = build()
     at_step(model, 3)
@@ -91,12 +93,20 @@ def test_a_new_run_forgets_the_bad_step_of_the_last() -> None:
     ("make", "message"),
     [
         (lambda: build(99), r"unit: 'features.5' has 8 units, 0 to 7; there is no 99"),
-        (lambda: FeatureVisualization(toy(), "features.55:0", FourierImage(8)), r"no layer 'features.55'; did you mean 'features.5'"),
-        (lambda: FeatureVisualization(toy(), "features.5:0", FourierImage(8, channels=4)), r"network: its forward fails"),
+        (
+            lambda: FeatureVisualization(toy(), "features.55:0", FourierImage(8)),
+            r"no layer 'features.55'; did you mean 'features.5'",
+        ),
+        (
+            lambda: FeatureVisualization(toy(), "features.5:0", FourierImage(8, channels=4)),
+            r"network: its forward fails",
+        ),
     ],
     ids=["unit", "layer", "channels"],
 )
-def test_what_cannot_work_is_refused_before_the_first_step(make: Callable[[], FeatureVisualization], message: str) -> None:
+def test_what_cannot_work_is_refused_before_the_first_step(
+    make: Callable[[], FeatureVisualization], message: str
+) -> None:
     record = Record()
     with pytest.raises(ValueError, match=message):
         fit(make(), 3, [record])
@@ -255,11 +265,15 @@ def test_save_lays_several_pictures_out_in_a_sheet(tmp_path: Path) -> None:
 def test_two_processes_share_the_views_of_one_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     program = Path(__file__).parents[1] / "support" / "workers.py"
-    done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, env=dict(os.environ), check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, str(program)], capture_output=True, text=True, env=dict(os.environ), check=False, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("REPORT")).partition(" ")[2])
     assert report["moved"] > 1e-3
-    assert report["of other views"] > 1e-4  # so the third view, which one of the two processes lacks a partner for, counts
+    assert (
+        report["of other views"] > 1e-4
+    )  # so the third view, which one of the two processes lacks a partner for, counts
     assert report["difference"] < 1e-9
     assert report["without views"] < 1e-9
     assert "ValueError: views: 1 views cannot be divided over 2 processes" in report["refusal"]

@@ -17,7 +17,8 @@ import ranks
 import torch
 from torch import Tensor
 
-# Where Lightning starts the processes, it handles errors in the first one only. A cluster starts each by itself, and so does "alone".
+# Where Lightning starts the processes, it handles errors in the first one only. A cluster starts each by itself, and so
+# does "alone".
 JOBS = {
     ("ddp_fork", 2): ("views-8", "views-5", "accumulated", "dead", "long", "whole"),
     ("ddp_fork", 4): ("views-8", "long"),
@@ -56,7 +57,9 @@ class Done:
 
     def seen(self, job: str, processes: int = 2) -> list[dict[str, Any]]:
         """Return what each process saw."""
-        return [torch.load(self.folder / f"{processes}-{job}-{rank}.pt", weights_only=True) for rank in range(processes)]
+        return [
+            torch.load(self.folder / f"{processes}-{job}-{rank}.pt", weights_only=True) for rank in range(processes)
+        ]
 
     def provenance(self, job: str, processes: int) -> dict[str, Any]:
         """Return what the process that started the others says of the picture."""

@@ -111,7 +111,9 @@ def test_weakened_backgrounds_come_near_to_the_colour() -> None:
         background = Background(kind, color=[0.2, 0.4, 0.6])
         image = torch.zeros(2, 4, 5, 6)
         parameters = background.sample(generator(), 2)
-        full, half, none = (background.apply(image, background.weaken(parameters, strength)) for strength in (1.0, 0.5, 0.0))
+        full, half, none = (
+            background.apply(image, background.weaken(parameters, strength)) for strength in (1.0, 0.5, 0.0)
+        )
         flat = torch.tensor([0.2, 0.4, 0.6]).view(1, 3, 1, 1).expand(2, 3, 5, 6)
         torch.testing.assert_close(none, flat)
         torch.testing.assert_close(half, (full + flat) / 2)

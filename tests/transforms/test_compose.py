@@ -44,9 +44,13 @@ def drawn(moves: list[Move]) -> tuple[Tensor, ...]:
     return tuple(torch.tensor([amount], dtype=torch.float32) for _, amount in moves)
 
 
-@pytest.mark.parametrize("order", [[JITTER, TURN, ZOOM], [ZOOM, TURN, JITTER], [TURN, JITTER], [JITTER, ZOOM, TURN, SECOND], []])
+@pytest.mark.parametrize(
+    "order", [[JITTER, TURN, ZOOM], [ZOOM, TURN, JITTER], [TURN, JITTER], [JITTER, ZOOM, TURN, SECOND], []]
+)
 @pytest.mark.parametrize("size", [(7, 7), (6, 9)])
-def test_a_chain_is_one_sampling_of_the_picture_in_the_order_given(order: list[tuple[Transform, Move]], size: tuple[int, int]) -> None:
+def test_a_chain_is_one_sampling_of_the_picture_in_the_order_given(
+    order: list[tuple[Transform, Move]], size: tuple[int, int]
+) -> None:
     image, moves = picture(size), [move for _, move in order]
     shown = Compose([transform for transform, _ in order]).apply(image[None, None], drawn(moves))[0, 0]
     np.testing.assert_allclose(shown, seen(image.numpy(), moves), atol=1e-6)
@@ -56,7 +60,11 @@ def test_a_chain_that_comes_back_shows_the_picture_untouched() -> None:
     # Two interpolations would have blurred it.
     image = picture((8, 8))[None, None]
     there_and_back = Compose([Rotate(30.0), Rotate(-30.0), Scale(2.0), Jitter(1), Jitter(1)])
-    parameters = (*(torch.tensor([value]) for value in (30.0, -30.0, 1.0)), torch.tensor([[0.5, 0.25]]), torch.tensor([[-0.5, -0.25]]))
+    parameters = (
+        *(torch.tensor([value]) for value in (30.0, -30.0, 1.0)),
+        torch.tensor([[0.5, 0.25]]),
+        torch.tensor([[-0.5, -0.25]]),
+    )
     torch.testing.assert_close(there_and_back.apply(image, parameters), image, rtol=0, atol=1e-6)
 
 
@@ -72,7 +80,9 @@ def test_a_chain_ends_at_its_border(mode: Any) -> None:
 def test_the_border_is_the_same_wherever_it_stands_and_the_last_one_counts() -> None:
     image, shift = picture((5, 5))[None, None], torch.tensor([[3.0, 0.0]])
     first = Compose([Pad(1, "constant"), Jitter(3)]).apply(image, (torch.tensor([0.2]), shift))
-    last = Compose([Pad(2), Jitter(3), Pad(1, "constant")]).apply(image, (torch.tensor([0.9]), shift, torch.tensor([0.2])))
+    last = Compose([Pad(2), Jitter(3), Pad(1, "constant")]).apply(
+        image, (torch.tensor([0.9]), shift, torch.tensor([0.2]))
+    )
     assert torch.equal(first, last)
 
 
@@ -149,7 +159,9 @@ def test_a_crop_joins_the_one_sampling() -> None:
     np.testing.assert_allclose(shown, seen(image.numpy(), moves), atol=1e-6)
 
 
-@pytest.mark.parametrize(("side", "size", "blurred"), [(0.5, 8, False), (0.25, 4, False), (0.5, 4, True), (1.0, 8, True)])
+@pytest.mark.parametrize(
+    ("side", "size", "blurred"), [(0.5, 8, False), (0.25, 4, False), (0.5, 4, True), (1.0, 8, True)]
+)
 def test_crops_are_blurred_by_what_they_shrink_and_not_by_the_whole(side: float, size: int, blurred: bool) -> None:
     image = picture((16, 16))[None, None]
     composed = Compose([Crop(center=0.5, side=side)], size=size)
@@ -224,7 +236,9 @@ def test_the_blur_is_that_of_the_largest_shrink_whatever_is_drawn(factor: float)
     assert float(np.abs(unmoved - image.numpy()).max()) > 0.1, "blurred though this draw does not shrink"
     shown = scale.apply(image[None, None], torch.tensor([factor]))[0, 0].numpy()
     np.testing.assert_allclose(shown, seen(unmoved, [("zoom", factor)]), atol=1e-6)
-    np.testing.assert_allclose(unmoved, Scale(0.5).apply(image[None, None], torch.tensor([1.0]))[0, 0].numpy(), atol=1e-12)
+    np.testing.assert_allclose(
+        unmoved, Scale(0.5).apply(image[None, None], torch.tensor([1.0]))[0, 0].numpy(), atol=1e-12
+    )
 
 
 def test_the_blur_of_one_view_does_not_depend_on_the_draws_of_others() -> None:
@@ -315,4 +329,6 @@ def test_an_inner_composition_joins_the_one_sampling() -> None:
 
 def test_an_empty_inner_composition_changes_nothing() -> None:
     image = picture((5, 5))[None, None]
-    torch.testing.assert_close(Compose([Compose([]), Jitter(1)]).apply(image, ((), torch.zeros(1, 2))), image, rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        Compose([Compose([]), Jitter(1)]).apply(image, ((), torch.zeros(1, 2))), image, rtol=0, atol=1e-6
+    )

@@ -65,12 +65,16 @@ def test_a_transform_is_built_from_yaml(config: object, text: str) -> None:
 def test_every_exported_transform_is_built() -> None:
     exported = [getattr(transforms, name) for name in transforms.__all__]
     classes = {
-        listed for listed in exported if isinstance(listed, type) and issubclass(listed, Transform) and not inspect.isabstract(listed)
+        listed
+        for listed in exported
+        if isinstance(listed, type) and issubclass(listed, Transform) and not inspect.isabstract(listed)
     }
     assert {config["class_path"] for config, _ in CASES} == {listed.__name__ for listed in classes}
 
 
-@pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")  # Lightning 2.6 calls one
+@pytest.mark.filterwarnings(
+    "ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning"
+)  # Lightning 2.6 calls one
 def test_a_run_is_configured_with_a_distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     uniform = {"class_path": "torch.distributions.Uniform", "init_args": {"low": 0.9, "high": 1.1}}

@@ -71,19 +71,27 @@ CASES: dict[type[Transform], Case] = {
     Flip: Case(lambda: Flip(), lambda: Flip(0.25)),
     Crop: Case(lambda: Crop(side=[0.2, 0.5, 0.9], end=0.1), lambda: Crop("anywhere")),
     Pad: Case(lambda: Pad(2, "grey"), lambda: Pad(3, "grey")),
-    CropOrPad: Case(lambda: CropOrPad((5, 8)), lambda: CropOrPad((5, 8), value=0.0), random=False, size=(5, 8), still=False),
+    CropOrPad: Case(
+        lambda: CropOrPad((5, 8)), lambda: CropOrPad((5, 8), value=0.0), random=False, size=(5, 8), still=False
+    ),
     Roll: Case(lambda: Roll(2), lambda: Roll(3)),
     Blur: Case(lambda: Blur([0.0, 0.6, 1.4]), lambda: Blur(1.0, kernel=5)),
     Noise: Case(lambda: Noise(0.2, uniform=0.1, end=0.0), lambda: Noise(0.2, channelwise=True), bounded=False),
     ColorShift: Case(lambda: ColorShift(end=0.5), lambda: ColorShift(0.5, 0.1), bounded=False),
     MeshView: Case(
-        lambda: MeshView("sphere", (5, 8), [3.0, 6.0], 40.0), lambda: MeshView("cube", (5, 8), 4.0, 40.0), size=(5, 8), still=False
+        lambda: MeshView("sphere", (5, 8), [3.0, 6.0], 40.0),
+        lambda: MeshView("cube", (5, 8), 4.0, 40.0),
+        size=(5, 8),
+        still=False,
     ),
     # Something must be behind a transparent picture, at any strength.
     Background: Case(lambda: Background("noise"), lambda: Background("random", color=0.25), alpha=True, still=False),
-    NormalizeGradient: Case(lambda: NormalizeGradient(), lambda: NormalizeGradient(), random=False, differentiable=False),
+    NormalizeGradient: Case(
+        lambda: NormalizeGradient(), lambda: NormalizeGradient(), random=False, differentiable=False
+    ),
     Torchvision: Case(
-        lambda: Torchvision(v2.RandomAffine(20.0, translate=(0.2, 0.2))), lambda: Torchvision(v2.RandomHorizontalFlip(p=0.25))
+        lambda: Torchvision(v2.RandomAffine(20.0, translate=(0.2, 0.2))),
+        lambda: Torchvision(v2.RandomHorizontalFlip(p=0.25)),
     ),
     Compose: Case(
         lambda: Compose([Pad(2), Jitter(2), Rotate([-20.0, 0.0, 20.0]), Scale([0.8, 1.0, 1.3])]),
@@ -101,7 +109,17 @@ MORE: dict[str, Case] = {
     "Background of a colour": Case(lambda: Background("random"), lambda: Background(), alpha=True, still=False),
     "Composition of everything": Case(
         lambda: Compose(
-            [Background(), Pad(2), Jitter(1), Crop(), Blur(0.5), Noise(0.1), Torchvision(v2.RandomHorizontalFlip()), Roll(1), Flip()]
+            [
+                Background(),
+                Pad(2),
+                Jitter(1),
+                Crop(),
+                Blur(0.5),
+                Noise(0.1),
+                Torchvision(v2.RandomHorizontalFlip()),
+                Roll(1),
+                Flip(),
+            ]
         ),
         lambda: Compose([]),
         bounded=False,
@@ -126,11 +144,15 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def pictures(count: int = 3, channels: int = 3, size: tuple[int, int] = (6, 7), dtype: torch.dtype = torch.float64) -> Tensor:
+def pictures(
+    count: int = 3, channels: int = 3, size: tuple[int, int] = (6, 7), dtype: torch.dtype = torch.float64
+) -> Tensor:
     return torch.rand(count, channels, *size, generator=generator(99), dtype=dtype)
 
 
-def suited(case: Case, count: int = 3, channels: int = 3, size: tuple[int, int] = (6, 7), dtype: torch.dtype = torch.float64) -> Tensor:
+def suited(
+    case: Case, count: int = 3, channels: int = 3, size: tuple[int, int] = (6, 7), dtype: torch.dtype = torch.float64
+) -> Tensor:
     """Return pictures of so many colours, with the alpha that some need."""
     return pictures(count, channels + case.alpha, size, dtype)
 
@@ -140,7 +162,9 @@ def leaves(parameters: Any) -> list[Tensor]:
 
 
 def row_of(parameters: Any, row: int) -> Any:
-    return tuple(row_of(part, row) for part in parameters) if isinstance(parameters, tuple) else parameters[row : row + 1]
+    return (
+        tuple(row_of(part, row) for part in parameters) if isinstance(parameters, tuple) else parameters[row : row + 1]
+    )
 
 
 def same(one: Any, other: Any) -> bool:
@@ -250,11 +274,15 @@ def test_a_view_does_not_depend_on_its_companions(case: Case) -> None:
     parameters = transform.sample(generator(), 3)
     together = transform.apply(image, parameters)
     for row in range(3):
-        torch.testing.assert_close(transform.apply(image[row : row + 1], row_of(parameters, row)), together[row : row + 1])
+        torch.testing.assert_close(
+            transform.apply(image[row : row + 1], row_of(parameters, row)), together[row : row + 1]
+        )
 
 
 @every
-@pytest.mark.parametrize(("count", "channels", "size"), [(1, 1, (5, 5)), (2, 3, (8, 5)), (3, 7, (4, 9)), (1, 3, (1, 1))])
+@pytest.mark.parametrize(
+    ("count", "channels", "size"), [(1, 1, (5, 5)), (2, 3, (8, 5)), (3, 7, (4, 9)), (1, 3, (1, 1))]
+)
 def test_pictures_of_any_shape_are_seen_whole(case: Case, count: int, channels: int, size: tuple[int, int]) -> None:
     if case.alpha and channels == 7:
         pytest.skip("pictures with an alpha have one or three colours")
@@ -393,7 +421,9 @@ def test_repr_is_the_same_for_equal_constructions_in_one_line(case: Case) -> Non
     assert "\n" not in repr(one)
 
 
-@pytest.mark.parametrize("made", [Jitter, Scale, Rotate, Flip, Crop, Pad, Roll, Blur, Compose], ids=lambda made: made.__name__)
+@pytest.mark.parametrize(
+    "made", [Jitter, Scale, Rotate, Flip, Crop, Pad, Roll, Blur, Compose], ids=lambda made: made.__name__
+)
 def test_mirrored_views_of_a_constant_picture_are_constant(made: type[Transform]) -> None:
     image = torch.full((20, 3, 6, 7), 0.3, dtype=torch.float64)
     torch.testing.assert_close(CASES[made].make()(image, generator()), image)

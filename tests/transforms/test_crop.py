@@ -28,7 +28,9 @@ def parameters(center: tuple[float, float], side: float) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [(8, 8), (8, 12), (16, 4)])
-@pytest.mark.parametrize(("center", "side"), [((0.5, 0.5), 0.5), ((0.25, 0.75), 0.5), ((0.625, 0.375), 0.25), ((0.5, 0.5), 1.0)])
+@pytest.mark.parametrize(
+    ("center", "side"), [((0.5, 0.5), 0.5), ((0.25, 0.75), 0.5), ((0.625, 0.375), 0.25), ((0.5, 0.5), 1.0)]
+)
 def test_a_crop_is_a_zoom_about_its_centre(size: tuple[int, int], center: tuple[float, float], side: float) -> None:
     image = picture(*size)
     shown = Crop(side=side).apply(image[None, None], parameters(center, side))[0, 0]
@@ -46,7 +48,9 @@ def test_a_crop_at_its_own_size_is_a_slice(top: int, left: int) -> None:
 
 def test_a_crop_stays_inside_the_picture() -> None:
     for center, inside in [((0.0, 0.0), (0.25, 0.25)), ((0.9, 0.1), (0.75, 0.25)), ((-3.0, 4.0), (0.25, 0.75))]:
-        assert torch.equal(Crop().matrix(parameters(center, 0.5), (8, 8)), Crop().matrix(parameters(inside, 0.5), (8, 8)))
+        assert torch.equal(
+            Crop().matrix(parameters(center, 0.5), (8, 8)), Crop().matrix(parameters(inside, 0.5), (8, 8))
+        )
     # The outermost points of the view lie on the edge of the picture, whatever was drawn.
     crop = Crop(center=Normal(0.5, 3.0), side=Normal(0.5, 0.5))
     maps = crop.matrix(crop.sample(generator(), 500), (10, 20))
@@ -118,7 +122,10 @@ def test_half_strength_is_half_way_to_the_whole_picture() -> None:
     [
         (lambda: Crop(), "Crop(center=Normal(loc=0.5, scale=0.15), side=Uniform(low=0.2, high=0.25))"),
         (lambda: Crop("anywhere", 0.5), "Crop(center='anywhere', side=[0.5])"),
-        (lambda: Crop(0.5, [0.5, 0.6], Uniform(0.1, 0.2)), "Crop(center=[0.5], side=[0.5, 0.6], end=Uniform(low=0.1, high=0.2))"),
+        (
+            lambda: Crop(0.5, [0.5, 0.6], Uniform(0.1, 0.2)),
+            "Crop(center=[0.5], side=[0.5, 0.6], end=Uniform(low=0.1, high=0.2))",
+        ),
         (lambda: CropOrPad(4), "CropOrPad((4, 4), value=0.5)"),
         (lambda: CropOrPad((4, 6), value=0), "CropOrPad((4, 6), value=0)"),
     ],

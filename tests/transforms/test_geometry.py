@@ -59,7 +59,12 @@ def test_jitter_draws_every_shift_of_its_range_evenly_and_none_on_average() -> N
     # The mean of the whole range shows a spot where it was.
     spot = torch.zeros(25, 1, 11, 11, dtype=torch.float64)
     spot[:, :, 5, 5] = 1.0
-    average = Jitter(2).apply(spot, torch.tensor([[float(d), float(r)] for d in range(-2, 3) for r in range(-2, 3)])).mean(0)[0].numpy()
+    average = (
+        Jitter(2)
+        .apply(spot, torch.tensor([[float(d), float(r)] for d in range(-2, 3) for r in range(-2, 3)]))
+        .mean(0)[0]
+        .numpy()
+    )
     rows, columns = np.mgrid[0:11, 0:11]
     assert (average * rows).sum() == pytest.approx(5.0)
     assert (average * columns).sum() == pytest.approx(5.0)
@@ -88,14 +93,18 @@ def test_scale_by_three_makes_one_pixel_three() -> None:
 @pytest.mark.parametrize("degrees", [0.0, 17.0, -33.5, 45.0, 90.0, 180.0, 271.0])
 def test_rotate_turns_about_the_centre(size: tuple[int, int], degrees: float) -> None:
     image = picture(size)
-    np.testing.assert_allclose(view(Rotate([degrees]), image, degrees), seen(image.numpy(), [("turn", degrees)]), atol=1e-6)
+    np.testing.assert_allclose(
+        view(Rotate([degrees]), image, degrees), seen(image.numpy(), [("turn", degrees)]), atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_quarter_turns_are_counter_clockwise_as_displayed(quarters: int) -> None:
     image = picture((7, 7))
     # numpy's rot90 turns the first axis (down) towards the second (right): counter-clockwise as displayed.
-    np.testing.assert_allclose(view(Rotate([90.0]), image, 90.0 * quarters), np.rot90(image.numpy(), quarters), atol=1e-6)
+    np.testing.assert_allclose(
+        view(Rotate([90.0]), image, 90.0 * quarters), np.rot90(image.numpy(), quarters), atol=1e-6
+    )
 
 
 def test_a_marker_up_right_of_the_centre_turned_by_90_degrees_lands_up_left() -> None:
@@ -135,7 +144,8 @@ def test_a_flip_exchanges_left_and_right_exactly(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("probability", "strength", "share"), [(0.5, 1.0, 0.5), (0.2, 1.0, 0.2), (0.5, 0.4, 0.2), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)]
+    ("probability", "strength", "share"),
+    [(0.5, 1.0, 0.5), (0.2, 1.0, 0.2), (0.5, 0.4, 0.2), (1.0, 1.0, 1.0), (1.0, 0.0, 0.0)],
 )
 def test_flips_happen_as_often_as_they_should(probability: float, strength: float, share: float) -> None:
     flip = Flip(probability)

@@ -29,7 +29,8 @@ from featviz_pl.transforms import (
     view_preset,
 )
 
-# torch's own: add_graph traces, and tracing is deprecated. Everything else, warnings of the tracer included, is an error.
+# torch's own: add_graph traces, and tracing is deprecated. Everything else, warnings of the tracer included, is an
+# error.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:FutureWarning")
 
 
@@ -66,11 +67,15 @@ def test_every_preset_has_a_graph(name: str, tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("schedule", [None, "linear"])
-def test_every_kind_of_transform_has_a_graph(transform: Any, channels: int, expected: str, schedule: str | None, tmp_path: Path) -> None:
+def test_every_kind_of_transform_has_a_graph(
+    transform: Any, channels: int, expected: str, schedule: str | None, tmp_path: Path
+) -> None:
     made: Transform = transform()
     found = operations(Views(made, 2, schedule), torch.rand(1, channels, 8, 9), tmp_path)
     # At strength 0 some do nothing, and have no node.
-    assert {"aten::repeat_interleave", expected} - found <= (set() if schedule is None else {"aten::addcmul", "aten::flip"})
+    assert {"aten::repeat_interleave", expected} - found <= (
+        set() if schedule is None else {"aten::addcmul", "aten::flip"}
+    )
 
 
 def test_the_graph_computes_the_views() -> None:

@@ -52,7 +52,11 @@ def test_every_pixel_shows_what_its_ray_meets_first() -> None:
     assert 0.1 < covered.mean() < 1.0
     for row in range(size[0]):
         for column in range(size[1]):
-            hits = [(found, face) for face in range(12) if (found := hit(ray(row, column, size, 35.0), points[face])) is not None]
+            hits = [
+                (found, face)
+                for face in range(12)
+                if (found := hit(ray(row, column, size, 35.0), points[face])) is not None
+            ]
             assert covered[row, column] == bool(hits)
             if hits:
                 (_, shares), face = min(hits, key=lambda one: one[0][0])
@@ -68,7 +72,9 @@ def test_triangles_behind_the_camera_do_not_show() -> None:
 def test_a_sphere_covers_the_disc_that_geometry_says(distance: float) -> None:
     view = MeshView("sphere", 160, distance, field_of_view=50.0 if distance < 5 else 10.0, background=0.0)
     shown = view.apply(torch.ones(1, 1, 8, 8), (STILL, torch.tensor([distance])))
-    radius = 80 / math.tan(math.radians(view.field_of_view) / 2) / math.sqrt(distance**2 - 1)  # the tangent from the camera
+    radius = (
+        80 / math.tan(math.radians(view.field_of_view) / 2) / math.sqrt(distance**2 - 1)
+    )  # the tangent from the camera
     assert float(shown.sum()) == pytest.approx(math.pi * radius**2, rel=0.01)
 
 
@@ -139,7 +145,12 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     texture = torch.zeros(1, 1, 16, 16)
     texture[0, 0, :8, 8:] = 1.0  # the upper right quarter
     shown = view.apply(texture, (STILL, torch.tensor([12.0])))[0, 0]
-    assert [float(shown[row, column]) for row, column in ((10, 20), (10, 10), (20, 10), (20, 20))] == [1.0, 0.0, 0.0, 0.0]
+    assert [float(shown[row, column]) for row, column in ((10, 20), (10, 10), (20, 10), (20, 20))] == [
+        1.0,
+        0.0,
+        0.0,
+        0.0,
+    ]
     assert float(shown[0, 0]) == 0.5
     assert str(tmp_path) not in repr(view)
     assert repr(view).startswith("MeshView('square.obj', (32, 32), distance=")

@@ -76,7 +76,9 @@ def test_the_deviation_moves_in_a_straight_line(progress: float) -> None:
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 1.0])
 def test_a_logarithmic_decay_is_numpy_s_logspace(progress: float) -> None:
     # Xplique without an intensity: logspace(0, -4).
-    _, strengths = Noise(1.0, uniform=0.5, end=1e-4, decay="logarithmic").at(Noise(1.0, uniform=0.5).sample(generator(), 2), progress)
+    _, strengths = Noise(1.0, uniform=0.5, end=1e-4, decay="logarithmic").at(
+        Noise(1.0, uniform=0.5).sample(generator(), 2), progress
+    )
     expected = np.logspace(0, -4, 101)[round(100 * progress)]
     np.testing.assert_allclose(strengths, [[expected, expected / 2]] * 2, rtol=1e-5)
 
@@ -123,8 +125,12 @@ def test_shifts_calm_down(progress: float) -> None:
     image = torch.rand(6, 3, 2, 2, generator=generator(3), dtype=torch.float64)
     plain, calm = ColorShift(factor, factor), ColorShift(end=0.1)
     expected = plain.apply(image, plain.sample(generator(), 6))
-    torch.testing.assert_close(calm.apply(image, calm.at(calm.sample(generator(), 6), progress)), expected, rtol=0, atol=1e-5)
-    torch.testing.assert_close(ColorShift().apply(image, ColorShift().weaken(ColorShift().sample(generator(), 6), factor)), expected)
+    torch.testing.assert_close(
+        calm.apply(image, calm.at(calm.sample(generator(), 6), progress)), expected, rtol=0, atol=1e-5
+    )
+    torch.testing.assert_close(
+        ColorShift().apply(image, ColorShift().weaken(ColorShift().sample(generator(), 6), factor)), expected
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +138,10 @@ def test_shifts_calm_down(progress: float) -> None:
     [
         (lambda: Noise(0.5), "Noise(0.5)"),
         (lambda: Noise(0.04, uniform=0.02), "Noise(0.04, uniform=0.02)"),
-        (lambda: Noise(1, 0.5, 1e-4, "logarithmic", True), "Noise(1, uniform=0.5, end=0.0001, decay='logarithmic', channelwise=True)"),
+        (
+            lambda: Noise(1, 0.5, 1e-4, "logarithmic", True),
+            "Noise(1, uniform=0.5, end=0.0001, decay='logarithmic', channelwise=True)",
+        ),
         (lambda: ColorShift(0.5, 0.25, 0.1), "ColorShift(mean=0.5, scale=0.25, end=0.1)"),
     ],
 )
@@ -147,8 +156,14 @@ def test_repr_is_the_constructor(transform: Any, text: str) -> None:
         (lambda: Noise(-0.1), "deviation must be at least 0, got -0.1"),
         (lambda: Noise(0.1, uniform=-1), "uniform must be at least 0, got -1"),
         (lambda: Noise(0.1, end=-1), "end must be at least 0, got -1"),
-        (lambda: Noise(0.1, end=0.0, decay="logarithmic"), "decay: 'logarithmic' needs deviation and end above 0, got 0.1 and 0.0"),
-        (lambda: Noise(0.1, decay="logarithmic"), "decay: 'logarithmic' needs deviation and end above 0, got 0.1 and None"),
+        (
+            lambda: Noise(0.1, end=0.0, decay="logarithmic"),
+            "decay: 'logarithmic' needs deviation and end above 0, got 0.1 and 0.0",
+        ),
+        (
+            lambda: Noise(0.1, decay="logarithmic"),
+            "decay: 'logarithmic' needs deviation and end above 0, got 0.1 and None",
+        ),
         (lambda: Noise(0.1, end=0.1, decay="linaer"), "decay: unknown decay 'linaer'; did you mean 'linear'"),  # type: ignore[arg-type]
         (lambda: ColorShift(-1.0), "mean must be at least 0, got -1.0"),
         (lambda: ColorShift(scale=float("inf")), "scale must be at least 0, got inf"),

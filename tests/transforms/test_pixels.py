@@ -54,7 +54,9 @@ def test_a_blur_is_a_gaussian_of_the_mirrored_picture(size: tuple[int, int], sig
     image = pictures(1, 2, *size)
     shown = Blur(sigma).apply(image, torch.tensor([sigma], dtype=torch.float64))
     for channel in range(2):
-        np.testing.assert_allclose(shown[0, channel], blurred(image[0, channel].numpy(), sigma, math.ceil(4 * sigma)), atol=1e-12)
+        np.testing.assert_allclose(
+            shown[0, channel], blurred(image[0, channel].numpy(), sigma, math.ceil(4 * sigma)), atol=1e-12
+        )
 
 
 def test_the_kernel_may_be_cut_short() -> None:
@@ -89,7 +91,10 @@ def test_sigma_is_drawn_as_it_says_and_never_negative() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Blur(1.0, kernel=10), "kernel must be odd, or it would shift the picture by half a pixel; got 10, use 11"),
+        (
+            lambda: Blur(1.0, kernel=10),
+            "kernel must be odd, or it would shift the picture by half a pixel; got 10, use 11",
+        ),
         (lambda: Blur(1.0, kernel=0), "kernel must be at least 1, got 0"),
         (lambda: Roll(-1), "pixels must be at least 0, got -1"),
     ],

@@ -11,10 +11,25 @@ import pytest
 import torch
 
 from featviz_pl import transforms as room
-from featviz_pl.transforms import PRESETS, Compose, Crop, Jitter, Noise, Pad, Rotate, Scale, Views, article, lucid, view_preset, xplique
+from featviz_pl.transforms import (
+    PRESETS,
+    Compose,
+    Crop,
+    Jitter,
+    Noise,
+    Pad,
+    Rotate,
+    Scale,
+    Views,
+    article,
+    lucid,
+    view_preset,
+    xplique,
+)
 
 # lucid/optvis/transform.py: pad(12, mode="constant", constant_value=.5), jitter(8), random_scale([1 + (i - 5) / 50.]),
-# random_rotate(list(range(-10, 11)) + 5 * [0]), jitter(4). A jitter of d is a random crop that leaves d + 1 places on each axis.
+# random_rotate(list(range(-10, 11)) + 5 * [0]), jitter(4). A jitter of d is a random crop that leaves d + 1 places on
+# each axis.
 LUCID_SCALES = [0.90, 0.92, 0.94, 0.96, 0.98, 1.00, 1.02, 1.04, 1.06, 1.08, 1.10]
 LUCID_ANGLES = [*range(-10, 11), 0, 0, 0, 0, 0]
 ARTICLE_ANGLES = [-4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5, 0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]
@@ -135,7 +150,11 @@ def one(kind: type, name: str) -> Any:
 
 def shifts(name: str) -> list[int]:
     """Return how many places each jitter has on an axis, less one: the field's "jitter d"."""
-    return [2 * int(part.pixels) for part in view_preset(name)[0].listed() if isinstance(part, Jitter) and isinstance(part.pixels, int)]
+    return [
+        2 * int(part.pixels)
+        for part in view_preset(name)[0].listed()
+        if isinstance(part, Jitter) and isinstance(part.pixels, int)
+    ]
 
 
 # Written out from the sources: OpenAI's CLIP-featurevis and Lucid's activation atlas share the angles.
@@ -168,7 +187,13 @@ def test_the_robustness_transforms_of_clip_and_captum() -> None:
 
 
 def test_the_transforms_of_the_activation_atlas() -> None:
-    assert [type(part).__name__ for part in view_preset("atlas")[0].transforms] == ["Pad", *["Jitter"] * 5, "Scale", "Rotate", "Jitter"]
+    assert [type(part).__name__ for part in view_preset("atlas")[0].transforms] == [
+        "Pad",
+        *["Jitter"] * 5,
+        "Scale",
+        "Rotate",
+        "Jitter",
+    ]
     assert (one(Pad, "atlas").pixels, one(Pad, "atlas").mode) == (16, "constant")
     assert shifts("atlas") == [4, 4, 8, 8, 8, 2]
     np.testing.assert_allclose(one(Scale, "atlas").factors, [0.998**n for n in range(20, 40)], rtol=1e-12)
@@ -176,7 +201,13 @@ def test_the_transforms_of_the_activation_atlas() -> None:
 
 
 def test_all_the_stops_of_the_tutorial() -> None:
-    assert [type(part).__name__ for part in view_preset("tutorial")[0].transforms] == ["Pad", "Jitter", "Scale", "Rotate", "Jitter"]
+    assert [type(part).__name__ for part in view_preset("tutorial")[0].transforms] == [
+        "Pad",
+        "Jitter",
+        "Scale",
+        "Rotate",
+        "Jitter",
+    ]
     assert (one(Pad, "tutorial").pixels, one(Pad, "tutorial").mode) == (16, "reflect")
     assert shifts("tutorial") == [8, 2]
     np.testing.assert_allclose(one(Scale, "tutorial").factors, np.arange(80, 120) / 100)

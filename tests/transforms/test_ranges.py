@@ -42,7 +42,9 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def mixture() -> Distribution:
-    return MixtureSameFamily(Categorical(torch.tensor([0.25, 0.75])), Normal(torch.tensor([-1.0, 3.0]), torch.tensor([0.1, 0.2])))
+    return MixtureSameFamily(
+        Categorical(torch.tensor([0.25, 0.75])), Normal(torch.tensor([-1.0, 3.0]), torch.tensor([0.1, 0.2]))
+    )
 
 
 def affine() -> Distribution:
@@ -62,7 +64,9 @@ MOMENTS: list[tuple[Callable[[], Distribution], float, float]] = [
 
 
 @pytest.mark.parametrize(("make", "mean", "deviation"), MOMENTS)
-def test_draws_have_the_mean_and_the_spread_of_their_distribution(make: Callable[[], Distribution], mean: float, deviation: float) -> None:
+def test_draws_have_the_mean_and_the_spread_of_their_distribution(
+    make: Callable[[], Distribution], mean: float, deviation: float
+) -> None:
     drawn = draw(make(), generator(), 20_000)
     assert drawn.dtype == torch.float32
     assert drawn.shape == (20_000,)
@@ -114,7 +118,9 @@ def test_float64_parameters_are_drawn_in_float32() -> None:
         (mixture, None, None),
     ],
 )
-def test_the_ends_are_those_of_the_support_or_of_a_thousand_draws(make: Callable[[], Distribution], lower: Any, upper: Any) -> None:
+def test_the_ends_are_those_of_the_support_or_of_a_thousand_draws(
+    make: Callable[[], Distribution], lower: Any, upper: Any
+) -> None:
     low, high = extent(make())
     drawn = draw(make(), generator(0), 1000)
     assert low == pytest.approx(float(drawn.min()) if lower is None else lower)
@@ -150,7 +156,9 @@ def test_a_distribution_is_shown_as_its_constructor(make: Callable[[], Distribut
     assert described(pickle.loads(pickle.dumps(distribution))) == described(copy.deepcopy(distribution)) == text
 
 
-@pytest.mark.parametrize("kind", [Uniform, Normal, LogNormal, Beta, Cauchy, Gumbel, Laplace, Gamma, Pareto, VonMises, Weibull, StudentT])
+@pytest.mark.parametrize(
+    "kind", [Uniform, Normal, LogNormal, Beta, Cauchy, Gumbel, Laplace, Gamma, Pareto, VonMises, Weibull, StudentT]
+)
 def test_distributions_of_torch_are_shown_with_their_numbers_and_no_address(kind: type[Distribution]) -> None:
     # Two numbers each, the first of StudentT being its degrees of freedom.
     one, same, other = (kind(torch.tensor(2.5), torch.tensor(second)) for second in (3.5, 3.5, 4.5))  # type: ignore[arg-type]
@@ -168,17 +176,33 @@ def test_long_lists_are_shortened() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Scale(Uniform(0.0, 1.0)), ValueError, r"factors must be above 0, and Uniform\(low=0, high=1\) reaches down to 0"),
+        (
+            lambda: Scale(Uniform(0.0, 1.0)),
+            ValueError,
+            r"factors must be above 0, and Uniform\(low=0, high=1\) reaches down to 0",
+        ),
         (lambda: Scale(Uniform(-0.5, 1.0)), ValueError, "reaches down to -0.5"),
-        (lambda: Scale(Normal(1.0, 0.5)), ValueError, r"factors must be above 0, and Normal\(loc=1, scale=0.5\) reaches down to -"),
+        (
+            lambda: Scale(Normal(1.0, 0.5)),
+            ValueError,
+            r"factors must be above 0, and Normal\(loc=1, scale=0.5\) reaches down to -",
+        ),
         (lambda: Scale(HalfNormal(1.0)), ValueError, "reaches down to 0"),
         (
             lambda: Rotate(Normal(torch.zeros(3), torch.ones(3))),
             ValueError,
             r"degrees must be a distribution of single numbers, got Normal\(.*\) of shape \(3,\)",
         ),
-        (lambda: Jitter(Normal(torch.zeros(1), torch.ones(1))), ValueError, "pixels must be a distribution of single numbers"),
-        (lambda: Rotate(Normal(torch.tensor(0.0, device="meta"), 1.0, validate_args=False)), ValueError, "degrees must draw on the CPU"),
+        (
+            lambda: Jitter(Normal(torch.zeros(1), torch.ones(1))),
+            ValueError,
+            "pixels must be a distribution of single numbers",
+        ),
+        (
+            lambda: Rotate(Normal(torch.tensor(0.0, device="meta"), 1.0, validate_args=False)),
+            ValueError,
+            "degrees must draw on the CPU",
+        ),
         (lambda: Blur(-1.0), ValueError, "sigma must be at least 0, got -1.0"),
         (lambda: Rotate("ten"), TypeError, "degrees must be a number, got 'ten'"),  # type: ignore[arg-type]
         (lambda: checked_range("side", [0.5, 2.0], most=1.0), ValueError, "side must be at most 1, got 2.0"),
@@ -199,7 +223,9 @@ def test_factors_without_a_smallest_one_are_cut_off_where_the_blur_ends() -> Non
     assert float(drawn.std()) == pytest.approx(0.1, rel=0.05)
     # A distribution that has a smallest number, or never reaches 0, is not cut off before it.
     assert Scale(Uniform(0.8, 1.2)).largest_shrink == pytest.approx(1.25)
-    assert Scale(LogNormal(0.0, 0.25)).largest_shrink == pytest.approx(1 / float(draw(LogNormal(0.0, 0.25), generator(0), 1000).min()))
+    assert Scale(LogNormal(0.0, 0.25)).largest_shrink == pytest.approx(
+        1 / float(draw(LogNormal(0.0, 0.25), generator(0), 1000).min())
+    )
 
 
 def test_shifts_of_a_distribution_are_drawn_for_each_axis() -> None:

@@ -55,7 +55,11 @@ def test_schedules_are_values(schedule: Schedule, shown: str) -> None:
 def test_every_exported_schedule_has_a_name() -> None:
     exported = [getattr(transforms, name) for name in transforms.__all__]
     classes = {listed for listed in exported if isinstance(listed, type) and issubclass(listed, Schedule)}
-    assert {listed for listed in classes if not inspect.isabstract(listed)} == set(SCHEDULES.values()) == {Linear, Cosine, WarmUp}
+    assert (
+        {listed for listed in classes if not inspect.isabstract(listed)}
+        == set(SCHEDULES.values())
+        == {Linear, Cosine, WarmUp}
+    )
 
 
 def test_schedules_are_found_by_name_or_passed_on() -> None:
@@ -70,7 +74,9 @@ def test_schedules_are_found_by_name_or_passed_on() -> None:
 def test_bad_schedules_are_named() -> None:
     with pytest.raises(ValueError, match="schedule: unknown schedule 'cosin'; did you mean 'cosine'"):
         schedule_named("cosin")
-    with pytest.raises(TypeError, match=r"schedule must be a Schedule or one of \['linear', 'cosine', 'warmup'\], got float"):
+    with pytest.raises(
+        TypeError, match=r"schedule must be a Schedule or one of \['linear', 'cosine', 'warmup'\], got float"
+    ):
         schedule_named(0.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"start must be at least 0, got -0\.1"):
         Linear(-0.1, 1.0)

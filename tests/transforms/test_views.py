@@ -16,12 +16,17 @@ from featviz_pl.transforms import Compose, Crop, Jitter, Linear, Noise, Pad, Rot
 
 
 def views(count: int = 3, **more: Any) -> Views:
-    return Views(Compose([Pad(4, "grey"), Jitter(20), Rotate(list(range(-90, 91))), Scale([0.9, 1.0, 1.1])]), count, **more)
+    return Views(
+        Compose([Pad(4, "grey"), Jitter(20), Rotate(list(range(-90, 91))), Scale([0.9, 1.0, 1.1])]), count, **more
+    )
 
 
 def rows(parameters: tuple[Tensor, ...], chosen: slice | list[int]) -> list[list[float]]:
     """Return the parameters of some views as plain numbers, one list for each view."""
-    return [np.concatenate([part[row].flatten().numpy() for part in parameters]).tolist() for row in np.arange(len(parameters[0]))[chosen]]
+    return [
+        np.concatenate([part[row].flatten().numpy() for part in parameters]).tolist()
+        for row in np.arange(len(parameters[0]))[chosen]
+    ]
 
 
 def test_every_picture_has_every_view_with_the_views_fastest() -> None:
@@ -46,7 +51,9 @@ def test_views_are_seen_in_the_order_of_their_draws() -> None:
     for picture in range(2):
         for view in range(3):
             shift = drawn[0][picture * 3 + view].tolist()
-            np.testing.assert_allclose(shown[picture, view, 0], seen(images[picture, 0].numpy(), [("shift", shift)]), atol=1e-12)
+            np.testing.assert_allclose(
+                shown[picture, view, 0], seen(images[picture, 0].numpy(), [("shift", shift)]), atol=1e-12
+            )
 
 
 def test_a_draw_does_not_depend_on_companions_or_their_order() -> None:
@@ -99,7 +106,9 @@ def test_a_schedule_weakens_the_views_by_the_progress_of_the_run(progress: float
     drawn = growing.sample(0, 0, [7])
     shown = growing.apply(image, drawn, progress)
     for view, (down, right) in enumerate(drawn[0].tolist()):
-        np.testing.assert_allclose(shown[0, view, 0], seen(image[0, 0].numpy(), [("shift", (down * share, right * share))]), atol=1e-12)
+        np.testing.assert_allclose(
+            shown[0, view, 0], seen(image[0, 0].numpy(), [("shift", (down * share, right * share))]), atol=1e-12
+        )
 
 
 def test_ranges_move_first_and_are_weakened_then() -> None:

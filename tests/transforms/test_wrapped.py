@@ -86,7 +86,13 @@ def test_everything_is_put_back_after_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("transform", "size"),
-    [(v2.Resize((7, 4)), (7, 4)), (v2.CenterCrop(3), (3, 3)), (v2.Pad(2), (9, 10)), (v2.RandomResizedCrop(8), (8, 8)), (negative, (5, 6))],
+    [
+        (v2.Resize((7, 4)), (7, 4)),
+        (v2.CenterCrop(3), (3, 3)),
+        (v2.Pad(2), (9, 10)),
+        (v2.RandomResizedCrop(8), (8, 8)),
+        (negative, (5, 6)),
+    ],
 )
 def test_the_size_of_views_is_found_by_trying(transform: Any, size: tuple[int, int]) -> None:
     wrapped = Torchvision(transform)
@@ -128,14 +134,22 @@ def test_views_may_hold_it() -> None:
     ("make", "error", "message"),
     [
         (lambda: Torchvision(3), TypeError, r"transform must map a picture \(C, H, W\) to a picture, got int"),  # type: ignore[arg-type]
-        (lambda: Torchvision(nn.Conv2d(3, 3, 1)), TypeError, "transform must hold no parameters and no buffers, and Conv2d does"),
+        (
+            lambda: Torchvision(nn.Conv2d(3, 3, 1)),
+            TypeError,
+            "transform must hold no parameters and no buffers, and Conv2d does",
+        ),
         (
             lambda: Torchvision(whole_numbers)(pictures(1, 3, 4, 4), generator()),
             ValueError,
             r"transform: <function whole_numbers> must return a floating picture of 3 channels for one of \(3, 4, 4\), "
             r"got \(3, 4, 4\) of torch.uint8",
         ),
-        (lambda: Torchvision(v2.Grayscale(1))(pictures(1, 3, 4, 4), generator()), ValueError, r"3 channels .*, got \(1, 4, 4\)"),
+        (
+            lambda: Torchvision(v2.Grayscale(1))(pictures(1, 3, 4, 4), generator()),
+            ValueError,
+            r"3 channels .*, got \(1, 4, 4\)",
+        ),
         (lambda: Torchvision(v2.FiveCrop(2))(pictures(1, 3, 4, 4), generator()), ValueError, "got tuple"),
         (
             lambda: Torchvision(cut_at_random)(pictures(20, 3, 6, 6), generator()),

@@ -36,14 +36,21 @@ class Batches:
                 raise ValueError(f"{picture.name}: {error}") from error
 
     def measured(
-        self, metric: PictureMetric, others: Sequence[Any] | None = None, channels: int | None = None, skip: str | None = None
+        self,
+        metric: PictureMetric,
+        others: Sequence[Any] | None = None,
+        channels: int | None = None,
+        skip: str | None = None,
     ) -> Values:
         """Return the values of a metric; where `others` has None there is none.
 
-        A metric is asked directly, not updated: nothing is then summed over the processes of a run, which may not all be here.
+        A metric is asked directly, not updated: nothing is then summed over the processes of a run, which may not all
+        be here.
         """
         values: Values = [None] * len(self.pictures)
-        for places in self.parts([place for place in range(len(self.pictures)) if others is None or others[place] is not None]):
+        for places in self.parts(
+            [place for place in range(len(self.pictures)) if others is None or others[place] is not None]
+        ):
             batch = self.batch(places, channels)
             metric.to(batch.device)
             try:

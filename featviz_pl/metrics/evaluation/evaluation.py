@@ -30,8 +30,8 @@ class Evaluation:
 
     Args:
         rows: for each picture the columns by name; None where one does not apply.
-        summary: mean of every column, over the pictures to which it applies, of scores only where all are of one target; then what is
-            measured of the whole set.
+        summary: mean of every column, over the pictures to which it applies, of scores only where all are of one
+            target; then what is measured of the whole set.
         settings: what the values depend on: network, judge, photos, views.
         notes: what a reader should know, such as files that were left out.
 
@@ -60,12 +60,17 @@ class Evaluation:
             lines.append(["mean", "", *(_cell(self.summary.get(name)) for name in columns[2:])])
         widths = [max(map(len, column)) for column in zip(*lines)]
         text = [
-            "  ".join(cell.ljust(width) if place < 2 else cell.rjust(width) for place, (cell, width) in enumerate(zip(line, widths)))
+            "  ".join(
+                cell.ljust(width) if place < 2 else cell.rjust(width)
+                for place, (cell, width) in enumerate(zip(line, widths))
+            )
             for line in lines
         ]
         below = {
             "set": {name: value for name, value in self.summary.items() if name not in columns},
-            "photos have": {name: value for name, value in self.settings.get("of_photos", {}).items() if name in columns},
+            "photos have": {
+                name: value for name, value in self.settings.get("of_photos", {}).items() if name in columns
+            },
         }
         for what, values in below.items():
             if values:
@@ -74,7 +79,10 @@ class Evaluation:
 
     def to_json(self) -> str:
         """Return everything as one line of JSON."""
-        return json.dumps({"rows": self.rows, "summary": self.summary, "settings": self.settings, "notes": self.notes}, allow_nan=False)
+        return json.dumps(
+            {"rows": self.rows, "summary": self.summary, "settings": self.settings, "notes": self.notes},
+            allow_nan=False,
+        )
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the table to a file that is whole or absent: everything as ``.json``, or the rows alone as ``.csv``.
@@ -138,12 +146,14 @@ def evaluate(
 ) -> Evaluation:
     """Measure what pictures are worth, each alone and all together.
 
-    Columns: `score` as they are, `held_out` through views they were not made for; `slope`, `clipped`, `color_distance`, `variation`
-    and `high_frequency` of the picture alone; with photos, the `percentile` of the score among theirs, the similarity to the
-    `nearest` ones, and `forced_choice`, whose controls are the pictures of other targets; with a judge, `transfer` and `rank` of the
-    class, among the classes that judge and network have in common. Of the set: `pairwise_distance` and `vendi`, and `agreement` where
-    one of several targets occurs more than once. Each is described with its metric in `featviz_pl.metrics`. What does not apply to a
-    picture is None. Nothing is downloaded, except for the weights of networks that are given by name.
+    Columns: `score` as they are, `held_out` through views they were not made for; `slope`, `clipped`, `color_distance`,
+        `variation`
+    and `high_frequency` of the picture alone; with photos, the `percentile` of the score among theirs, the similarity
+    to the `nearest` ones, and `forced_choice`, whose controls are the pictures of other targets; with a judge,
+    `transfer` and `rank` of the class, among the classes that judge and network have in common. Of the set:
+    `pairwise_distance` and `vendi`, and `agreement` where one of several targets occurs more than once. Each is
+    described with its metric in `featviz_pl.metrics`. What does not apply to a picture is None. Nothing is downloaded,
+    except for the weights of networks that are given by name.
 
     Args:
         pictures: tensors (N, C, H, W) in [0, 1], PNG files, folders of those, or a list of these; sizes may differ.
@@ -151,8 +161,8 @@ def evaluate(
         targets: such as ``"features.9:33"``, one for each picture or one for all; files say their own unless given.
         judge: an independent classifier.
         photos: a folder of photos, or embeddings of photos that were made before.
-        activations: of photos, by `measure_activations`, or a file of them; measured on the folder of photos unless given. Of the
-            folder, exactly their photos are then compared.
+        activations: of photos, by `measure_activations`, or a file of them; measured on the folder of photos unless
+            given. Of the folder, exactly their photos are then compared.
         embedding: that compares pictures; the default one unless given.
         views: number of views of `held_out`, 1 or more.
         limit: of the photos, evenly spread; all unless given.
@@ -160,8 +170,8 @@ def evaluate(
         progress: called with the photos read so far and those to be read.
 
     Raises:
-        ValueError: when a picture cannot be read or has no target, a target does not fit the network, the judge does not have a
-            class, or the photos do not fit.
+        ValueError: when a picture cannot be read or has no target, a target does not fit the network, the judge does
+            not have a class, or the photos do not fit.
 
     Example:
         >>> import torch
@@ -180,5 +190,11 @@ def evaluate(
         table.ask(as_network(judge))
     table.measure_alone()
     table.measure_set()
-    settings = {"network": guest.name, "weights": table.weights, "views": views, **table.settings, "of_photos": table.of_photos}
+    settings = {
+        "network": guest.name,
+        "weights": table.weights,
+        "views": views,
+        **table.settings,
+        "of_photos": table.of_photos,
+    }
     return Evaluation(table.rows(), table.summary(), settings, [*notes, *table.notes])

@@ -36,11 +36,14 @@ class EvaluatedPicture:
 Pictures = Tensor | str | os.PathLike[str] | Sequence[Tensor | str | os.PathLike[str] | EvaluatedPicture]
 
 
-def gather(pictures: Pictures, channels: int, targets: str | Sequence[str] | None = None) -> tuple[list[EvaluatedPicture], list[str]]:
+def gather(
+    pictures: Pictures, channels: int, targets: str | Sequence[str] | None = None
+) -> tuple[list[EvaluatedPicture], list[str]]:
     """Return pictures with their targets, and notes on files that were left out.
 
     Args:
-        pictures: tensors (N, C, H, W) or (C, H, W), files, folders, or a list of these. Sheets of several pictures are left out.
+        pictures: tensors (N, C, H, W) or (C, H, W), files, folders, or a list of these. Sheets of several pictures are
+            left out.
         channels: that the network takes.
         targets: one for each picture, or one for all; files say their own unless given.
 
@@ -54,17 +57,24 @@ def gather(pictures: Pictures, channels: int, targets: str | Sequence[str] | Non
         if isinstance(one, EvaluatedPicture):
             found.append(replace(one, image=_opaque(one.image, channels)))
         elif isinstance(one, Tensor):
-            found += [EvaluatedPicture(str(len(found) + place), image, "") for place, image in enumerate(_batch(one, channels))]
+            found += [
+                EvaluatedPicture(str(len(found) + place), image, "")
+                for place, image in enumerate(_batch(one, channels))
+            ]
         elif isinstance(one, (str, os.PathLike)):
             for path in picture_files([one]):
                 origin = own_origin(path)
                 if is_sheet(origin):
                     sheets.append(str(path))
                 else:
-                    found.append(EvaluatedPicture(str(path), _read(path, channels), str(origin.get("target", "")), origin))
+                    found.append(
+                        EvaluatedPicture(str(path), _read(path, channels), str(origin.get("target", "")), origin)
+                    )
         else:
             raise TypeError(f"pictures must be tensors (N, C, H, W) in [0, 1] or paths, got {type(one).__name__}")
-    left_out = f"{named(sheets)} left out: a sheet of several pictures; evaluate the files of single ones" if sheets else ""
+    left_out = (
+        f"{named(sheets)} left out: a sheet of several pictures; evaluate the files of single ones" if sheets else ""
+    )
     if not found:
         raise ValueError(f"pictures: {left_out or 'there are none; give tensors (N, C, H, W) or PNG files'}")
     chosen = [_own_target(one) for one in found] if targets is None else _given_targets(targets, len(found), left_out)
@@ -125,7 +135,9 @@ def _opaque(image: Tensor, channels: int) -> Tensor:
 
 def _read(path: Path, channels: int) -> Tensor:
     if channels not in PICTURE_CHANNELS:
-        raise ValueError(f"pictures: the network takes {channels} channels, and files hold 1, 3 or 4; give tensors (N, {channels}, H, W)")
+        raise ValueError(
+            f"pictures: the network takes {channels} channels, and files hold 1, 3 or 4; give tensors (N, {channels}, H, W)"
+        )
     return on_grey(read_picture(path, 4)) if channels == 3 else read_picture(path, channels)
 
 

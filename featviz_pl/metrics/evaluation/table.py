@@ -62,7 +62,11 @@ class Table(Batches):
     """
 
     def __init__(
-        self, pictures: list[EvaluatedPicture], network: FrozenNetwork, embedding: Embedding | None = None, own_targets: bool = False
+        self,
+        pictures: list[EvaluatedPicture],
+        network: FrozenNetwork,
+        embedding: Embedding | None = None,
+        own_targets: bool = False,
     ) -> None:
         super().__init__(pictures)
         self.network, self.weights = network, network.weights_hash()
@@ -83,7 +87,11 @@ class Table(Batches):
         own = self.weights
         others = [picture.name for picture in self.pictures if picture.origin.get("weights", own) != own]
         if others:
-            names = {str(picture.origin.get("network")) for picture in self.pictures if picture.origin.get("weights", own) != own}
+            names = {
+                str(picture.origin.get("network"))
+                for picture in self.pictures
+                if picture.origin.get("weights", own) != own
+            }
             self.notes.append(
                 f"{named(others)}: made with other weights ({', '.join(sorted(names))}) than those of {self.network.name!r} here; "
                 "the values are those of this network"
@@ -93,7 +101,10 @@ class Table(Batches):
 
     def measure_activation(self, views: int) -> None:
         """Measure how the pictures excite their targets, as they are and through held-out views."""
-        metrics: dict[str, PictureMetric] = {"score": Activation(self.network), "held_out": HeldOutActivation(self.network, views)}
+        metrics: dict[str, PictureMetric] = {
+            "score": Activation(self.network),
+            "held_out": HeldOutActivation(self.network, views),
+        }
         for name, metric in metrics.items():
             self._columns[name] = self.measured(metric, self._targets)
 
@@ -119,12 +130,21 @@ class Table(Batches):
             self.notes.append("judge: none of the pictures is of a class with a name, so there is nothing to ask")
         if judge.weights_hash() == self.weights:
             self.notes.append("judge: it is the network itself, and no independent one")
-        wanted = dict(zip(dict.fromkeys(filter(None, classes)), judge_classes(list(dict.fromkeys(filter(None, classes))), judge.classes)))
+        wanted = dict(
+            zip(
+                dict.fromkeys(filter(None, classes)),
+                judge_classes(list(dict.fromkeys(filter(None, classes))), judge.classes),
+            )
+        )
         among = self._common_classes(judge)
         for name, kind in {"transfer": TransferProbability, "rank": TransferRank}.items():
             indices = [None if one is None else wanted[one] for one in classes]
             self._columns[name] = self.measured(kind(judge, among), indices)
-        self.settings |= {"judge": judge.name, "judge_weights": judge.weights_hash(), "among": len(among or judge.classes)}
+        self.settings |= {
+            "judge": judge.name,
+            "judge_weights": judge.weights_hash(),
+            "among": len(among or judge.classes),
+        }
 
     def compare_with_photos(
         self,
@@ -148,7 +168,9 @@ class Table(Batches):
             layers = list(dict.fromkeys(single_target(unit)[1].layer for unit in units if unit is not None))
             with said_of("photos"):
                 size = self._common_size()
-                held = measure_activations(self.network, folder, layers, size, limit, workers=workers, progress=reports[0])
+                held = measure_activations(
+                    self.network, folder, layers, size, limit, workers=workers, progress=reports[0]
+                )
         if held is not None:
             with said_of("activations" if activations is not None else "photos"):
                 percentile = ActivationPercentile(self.network, held)
@@ -159,7 +181,9 @@ class Table(Batches):
         if held is not None and recorded is not None:
             found = embed_photos(self.embedding, recorded, workers=workers, progress=reports[measures])
             names = dict(zip(recorded, held.paths))
-            embeddings = PhotoEmbeddings(found.values, [names[path] for path in found.paths], found.identity, found.enlarged)
+            embeddings = PhotoEmbeddings(
+                found.values, [names[path] for path in found.paths], found.identity, found.enlarged
+            )
         elif folder is not None:
             with said_of("photos"):
                 embeddings = embed_photos(self.embedding, folder, limit, workers=workers, progress=reports[measures])
@@ -176,7 +200,9 @@ class Table(Batches):
         if held is not None and len(held) < 2:
             self.notes.append("forced_choice was not measured: there is one photo, and a choice needs two or more")
         elif held is not None:
-            choice = ForcedChoice(held, embeddings, self.embedding, controls=self._vectors(), control_targets=self._shows)
+            choice = ForcedChoice(
+                held, embeddings, self.embedding, controls=self._vectors(), control_targets=self._shows
+            )
             own = [None if unit is None else shows for unit, shows in zip(units, self._shows)]
             self._columns["forced_choice"] = self.measured(choice, own, channels=_COLORS)
             if any(units) and len(set(self._shows)) == 1:
@@ -290,7 +316,9 @@ def recorded_photos(folder: str | os.PathLike[str], held: PhotoActivations, limi
     """
     check_folder(folder)
     if limit is not None and limit < len(held):
-        raise ValueError(f"limit: the activations are of {len(held)} photos, which are all compared; leave out the limit of {limit}")
+        raise ValueError(
+            f"limit: the activations are of {len(held)} photos, which are all compared; leave out the limit of {limit}"
+        )
     paths = [Path(folder, name) for name in held.paths]
     missing = [name for name, path in zip(held.paths, paths) if not path.is_file()]
     if missing:

@@ -58,7 +58,9 @@ class LayerReader:
         """Take the result of the layer."""
         value = first_tensor(result)
         if value is None or value.ndim < 2:
-            raise ValueError(f"targets: the output of {self.layer!r} holds no tensor (N, units, …); choose another layer")
+            raise ValueError(
+                f"targets: the output of {self.layer!r} holds no tensor (N, units, …); choose another layer"
+            )
         value = value.detach().movedim(3, 1) if self.channels_last and value.ndim == 4 else value.detach()
         if value.dtype != torch.float64:
             value = value.float()

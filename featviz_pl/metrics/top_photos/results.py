@@ -63,7 +63,8 @@ class ScoreDistribution:
         greatest: of them.
         active: share of the photos whose score is above 0.
         percentiles: by percent, between two photos linearly.
-        edges: of equal bins from the least to the greatest, one more than there are bins; none where scores are not finite.
+        edges: of equal bins from the least to the greatest, one more than there are bins; none where scores are not
+            finite.
         density: in each bin; times the width of a bin, they sum to 1.
     """
 
@@ -169,6 +170,9 @@ def unit_sheet(result: UnitActivations) -> Tensor:
     cells = torch.full((len(rows) * across, channels, height, width), WHITE)
     for number, row in enumerate(rows):
         for column, patch in enumerate(row):
-            top, left = (height - patch.shape[1]) // 2, (width - patch.shape[2]) // 2  # those at a border of their photo are smaller
+            top, left = (
+                (height - patch.shape[1]) // 2,
+                (width - patch.shape[2]) // 2,
+            )  # those at a border of their photo are smaller
             cells[number * across + column, :, top : top + patch.shape[1], left : left + patch.shape[2]] = patch
     return contact_sheet(cells, across)

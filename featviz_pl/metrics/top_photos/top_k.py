@@ -50,7 +50,9 @@ class KeptPhotos:
         self.peaks = np.full((units, k), np.nan)
         self.cuts: list[list[Any]] = [[None] * k for _ in range(units)]
 
-    def offer(self, orders: Numbers, photos: Numbers, scores: Numbers, peaks: Numbers, cut: Callable[[int, int], Any]) -> None:
+    def offer(
+        self, orders: Numbers, photos: Numbers, scores: Numbers, peaks: Numbers, cut: Callable[[int, int], Any]
+    ) -> None:
         """Take photos that belong to the k lowest.
 
         Args:
@@ -76,7 +78,9 @@ class KeptPhotos:
             self.cuts[unit] = [held[column] if column < self.k else cut(unit, column - self.k) for column in columns]
 
     def _with(self, units: Numbers, *offered: Numbers) -> list[tuple[Numbers, Numbers]]:
-        return [(own[units], new[units]) for own, new in zip((self.orders, self.photos, self.scores, self.peaks), offered)]
+        return [
+            (own[units], new[units]) for own, new in zip((self.orders, self.photos, self.scores, self.peaks), offered)
+        ]
 
     def without_cuts(self) -> tuple[Numbers, Numbers, Numbers, Numbers]:
         """Return what other processes need to know before they ask for parts of photos."""
@@ -140,7 +144,9 @@ class ScoreStatistics:
         self._join(other.count, other.mean, other.squares, other.least, other.greatest, other.active)
         self._sample(other.draws, other.photos, other.sample)
 
-    def _join(self, count: int, mean: Numbers, squares: Numbers, least: Numbers, greatest: Numbers, active: Numbers) -> None:
+    def _join(
+        self, count: int, mean: Numbers, squares: Numbers, least: Numbers, greatest: Numbers, active: Numbers
+    ) -> None:
         """Join two means and sums of squared deviations (Chan, Golub, LeVeque, 1979)."""
         total = self.count + count
         if count:
@@ -170,7 +176,9 @@ class ScoreStatistics:
         finite = bool(np.isfinite([least, greatest]).all())
         density, edges = np.zeros(0), np.zeros(0)
         if finite:  # a histogram of what is no number has no bins
-            density, edges = np.histogram(self.sample[:, unit].astype(np.float64), bins=BINS, range=(least, greatest), density=True)
+            density, edges = np.histogram(
+                self.sample[:, unit].astype(np.float64), bins=BINS, range=(least, greatest), density=True
+            )
         return ScoreDistribution(
             photos=self.count,
             sampled=len(self.sample),

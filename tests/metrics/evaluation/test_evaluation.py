@@ -82,7 +82,9 @@ def test_scores_have_a_mean_only_where_all_pictures_are_of_one_target() -> None:
     assert mean[1:3] == ["-", "-"]
     assert float(mean[3]) == pytest.approx(different.summary["slope"], rel=1e-3)
     network = named(("red", "green", "blue", "b", "c"))
-    assert evaluate(noise(2), network, ["output:red", "output:0"], views=1).summary["score"] is not None  # one class in two ways
+    assert (
+        evaluate(noise(2), network, ["output:red", "output:0"], views=1).summary["score"] is not None
+    )  # one class in two ways
 
 
 def test_one_picture_is_no_set_and_different_targets_need_not_agree() -> None:
@@ -102,13 +104,19 @@ def test_pictures_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> Non
 def test_transparent_pictures_are_measured_on_grey(tmp_path: Path) -> None:
     picture, opacity = noise(1)[0], noise(1, channels=1, seed=4)[0]
     on_grey = picture * opacity + 0.5 * (1 - opacity)
-    save_png(torch.cat([picture, opacity]), tmp_path / "a.png", {"target": "features.5:1", "objective": "Channel('features.5', 1)"})
+    save_png(
+        torch.cat([picture, opacity]),
+        tmp_path / "a.png",
+        {"target": "features.5:1", "objective": "Channel('features.5', 1)"},
+    )
     for found in (
         evaluate(torch.cat([picture, opacity])[None], toy(), "features.5:1", views=1),
         evaluate(tmp_path / "a.png", toy(), views=1),
     ):
         assert found.rows[0]["score"] == pytest.approx(own_score(on_grey, 1), rel=1e-4)
-        assert found.rows[0]["clipped"] == pytest.approx(float(((on_grey < 1.5 / 255) | (on_grey > 253.5 / 255)).float().mean()), abs=1e-6)
+        assert found.rows[0]["clipped"] == pytest.approx(
+            float(((on_grey < 1.5 / 255) | (on_grey > 253.5 / 255)).float().mean()), abs=1e-6
+        )
 
 
 def test_a_metric_that_cannot_measure_a_picture_leaves_its_place_empty_and_says_why() -> None:
@@ -116,7 +124,9 @@ def test_a_metric_that_cannot_measure_a_picture_leaves_its_place_empty_and_says_
     assert found.rows[0]["slope"] is None
     assert found.rows[0]["variation"] is not None
     assert found.summary["slope"] == found.rows[1]["slope"]
-    assert found.notes == ["0: slope was not measured: pictures: 20 x 40 pixels are too few for a slope; each side needs at least 32"]
+    assert found.notes == [
+        "0: slope was not measured: pictures: 20 x 40 pixels are too few for a slope; each side needs at least 32"
+    ]
     grey = evaluate(noise(2, channels=1), nn.Conv2d(1, 4, 3), "output:1", views=1)
     assert [row["color_distance"] for row in grey.rows] == [None, None]
     assert grey.rows[0]["slope"] is not None
@@ -131,9 +141,15 @@ def test_a_metric_that_cannot_measure_a_picture_leaves_its_place_empty_and_says_
 
 
 def test_files_say_their_targets_and_these_can_be_replaced(tmp_path: Path) -> None:
-    paths = [save(tmp_path / "a.png", noise(1)[0], "features.5:4"), save(tmp_path / "b.png", noise(1, 64, 32, seed=1)[0], "features.5:6")]
+    paths = [
+        save(tmp_path / "a.png", noise(1)[0], "features.5:4"),
+        save(tmp_path / "b.png", noise(1, 64, 32, seed=1)[0], "features.5:6"),
+    ]
     found = evaluate(paths, toy(), views=1)
-    assert [(row["picture"], row["target"]) for row in found.rows] == [(str(paths[0]), "features.5:4"), (str(paths[1]), "features.5:6")]
+    assert [(row["picture"], row["target"]) for row in found.rows] == [
+        (str(paths[0]), "features.5:4"),
+        (str(paths[1]), "features.5:6"),
+    ]
     for path, row, unit in zip(paths, found.rows, (4, 6)):
         assert row["score"] == pytest.approx(own_score(read_picture(path), unit), rel=1e-4)
     others = ["features.0:1", "features.5:2"]
@@ -151,7 +167,9 @@ def test_the_folder_of_a_sweep_is_measured_without_its_sheets_in_the_order_of_th
     for unit in (10, 9, 0):
         save(tmp_path / "features.5" / f"{unit}.png", noise(1, seed=unit)[0], f"features.5:{unit % 8}")
     # As the writer does it: of a layer, without objective and score.
-    save_png(noise(1, 90, 90)[0], tmp_path / "features.5.png", {"target": "features.5", "network": "ToyNet", "batch_size": 4})
+    save_png(
+        noise(1, 90, 90)[0], tmp_path / "features.5.png", {"target": "features.5", "network": "ToyNet", "batch_size": 4}
+    )
     save(tmp_path / "final.png", noise(1, 90, 90)[0], ["features.5:1", "features.5:2"])  # as `ImageSnapshot` does it
     (tmp_path / "manifest.jsonl").write_text("{}\n")
     (tmp_path / ".half.png").write_bytes(b"")
@@ -171,26 +189,62 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no picture": ("text.png", {}, r"cannot read a picture from '.*text\.png'"),
     "nothing": ([], {}, "pictures: there are none"),
     "an empty folder": ("empty", {}, "the folder '.*empty' holds no PNG files"),
-    "a sheet alone": ("sheet.png", {}, r"pictures: .*sheet\.png left out: a sheet of several pictures; evaluate the files of single ones"),
-    "targets that do not fit": (noise(3), {"targets": ["features.5:1"] * 2}, "targets: 2 do not fit 3 pictures; give one for all"),
+    "a sheet alone": (
+        "sheet.png",
+        {},
+        r"pictures: .*sheet\.png left out: a sheet of several pictures; evaluate the files of single ones",
+    ),
+    "targets that do not fit": (
+        noise(3),
+        {"targets": ["features.5:1"] * 2},
+        "targets: 2 do not fit 3 pictures; give one for all",
+    ),
     "an unknown layer": (noise(1), {"targets": "features.55:1"}, "no layer 'features.55'; did you mean 'features.5'"),
     "an unknown unit": (noise(1), {"targets": "features.5:8"}, "'features.5' has 8 units, 0 to 7; there is no 8"),
     "several units": (noise(1), {"targets": "features.5:1,2"}, "names 2 units"),
     "an unparsable target": (noise(1), {"targets": "features.5:a:b"}, "0: target: 'features.5:a:b' does not parse"),
-    "channels": (noise(1, channels=1), {"targets": "features.5:1"}, "pictures: 1 channels do not fit the network, which takes 3"),
-    "no picture shape": (noise(1)[0, 0], {"targets": "features.5:1"}, r"must be \(N, C, H, W\) or \(C, H, W\), got shape \(40, 48\)"),
+    "channels": (
+        noise(1, channels=1),
+        {"targets": "features.5:1"},
+        "pictures: 1 channels do not fit the network, which takes 3",
+    ),
+    "no picture shape": (
+        noise(1)[0, 0],
+        {"targets": "features.5:1"},
+        r"must be \(N, C, H, W\) or \(C, H, W\), got shape \(40, 48\)",
+    ),
     "no views": (noise(1), {"targets": "features.5:1", "views": 0}, "views must be at least 1"),
     "no photos": (noise(1), {"targets": "features.5:1", "photos": "empty"}, "'.*empty' holds no image files"),
-    "no folder of photos": (noise(1), {"targets": "features.5:1", "photos": "nowhere"}, "^photos: there is no folder '.*nowhere'"),
-    "unreadable photos": (noise(1), {"targets": "features.5:1", "photos": "broken"}, "^photos: none of 2 files in 'broken' can be read"),
-    "unreadable photos of a layer": (noise(1), {"targets": "features.5", "photos": "broken"}, "^photos: none of 2 files can be read"),
+    "no folder of photos": (
+        noise(1),
+        {"targets": "features.5:1", "photos": "nowhere"},
+        "^photos: there is no folder '.*nowhere'",
+    ),
+    "unreadable photos": (
+        noise(1),
+        {"targets": "features.5:1", "photos": "broken"},
+        "^photos: none of 2 files in 'broken' can be read",
+    ),
+    "unreadable photos of a layer": (
+        noise(1),
+        {"targets": "features.5", "photos": "broken"},
+        "^photos: none of 2 files can be read",
+    ),
     "no embeddings": (
         noise(1),
         {"targets": "features.5:1", "photos": "text.png"},
         r"^photos: 'text\.png' is damaged or holds no photo emb",
     ),
-    "no activations": (noise(1), {"targets": "features.5:1", "activations": "nowhere.pt"}, r"^activations: there is no file 'nowhere\.pt'"),
-    "other activations": (noise(1), {"targets": "features.5:1", "activations": "text.png"}, r"^activations: 'text\.png' is damaged or hol"),
+    "no activations": (
+        noise(1),
+        {"targets": "features.5:1", "activations": "nowhere.pt"},
+        r"^activations: there is no file 'nowhere\.pt'",
+    ),
+    "other activations": (
+        noise(1),
+        {"targets": "features.5:1", "activations": "text.png"},
+        r"^activations: 'text\.png' is damaged or hol",
+    ),
 }
 
 
@@ -231,15 +285,25 @@ def test_pictures_of_other_weights_are_measured_with_a_note(tmp_path: Path) -> N
         ("output:Direction-0a1b", "Direction('output', …)"),
     ],
 )
-def test_a_file_of_an_objective_without_shorthand_has_no_activation(target: str, objective: str, tmp_path: Path, photos: Path) -> None:
+def test_a_file_of_an_objective_without_shorthand_has_no_activation(
+    target: str, objective: str, tmp_path: Path, photos: Path
+) -> None:
     path = save(tmp_path / "a.png", noise(1)[0], target, objective=objective)
     found = evaluate([path, save(tmp_path / "b.png", noise(1)[0])], toy(), views=1, photos=photos)
     row = found.rows[0]
-    assert (row["target"], row["score"], row["held_out"], row["percentile"], row["forced_choice"]) == (target, None, None, None, None)
+    assert (row["target"], row["score"], row["held_out"], row["percentile"], row["forced_choice"]) == (
+        target,
+        None,
+        None,
+        None,
+        None,
+    )
     assert row["slope"] is not None
     assert row["nearest"] is not None
     assert found.rows[1]["percentile"] is not None
-    assert any("a.png: the objective has no shorthand, so its activation is not measured" in note for note in found.notes)
+    assert any(
+        "a.png: the objective has no shorthand, so its activation is not measured" in note for note in found.notes
+    )
 
 
 # Judges.
@@ -247,7 +311,9 @@ def test_a_file_of_an_objective_without_shorthand_has_no_activation(target: str,
 
 def test_the_judge_is_asked_for_the_classes_among_those_that_both_know() -> None:
     network = named(("Red", "green", "nothing", "sun", "else"))
-    found = evaluate(noise(4, seed=5), network, ["output:Red", "output:1", "features.5:1", "output:3"], judge=color_judge(), views=1)
+    found = evaluate(
+        noise(4, seed=5), network, ["output:Red", "output:1", "features.5:1", "output:3"], judge=color_judge(), views=1
+    )
     among: list[str | int] = ["red", "green", "sun"]
     for row, picture, name in zip(found.rows, noise(4, seed=5), ["red", "green", None, "sun"]):
         for column, kind in (("transfer", metrics.TransferProbability), ("rank", metrics.TransferRank)):
@@ -263,11 +329,14 @@ def test_the_judge_is_asked_for_the_classes_among_those_that_both_know() -> None
 
 def test_a_judge_without_the_class_is_refused_with_near_names() -> None:
     with pytest.raises(ValueError, match="unknown class of the judge 'reddish'; did you mean 'red'"):
-        evaluate(noise(1), named(("reddish", "green", "blue", "b", "c")), "output:reddish", judge=color_judge(), views=1)
+        evaluate(
+            noise(1), named(("reddish", "green", "blue", "b", "c")), "output:reddish", judge=color_judge(), views=1
+        )
 
 
 @pytest.mark.parametrize(
-    ("network", "target"), [(named(("red", "green", "blue", "b", "c")), "features.5:1"), (FrozenNetwork(toy()), "output:1")]
+    ("network", "target"),
+    [(named(("red", "green", "blue", "b", "c")), "features.5:1"), (FrozenNetwork(toy()), "output:1")],
 )
 def test_a_judge_is_not_asked_about_what_is_no_class(network: FrozenNetwork, target: str) -> None:
     found = evaluate(noise(1), network, target, judge=color_judge(), views=1)
@@ -278,7 +347,8 @@ def test_a_judge_is_not_asked_about_what_is_no_class(network: FrozenNetwork, tar
 def test_a_network_is_no_judge_of_its_own_pictures() -> None:
     network = named(("red", "green", "blue", "b", "c"))
     assert (
-        "judge: it is the network itself, and no independent one" in evaluate(noise(1), network, "output:1", judge=network, views=1).notes
+        "judge: it is the network itself, and no independent one"
+        in evaluate(noise(1), network, "output:1", judge=network, views=1).notes
     )
 
 
@@ -329,5 +399,10 @@ def test_a_table_has_one_of_two_endings(name: str, message: str, tmp_path: Path)
 def test_every_number_of_a_real_table_can_be_written(photos: Path) -> None:
     flat = torch.full((2, 3, 40, 40), 0.5)
     found = evaluate(flat, toy(), "features.5:1", photos=photos, views=1)
-    assert all(value is None or math.isfinite(value) for row in found.rows for name, value in row.items() if name not in ALWAYS[:2])
+    assert all(
+        value is None or math.isfinite(value)
+        for row in found.rows
+        for name, value in row.items()
+        if name not in ALWAYS[:2]
+    )
     assert json.loads(found.to_json())["rows"] == found.rows

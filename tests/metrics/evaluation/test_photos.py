@@ -28,7 +28,12 @@ def photos(tmp_path: Path) -> Path:
 def test_photos_are_measured_at_the_size_of_the_pictures(photos: Path) -> None:
     seen: list[tuple[int, int]] = []
     found = evaluate(
-        noise(2), toy(), ["features.5:1", "features.0:2"], photos=photos, views=1, progress=lambda done, total: seen.append((done, total))
+        noise(2),
+        toy(),
+        ["features.5:1", "features.0:2"],
+        photos=photos,
+        views=1,
+        progress=lambda done, total: seen.append((done, total)),
     )
     assert found.columns == [*ALWAYS[:4], "percentile", *ALWAYS[4:], "nearest", "forced_choice"]
     held = metrics.measure_activations(toy(), photos, ["features.5", "features.0"], size=(40, 48))
@@ -51,7 +56,9 @@ def test_the_controls_of_a_forced_choice_are_the_pictures_of_other_targets(photo
     vectors = torch.cat([embedding(pictures[:2]), embedding(larger), embedding(pictures[2:])]).double()
     for row, vector in zip(found.rows[:4], vectors):
         others = vectors[[target != row["target"] for target in targets]].mean(0)
-        strong, weak = (shown[one] @ (vector - others) for one in (held.strongest(row["target"], 6), held.weakest(row["target"], 6)))
+        strong, weak = (
+            shown[one] @ (vector - others) for one in (held.strongest(row["target"], 6), held.weakest(row["target"], 6))
+        )
         assert row["forced_choice"] == pytest.approx(float((strong[:, None] > weak).double().mean()))
     assert found.rows[4]["forced_choice"] is None
     alone = evaluate(pictures, toy(), "features.5:1", photos=photos, views=1)
@@ -70,15 +77,21 @@ def test_the_first_unreadable_files_are_named(photos: Path) -> None:
 def test_few_photos_are_said_to_be_few(photos: Path) -> None:
     def note(count: int) -> bool:
         values = torch.rand(count, 8, generator=torch.Generator().manual_seed(0))
-        held = metrics.PhotoActivations({"features.5": values}, list(map(str, range(count))), "", FrozenNetwork(toy()).weights_hash(), 8)
+        held = metrics.PhotoActivations(
+            {"features.5": values}, list(map(str, range(count))), "", FrozenNetwork(toy()).weights_hash(), 8
+        )
         said = "percentile: among 80 photos, each of which is 1.25 points; give 100 photos or more"
         return said in evaluate(noise(1), toy(), "features.5:1", activations=held, views=1).notes
 
     assert (note(80), note(100)) == (True, False)
-    assert not any(one.startswith("percentile") for one in evaluate(noise(1), toy(), "features.5", photos=photos, views=1).notes)
+    assert not any(
+        one.startswith("percentile") for one in evaluate(noise(1), toy(), "features.5", photos=photos, views=1).notes
+    )
 
 
-def test_the_controls_are_the_same_however_many_pictures_are_measured_at_once(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_controls_are_the_same_however_many_pictures_are_measured_at_once(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     targets = ["features.5:1", "features.5:2", "features.5:3", "features.5:1", "features.5:2"]
     together = evaluate(noise(5), toy(), targets, photos=photos, views=1)
     monkeypatch.setattr("featviz_pl.metrics.evaluation.batches._AT_ONCE", 2)
@@ -93,7 +106,13 @@ def test_photos_that_were_measured_before_give_the_same(photos: Path, tmp_path: 
     held = metrics.measure_activations(toy(), photos, "features.5", size=(40, 48), limit=9)
     embeddings = metrics.embed_photos(metrics.Embedding(), photos, limit=9)
     again = evaluate(noise(2), toy(), photos=embeddings, activations=held, **arguments)
-    from_files = evaluate(noise(2), toy(), photos=embeddings.save(tmp_path / "e.pt"), activations=held.save(tmp_path / "a.pt"), **arguments)
+    from_files = evaluate(
+        noise(2),
+        toy(),
+        photos=embeddings.save(tmp_path / "e.pt"),
+        activations=held.save(tmp_path / "a.pt"),
+        **arguments,
+    )
     assert fresh.rows == again.rows == from_files.rows
     alone = evaluate(noise(2), toy(), activations=held, **arguments)
     assert alone.columns == [*ALWAYS[:4], "percentile", *ALWAYS[4:]]
@@ -123,10 +142,16 @@ def test_of_a_folder_exactly_the_photos_of_the_activations_are_compared(photos: 
         found = evaluate(noise(2), toy(), photos=photos, activations=held, limit=limit, **arguments)
         assert found.rows == expected.rows
         assert found.settings["photos"] == len(held) < 12
-    with pytest.raises(ValueError, match=f"^limit: the activations are of {len(held)} photos, which are all compared; leave out the limit"):
+    with pytest.raises(
+        ValueError,
+        match=f"^limit: the activations are of {len(held)} photos, which are all compared; leave out the limit",
+    ):
         evaluate(noise(2), toy(), photos=photos, activations=held, limit=2, **arguments)
     (photos / held.paths[1]).unlink()
-    with pytest.raises(ValueError, match=rf"^activations: 1 of their {len(held)} photos are not in '.*photos', such as '{held.paths[1]}'"):
+    with pytest.raises(
+        ValueError,
+        match=rf"^activations: 1 of their {len(held)} photos are not in '.*photos', such as '{held.paths[1]}'",
+    ):
         evaluate(noise(2), toy(), photos=photos, activations=held, **arguments)
 
 
@@ -142,10 +167,14 @@ def test_a_class_by_name_and_by_number_is_one_target(photos: Path) -> None:
     network = named(("red", "green", "blue", "red", "c"))
     both, numbers = ["output:red", "output:0", "output:green", "output:1", "output:3"], [0, 0, 1, 1, 3]
     found, expected = (
-        evaluate(noise(5), network, targets, photos=photos, views=1) for targets in (both, [f"output:{index}" for index in numbers])
+        evaluate(noise(5), network, targets, photos=photos, views=1)
+        for targets in (both, [f"output:{index}" for index in numbers])
     )
     assert [row["target"] for row in found.rows] == both
-    vectors, shown = metrics.Embedding()(noise(5)).double(), metrics.embed_photos(metrics.Embedding(), photos).values.double()
+    vectors, shown = (
+        metrics.Embedding()(noise(5)).double(),
+        metrics.embed_photos(metrics.Embedding(), photos).values.double(),
+    )
     held = metrics.measure_activations(network, photos, "output", size=(40, 48))
     for row, number, vector in zip(found.rows, numbers, vectors):
         others = vectors[[number != other for other in numbers]].mean(0)

@@ -222,7 +222,9 @@ class StopAt(Callback):
         super().__init__()
         self.step, self.path = step, path
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Save and stop."""
         if trainer.global_step == self.step:
             trainer.save_checkpoint(self.path)
@@ -387,7 +389,9 @@ def image_rows() -> dict[str, Row]:
         return optimized(image=Doubled(size=32))
 
     def generator() -> nn.Module:
-        return nn.Sequential(nn.Linear(6, 3 * 8 * 8), nn.Tanh(), nn.Unflatten(1, (3, 8, 8)), nn.Upsample(scale_factor=4))
+        return nn.Sequential(
+            nn.Linear(6, 3 * 8 * 8), nn.Tanh(), nn.Unflatten(1, (3, 8, 8)), nn.Upsample(scale_factor=4)
+        )
 
     def masked(start: str) -> Tensor:
         mask = torch.zeros(32, 32)
@@ -464,7 +468,9 @@ def objective_rows() -> dict[str, Row]:
         return neuron + fv.objectives.Facet(objective=neuron, layers={"blocks.1": normal(64)}, strength=2.0)
 
     def style(**arguments: Any) -> fv.objectives.Objective:
-        return fv.objectives.Style(layers=["stem", "blocks.1"], image=photo(40, seed=3), weights=[1.0, 0.5], **arguments)
+        return fv.objectives.Style(
+            layers=["stem", "blocks.1"], image=photo(40, seed=3), weights=[1.0, 0.5], **arguments
+        )
 
     def near() -> fv.objectives.Objective:
         return channel() + fv.objectives.StayNear(image=photo(), layer="blocks.1", balance=channel())
@@ -505,7 +511,9 @@ def objective_rows() -> dict[str, Row]:
         "Direction": direction,
         "Direction, cosine": lambda: direction(vectors=normal(2, 128), compare="cosine"),
         "Direction, power, whitening": lambda: direction(power=2.0, whitening=normal(128, 128, seed=1)),
-        "NeuronDirection": lambda: fv.objectives.NeuronDirection(layer="blocks.2", vectors=normal(128), position=(1, 2), power=1.0),
+        "NeuronDirection": lambda: fv.objectives.NeuronDirection(
+            layer="blocks.2", vectors=normal(128), position=(1, 2), power=1.0
+        ),
         "TensorDirection": lambda: fv.objectives.TensorDirection(layer="blocks.2", tensor=normal(128, 2, 3), power=1.0),
         "Similarity": lambda: fv.objectives.Similarity(layer="blocks.4", vectors=normal(192)),
         "Latent, dictionary": lambda: latent(encoder, [3, 9]),
@@ -537,7 +545,9 @@ def objective_rows() -> dict[str, Row]:
     }
     several: dict[str, Callable[[], Any]] = {
         "Diversity": lambda: channel() + 10 * fv.objectives.Diversity(layer="blocks.1"),
-        "Alignment": lambda: channel([1, 5, 9]) + 0.1 * fv.objectives.Alignment(layers=["stem", "blocks.1"], distance=2),
+        "Alignment": lambda: (
+            channel([1, 5, 9]) + 0.1 * fv.objectives.Alignment(layers=["stem", "blocks.1"], distance=2)
+        ),
         "Interpolation, any number": lambda: fv.objectives.Interpolation(first="blocks.2:3", second="blocks.2:8"),
     }
     transparent: dict[str, Callable[[], Any]] = {
@@ -576,7 +586,9 @@ def view_rows() -> dict[str, Row]:
         ],
         "Pad, grey": lambda: [fv.transforms.Pad(pixels=4, mode="grey"), fv.transforms.Jitter(pixels=6)],
         "Crop": lambda: fv.transforms.Crop(),
-        "Crop, distributions": lambda: fv.transforms.Crop(center=Normal(0.5, 0.1), side=Uniform(0.4, 0.6), end=Uniform(0.2, 0.3)),
+        "Crop, distributions": lambda: fv.transforms.Crop(
+            center=Normal(0.5, 0.1), side=Uniform(0.4, 0.6), end=Uniform(0.2, 0.3)
+        ),
         "Crop, anywhere": lambda: fv.transforms.Crop(center="anywhere", side=Uniform(0.4, 0.6)),
         "CropOrPad": lambda: fv.transforms.CropOrPad(size=(24, 40), value=0.3),
         "Roll": lambda: fv.transforms.Roll(pixels=8),
@@ -731,7 +743,9 @@ def trainer_rows() -> dict[str, Row]:
         "bf16-mixed, tokens": lambda: optimized("blocks.1:3", network=token_network(), precision="bf16-mixed"),
         "bf16-true": partial(optimized, precision="bf16-true"),
         "64-true": partial(optimized, precision="64-true"),
-        "accumulate_grad_batches, gradient_clip_val": partial(optimized, accumulate_grad_batches=2, gradient_clip_val=0.01),
+        "accumulate_grad_batches, gradient_clip_val": partial(
+            optimized, accumulate_grad_batches=2, gradient_clip_val=0.01
+        ),
         "SGD": partial(optimized, optimizer=partial(torch.optim.SGD, lr=2.0, momentum=0.9), lr=2.0),
     }
     return with_prefix("trainer", rows)
@@ -772,14 +786,18 @@ def sweep_rows() -> dict[str, Row]:
     """Sweeps: pixels of the files, returned pictures and scores, and contact sheets."""
 
     @cache
-    def sweep(preset: str, precision: str = "32-true", batch_size: int = 2, tolerance: float | None = None) -> dict[str, Tensor]:
+    def sweep(
+        preset: str, precision: str = "32-true", batch_size: int = 2, tolerance: float | None = None
+    ) -> dict[str, Tensor]:
         network: Any = "embedded" if tolerance is None else conv_network()
         targets = ["stem:0-2", "blocks.2:5,9", "output:1"] if tolerance is None else ["features.6:0-4"]
         arguments: dict[str, Any] = {"steps": 6} if tolerance is None else {"steps": 128, "tolerance": tolerance}
         module = fv.FeatureSweep(network=network, preset=preset, size=32, views=2, seed=0, **arguments)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            trainer = Trainer(callbacks=[fv.callbacks.FeatureWriter(folder=folder)], **{**QUIET, "precision": precision})
+            trainer = Trainer(
+                callbacks=[fv.callbacks.FeatureWriter(folder=folder)], **{**QUIET, "precision": precision}
+            )
             batches: Any = trainer.predict(module, fv.FeatureTargets(targets=targets, batch_size=batch_size))
             return {
                 "files": torch.stack([read_png(path) for path in sorted(folder.glob("*/*.png"))]),
@@ -924,7 +942,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the table; return 1 where it differs from another one or, without a comparison, where a row failed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the table to this JSON file")
-    parser.add_argument("--compare", type=Path, metavar="FILE", help="print rows that differ from this table; exit with 1")
+    parser.add_argument(
+        "--compare", type=Path, metavar="FILE", help="print rows that differ from this table; exit with 1"
+    )
     parser.add_argument("--ignore", action="append", default=[], metavar="PREFIX", help="rows that may differ")
     parser.add_argument("--only", action="append", default=[], metavar="TEXT", help="rows with this in their name")
     options = parser.parse_args(argv)
