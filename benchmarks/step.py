@@ -56,14 +56,14 @@ def limit(bare: nn.Module, dtype: torch.dtype, size: int, steps: int, device: to
 
 def read_step(network: fv.FrozenNetwork, layer: str, precision: str, options: argparse.Namespace) -> float:
     """Return the milliseconds of one forward and backward of what the library leaves of a network."""
-    device, shadow = device_of(options.accelerator), network.shadow()
+    device, reader = device_of(options.accelerator), network.reader()
     noise = torch.rand(1, 3, options.size, options.size, generator=torch.Generator().manual_seed(0))
     picture = noise.to(device, memory_format=torch.channels_last)
     times: list[float] = []
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
         for _ in range(options.steps + 1):  # the first one finds out, and compiles
             picture = picture.detach().requires_grad_(True)
-            (-shadow.activations(picture, [layer])[layer][:, 0].mean()).backward()
+            (-reader.activations(picture, [layer])[layer][:, 0].mean()).backward()
             times.append(now(device))
     return median_step(times)
 

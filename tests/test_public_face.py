@@ -31,7 +31,7 @@ WITHOUT_EXAMPLE = {
     "metrics.PictureMetric": "abstract: its subclasses show it",
     "networks.EmbeddedNetwork": "loaded by name; see load_network",
     "networks.LayerInfo": "a record that FrozenNetwork.layers returns",
-    "networks.Shadow": "made by FrozenNetwork.shadow",
+    "networks.ActivationReader": "made by FrozenNetwork.reader",
     "objectives.Objective": "abstract: its subclasses show it",
     "objectives.Observation": "a record that the run makes; every objective's example builds one",
     "objectives.Reference": "a record for objectives that compare with pictures",

@@ -21,7 +21,7 @@ from toys import QUIET, toy
 from featviz_pl.callbacks import Augmentation, ImageSnapshot
 from featviz_pl.images import FourierImage, PixelImage
 from featviz_pl.io import read_picture, read_provenance, save_png
-from featviz_pl.networks import FrozenNetwork, Shadow
+from featviz_pl.networks import ActivationReader, FrozenNetwork
 from featviz_pl.objectives import L2, Channel
 from featviz_pl.presets import Recipe, image_class, lucid, recipe
 from featviz_pl.rendering import RenderResult, render
@@ -364,7 +364,7 @@ def test_a_render_that_is_told_to_end_says_so_to_whoever_started_it() -> None:
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_nothing_large_waits_for_the_collector_of_cycles(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[object]] = []
-    for kind in (Shadow, torch.fx.GraphModule):
+    for kind in (ActivationReader, torch.fx.GraphModule):
         make = kind.__init__
 
         def noted(self: object, *arguments: Any, make: Any = make, **more: Any) -> None:

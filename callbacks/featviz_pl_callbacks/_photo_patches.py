@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from featviz_pl.metrics.top_photos.layer_reader import Said
 from featviz_pl.metrics.top_photos.top_k import Cut
-from featviz_pl.networks import Shadow
+from featviz_pl.networks import ActivationReader
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
 from featviz_pl_callbacks._watched_network import (
     Picture,
@@ -43,7 +43,7 @@ class PatchCutter:
     ) -> None:
         self._module, self._layers, self._network, self._device = module, list(layers), network, device
         self._forward: str | None = None  # what is shown the pictures
-        self._shadow: Shadow | None = None
+        self._reader: ActivationReader | None = None
         self._boxes: dict[tuple[str, Picture], Tensor | None] = {}
         self._shown: Picture | None = None
 
@@ -52,7 +52,7 @@ class PatchCutter:
         paths = [full_path(layer, self._network) for layer in self._layers]
         try:
             self._forward, shape = find_forward(self._module, paths, self._network, picture, self._device)
-            self._shadow = guest(self._module, self._forward).shadow()
+            self._reader = guest(self._module, self._forward).reader()
             self._names = {layer: relative(path, self._forward) for layer, path in zip(self._layers, paths)}
             for layer in self._layers:
                 self._find(layer, shape)
@@ -61,7 +61,7 @@ class PatchCutter:
 
     def channels_last(self, layer: str) -> bool:
         """Say whether the layer's own maps are (H, W, C)."""
-        return self._shadow is not None and self._shadow.is_channels_last(self._names[layer])
+        return self._reader is not None and self._reader.is_channels_last(self._names[layer])
 
     def watch(self, hooks: ExitStack) -> None:
         """Note the shape in which the network is shown the pictures, which a step may resize."""
@@ -91,9 +91,9 @@ class PatchCutter:
         key = (layer, shown)
         if key not in self._boxes:
             self._boxes[key] = None
-            if self._shadow is not None:
+            if self._reader is not None:
                 try:
-                    self._boxes[key] = receptive_boxes(self._shadow, self._names[layer], shown, self._device)
+                    self._boxes[key] = receptive_boxes(self._reader, self._names[layer], shown, self._device)
                 except Exception as error:  # networks refuse a picture in many ways
                     self._say(layer, error)
         return self._boxes[key]

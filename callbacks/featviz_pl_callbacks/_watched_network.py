@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
-from featviz_pl.networks import FrozenNetwork, Shadow
+from featviz_pl.networks import ActivationReader, FrozenNetwork
 from featviz_pl.numerics.checks import unknown
 
 OUTPUT = "output"
@@ -101,15 +101,15 @@ def pictures_in(batch: Any) -> Tensor | None:
 
 
 class GuestNetwork(FrozenNetwork):
-    """Hold a network that is being trained: what runs on its shadows reaches nothing of the training.
+    """Hold a network that is being trained: what runs on its readers reaches nothing of the training.
 
     Hooks stay behind, because they are somebody's: they would keep activations, count passes or write gradients. Only
     those of ``torch.nn.utils``, such as weight normalisation and pruning, belong to what the network computes.
     """
 
     @override
-    def shadow(self) -> Shadow:
-        made = super().shadow()
+    def reader(self) -> ActivationReader:
+        made = super().reader()
         for part in made.module.modules():
             for hooks in (part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks):
                 for number, hook in list(hooks.items()):
@@ -246,8 +246,8 @@ def _run(
     Raises:
         Exception: whatever the forward raises before all layers were reached.
     """
-    shadow = network.shadow()
-    dtype = next((p.dtype for p in shadow.module.parameters() if p.is_floating_point()), torch.float32)
+    reader = network.reader()
+    dtype = next((p.dtype for p in reader.module.parameters() if p.is_floating_point()), torch.float32)
     grey = torch.full((1, *picture), 0.5, device=device, dtype=dtype).requires_grad_(True)
     reached: set[str] = set()
     given: set[str] = set()
@@ -260,10 +260,10 @@ def _run(
 
         return hook
 
-    with warnings.catch_warnings(), shadow.hooked({name: note(name) for name in (*layers, *inner)}):
+    with warnings.catch_warnings(), reader.hooked({name: note(name) for name in (*layers, *inner)}):
         warnings.simplefilter("ignore")  # such as that of `self.log` without a Trainer
         try:
-            shadow.module(grey)
+            reader.module(grey)
         except Exception:
             if not reached.issuperset(layers):
                 raise

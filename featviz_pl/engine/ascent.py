@@ -30,7 +30,7 @@ class Ascent:
 
     Args:
         image: what is trained; its pictures are allocated here, and drawn by `initialize`.
-        network: the guest; the run works on shadows of it.
+        network: the guest; the run works on readers of it.
         objective: what is wanted.
         seed: of every draw.
         views: how the pictures are seen; None shows them as they are.
@@ -62,7 +62,7 @@ class Ascent:
         self.image.initialize(len(self.keys), [generator_for(self.seed, "image", key) for key in self.keys])
 
     def prepare(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> None:
-        """Make the shadows, check names and shapes with one pass over a grey picture, and read the fixed references.
+        """Make the readers, check names and shapes with one pass over a grey picture, and read the fixed references.
 
         Args:
             device: where the run takes place.
@@ -242,7 +242,7 @@ class Ascent:
         return Watch(count, steps, live_from, self.image.initialized.device, tolerance)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast what the run made: shadows and fixed activations."""
+        """Move or cast what the run made: readers and fixed activations."""
         self._observer.apply_(fn)
 
     def release(self) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.images import Image
-from featviz_pl.networks import FrozenNetwork, Shadow, as_network
+from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.networks.probing import probe
 from featviz_pl.networks.reader import first_tensor
 from featviz_pl.numerics.color import on_grey
@@ -43,7 +43,7 @@ class Observer:
 
     Args:
         image: what is trained: its size, channels and alpha are read here.
-        network: the guest; the run works on shadows of it.
+        network: the guest; the run works on readers of it.
         objective: what is wanted.
         views: how the pictures are seen; None shows them as they are.
         count: number of pictures.
@@ -58,7 +58,7 @@ class Observer:
         self.alpha = image.alpha
         self.sources = _with_what_they_need(objective.sources())
         self._networks: dict[object, FrozenNetwork] = {}
-        self._shadows: dict[object, Shadow] = {}
+        self._readers: dict[object, ActivationReader] = {}
         self._fixed: dict[tuple[Source, Size], Tensor] = {}
         self._moved: dict[Reference, Tensor] = {}  # where the pictures are
         self._backgrounds = Views(Background(), 1 if views is None else views.count) if self.alpha else None
@@ -66,7 +66,7 @@ class Observer:
     @property
     def prepared(self) -> bool:
         """Whether `prepare` has been called."""
-        return bool(self._shadows) or not self.sources
+        return bool(self._readers) or not self.sources
 
     @property
     def needs_gradient(self) -> bool:
@@ -74,14 +74,14 @@ class Observer:
         return any(source.gradient_of is not None and source.reference is None for source in self.sources)
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype | None) -> None:
-        """Make the shadows, check names and shapes with one pass over a grey picture, and read the fixed references."""
+        """Make the readers, check names and shapes with one pass over a grey picture, and read the fixed references."""
         at_references = _with_what_they_need(
             [replace(source, reference=None) for source in self.sources if source.reference is not None]
         )
         for network in dict.fromkeys(source.network for source in [*self.sources, *at_references]):
             self._networks[network] = self.network if network is None else as_network(network)  # type: ignore[arg-type]
-            self._shadows[network] = self._networks[network].shadow()
-            self._shadows[network].module.to(device=device, dtype=dtype)
+            self._readers[network] = self._networks[network].reader()
+            self._readers[network].module.to(device=device, dtype=dtype)
         for source in self.sources:
             if source.gradient_of is not None and source.reference is not None:
                 self._check_inner(source, source.reference)
@@ -104,7 +104,7 @@ class Observer:
                 self._check_moving(source.reference)
         for network, sources in _grouped(source for source in self.sources if source not in shapes).items():
             found = probe(
-                self._shadows[network], (channels, *size), list(dict.fromkeys(source.layer for source in sources))
+                self._readers[network], (channels, *size), list(dict.fromkeys(source.layer for source in sources))
             )
             shapes |= {source: found[source.layer] for source in sources}
         names = {network: held.classes for network, held in self._networks.items() if network is not None}
@@ -116,8 +116,8 @@ class Observer:
         shapes: dict[Source, tuple[int, ...]] = {}
         picture = (int(reference.image.shape[1]), int(reference.image.shape[2]), int(reference.image.shape[3]))
         for network, group in _grouped(source.gradient_of.sources()).items():
-            shadow = self._shadows[source.network if network is None else network]
-            found = probe(shadow, picture, [one.layer for one in group])
+            reader = self._readers[source.network if network is None else network]
+            found = probe(reader, picture, [one.layer for one in group])
             shapes |= {one: found[one.layer] for one in group}
         names = self._networks[source.network].classes
         source.gradient_of.check(Setting(shapes, len(reference.image), picture, names))
@@ -204,7 +204,7 @@ class Observer:
         graph: dict[Source, Tensor] | None,
     ) -> None:
         """Read layers for views (N, V, C, h, w); with `graph`, keep also what deeper layers were computed from."""
-        shadow, layers = self._shadows[network], [source.layer for source in sources]
+        reader, layers = self._readers[network], [source.layer for source in sources]
         results: dict[str, Tensor] = {}
 
         def keeper(layer: str) -> Callable[..., None]:
@@ -215,8 +215,8 @@ class Observer:
 
             return keep
 
-        with shadow.hooked({layer: keeper(layer) for layer in layers} if graph is not None else {}):
-            read = shadow.activations(views.flatten(0, 1), layers)
+        with reader.hooked({layer: keeper(layer) for layer in layers} if graph is not None else {}):
+            read = reader.activations(views.flatten(0, 1), layers)
         for source in sources:
             into[source] = read[source.layer].unflatten(0, views.shape[:2])
             if graph is not None:
@@ -232,7 +232,7 @@ class Observer:
             (gradient,) = torch.autograd.grad(scores.sum(), root, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError(f"layer: {source.layer!r} does not lead to {objective!r}; choose a layer before it")
-        if self._shadows[source.network].is_channels_last(source.layer):
+        if self._readers[source.network].is_channels_last(source.layer):
             gradient = gradient.movedim(3, 1)
         laid_out: Tensor = gradient.detach().unflatten(0, seen.shown().shape[:2])
         return laid_out
@@ -286,14 +286,14 @@ class Observer:
         return opaque
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast what the run made: shadows and fixed activations."""
-        for shadow in self._shadows.values():
-            shadow.apply_(fn)
+        """Move or cast what the run made: readers and fixed activations."""
+        for reader in self._readers.values():
+            reader.apply_(fn)
         self._fixed = {key: fn(activation) for key, activation in self._fixed.items()}
 
     def release(self) -> None:
         """Let go of what `prepare` made."""
-        for held in (self._shadows, self._fixed, self._moved):
+        for held in (self._readers, self._fixed, self._moved):
             held.clear()
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from featviz_pl.images.latent import LatentImage
 from featviz_pl.numerics.checks import finite_number, size_pair, whole_number
-from featviz_pl.numerics.isolated_copy import guest_copy
+from featviz_pl.numerics.isolated_copy import frozen_copy
 
 
 class GeneratorImage(LatentImage):
@@ -59,7 +59,7 @@ class GeneratorImage(LatentImage):
             raise TypeError(f"generator must be an nn.Module, got {type(generator).__name__}")
         axes = [latent_shape] if isinstance(latent_shape, int) else latent_shape
         shape = tuple(whole_number("latent_shape", axis) for axis in axes)
-        guest = guest_copy(generator)
+        guest = frozen_copy(generator)
         found = _pictured(guest, shape)
         if size is not None and size_pair("size", size) != found[1:]:
             raise ValueError(f"size: the generator's pictures have {found[1:]} pixels, not {size_pair('size', size)}")

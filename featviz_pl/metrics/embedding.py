@@ -15,7 +15,7 @@ from featviz_pl.io.photo_batches import fitted, over_photos
 from featviz_pl.io.photos import photo_paths, spread
 from featviz_pl.io.records import load_record, save_record
 from featviz_pl.metrics.base import check_pictures
-from featviz_pl.networks import FrozenNetwork, Shadow, as_network
+from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.networks.loading import EMBEDDED
 from featviz_pl.numerics.activation_axes import at_positions
 from featviz_pl.numerics.checks import near, size_pair, whole_number
@@ -75,17 +75,17 @@ class Embedding:
         self.layers = list(_LAYERS) if layer is None else [layer] if isinstance(layer, str) else list(layer)
         check_layers(self.network, self.layers)
         self.size = size_pair("size", size if size is not None else _SIZE if own else self.network.size or _OTHER_SIZE)
-        self._shadow: Shadow | None = None
+        self._reader: ActivationReader | None = None
 
     def __call__(self, pictures: Tensor) -> Tensor:
         """Return the vectors (N, D) of pictures (N, C, H, W); grey ones are shown in colour where the network takes colour."""
         shown = in_channels(check_pictures(pictures), self.network.channels)
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(shown.device.type, enabled=False):
-            if self._shadow is None:
-                self._shadow = self.network.shadow()
+            if self._reader is None:
+                self._reader = self.network.reader()
             # A new tensor also where nothing is resized: those made in inference mode could not be probed.
             seen = torch.stack([fitted(picture, self.size) for picture in shown]).clone()
-            read = self._shadow.activations(seen, self.layers)
+            read = self._reader.activations(seen, self.layers)
             parts = [
                 at_positions(value.to(torch.promote_types(value.dtype, torch.float32))[:, None]).mean(2)[:, 0]
                 for value in read.values()
@@ -111,7 +111,7 @@ class Embedding:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be made again."""
-        return {**vars(self), "_shadow": None}
+        return {**vars(self), "_reader": None}
 
     def __repr__(self) -> str:
         """Return the constructor."""

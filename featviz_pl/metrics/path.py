@@ -15,7 +15,7 @@ from featviz_pl.metrics.base import check_pictures, check_targets
 from featviz_pl.metrics.embedding import check_layers, in_channels
 from featviz_pl.metrics.photo_activations import PhotoActivations, load_activations, read_photos
 from featviz_pl.metrics.row_metric import RowMetric
-from featviz_pl.networks import FrozenNetwork, Shadow, as_network
+from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.numerics.checks import unknown, whole_number
 
 MEASURES = ("spearman", "cosine")
@@ -101,7 +101,7 @@ class PathSimilarity(RowMetric):
         if measure not in MEASURES:
             raise unknown("measure", "measure", str(measure), MEASURES)
         self.measure = measure
-        self._shadow: Shadow | None = None
+        self._reader: ActivationReader | None = None
         self._kinds: dict[str, list[tuple[Tensor, float, float]]] = {}
         self.add_rows("gains")  # a - o for each picture and layer
         self.add_rows("spans")  # s - o
@@ -159,10 +159,10 @@ class PathSimilarity(RowMetric):
         """Return for each layer the activations of pictures as vectors (N, D) whose product is their similarity."""
         shown = in_channels(pictures, self.network.channels)
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(shown.device.type, enabled=False):
-            if self._shadow is None:
-                self._shadow = self.network.shadow()
+            if self._reader is None:
+                self._reader = self.network.reader()
             seen = torch.stack([fitted(picture, self.photos.size) for picture in shown]).clone()
-            read = self._shadow.activations(seen, self.layers)
+            read = self._reader.activations(seen, self.layers)
             return [self._comparable(read[layer].flatten(1)) for layer in self.layers]
 
     def _comparable(self, activations: Tensor) -> Tensor:
@@ -178,12 +178,12 @@ class PathSimilarity(RowMetric):
     def reset(self) -> None:
         """Forget the pictures, and read the network anew."""
         super().reset()
-        self._shadow = None
+        self._reader = None
         self._kinds = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave out what can be made again."""
-        return {**super().__getstate__(), "_shadow": None, "_kinds": {}}
+        return {**super().__getstate__(), "_reader": None, "_kinds": {}}
 
     def extra_repr(self) -> str:
         """Show the arguments."""

@@ -306,15 +306,15 @@ def measure_activations(
 
 def _reader(network: FrozenNetwork, layers: list[str], size: tuple[int, int]) -> Callable[[Tensor], dict[str, Tensor]]:
     """Return what reads the units (B, U) of each layer for pictures, on the CPU, after a look whether that can work."""
-    shadow = network.shadow()
-    device = next((weight.device for weight in shadow.module.parameters()), torch.device("cpu"))
-    for layer, shape in probe(shadow, (network.channels, *size), layers).items():
+    activation_reader = network.reader()
+    device = next((weight.device for weight in activation_reader.module.parameters()), torch.device("cpu"))
+    for layer, shape in probe(activation_reader, (network.channels, *size), layers).items():
         if not shape:
             raise ValueError(f"layer: {layer!r} gives one number for each picture and has no units")
 
     def read(pictures: Tensor) -> dict[str, Tensor]:
         with torch.autocast(device.type, enabled=False):
-            found = shadow.activations(pictures.to(device), layers)
+            found = activation_reader.activations(pictures.to(device), layers)
         return {layer: _by_unit(value).to("cpu") for layer, value in found.items()}
 
     return read

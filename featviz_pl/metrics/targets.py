@@ -35,12 +35,12 @@ class Scorer:
     """Score pictures with a network as it is now: one pass for all targets of a layer, which ends at that layer.
 
     Args:
-        network: the guest; a shadow of it is made here.
+        network: the guest; a reader of it is made here.
     """
 
     def __init__(self, network: FrozenNetwork) -> None:
         self.network = network
-        self._shadow = network.shadow()
+        self._reader = network.reader()
         self._shapes: dict[tuple[str, tuple[int, int, int]], tuple[int, ...]] = {}
 
     def scores(self, pictures: Tensor, targets: Sequence[str], views: Views | None = None, seed: int = 0) -> Tensor:
@@ -68,7 +68,7 @@ class Scorer:
 
     def _of_layer(self, views: Tensor, layer: str, objectives: dict[str, Objective], targets: list[str]) -> Tensor:
         """Return the scores (n,) of pictures in views (n, V, C, h, w) whose targets are all in one layer."""
-        read = self._shadow.activations(views.flatten(0, 1), [layer])[layer].unflatten(0, views.shape[:2])
+        read = self._reader.activations(views.flatten(0, 1), [layer])[layer].unflatten(0, views.shape[:2])
         scores = torch.empty(len(views), dtype=torch.float64, device=views.device)
         for target, objective in objectives.items():
             own = [place for place, other in enumerate(targets) if other == target]
@@ -87,7 +87,7 @@ class Scorer:
         picture = (int(pictures.shape[1]), *(size if views is None else views.transforms.output_size(size)))
         key = source.layer, picture
         if key not in self._shapes:
-            self._shapes[key] = probe(self._shadow, picture, [source.layer])[source.layer]
+            self._shapes[key] = probe(self._reader, picture, [source.layer])[source.layer]
         objective.check(Setting({source: self._shapes[key]}, 1, picture, self.network.classes))
 
 

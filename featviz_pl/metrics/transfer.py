@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from featviz_pl.io.photo_batches import fitted
 from featviz_pl.metrics.base import PictureMetric
 from featviz_pl.metrics.embedding import in_channels
-from featviz_pl.networks import FrozenNetwork, Shadow, as_network
+from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.networks.reader import LayerError
 from featviz_pl.numerics.checks import unknown, whole_number
 
@@ -89,7 +89,7 @@ class _Transfer(PictureMetric):
             raise TypeError(f"among must be a list of classes, got the text {among!r}")
         self.among = None if among is None else list(among)
         self._columns = None if among is None else _distinct(judge_classes(list(among), self.judge.classes))
-        self._shadow: Shadow | None = None
+        self._reader: ActivationReader | None = None
 
     def update(self, pictures: Tensor, classes: int | str | Sequence[int | str]) -> None:
         """Judge further pictures (N, C, H, W) of these classes: one for each, by name or index, or one for all."""
@@ -147,13 +147,13 @@ class _Transfer(PictureMetric):
     def _asked(self, shown: Tensor) -> Tensor:
         """Return the judge's logits for pictures in its channels."""
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(shown.device.type, enabled=False):
-            if self._shadow is None:
-                self._shadow = self.judge.shadow()
+            if self._reader is None:
+                self._reader = self.judge.reader()
             size = self.judge.size
             # A new tensor also where nothing is resized: those made in inference mode could not be probed.
             seen = shown.clone() if size is None else torch.stack([fitted(picture, size) for picture in shown]).clone()
             try:
-                answer = self._shadow.activations(seen, ["output"])["output"].double()
+                answer = self._reader.activations(seen, ["output"])["output"].double()
             except LayerError:
                 raise
             except Exception as error:  # networks refuse pictures in many ways
@@ -173,11 +173,11 @@ class _Transfer(PictureMetric):
     def reset(self) -> None:
         """Forget the pictures, and read the judge anew: it may be in training."""
         super().reset()
-        self._shadow = None
+        self._reader = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the shadow behind: it is made anew where the metric arrives."""
-        return {**super().__getstate__(), "_shadow": None}
+        """Leave the reader behind: it is made anew where the metric arrives."""
+        return {**super().__getstate__(), "_reader": None}
 
     def __repr__(self) -> str:
         """Return the constructor."""

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from featviz_pl.networks.fx_reader import Read, values_and_gradient
 from featviz_pl.numerics.compile_config import differentiable_again
-from featviz_pl.numerics.isolated_copy import guest_copy
+from featviz_pl.numerics.isolated_copy import frozen_copy
 
 BACKEND = "inductor"  # of torch.compile
 
@@ -24,7 +24,7 @@ _TOLERANCES, _REDUCED_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-2}, 0.
 
 
 class Compiler:
-    """Compile what a network is read by, once for each set of layers, shape and precision, for all shadows of the network.
+    """Compile what a network is read by, once for each set of layers, shape and precision, for all readers of the network.
 
     A compiled reader is compared with the plain one on a batch of noise. Where it differs or cannot be compiled, the
     plain one is used, and a line of the log says why. Copies and pickles begin without anything compiled.
@@ -69,8 +69,8 @@ class Compiler:
     def _compiled(self, plain: fx.GraphModule, like: Tensor) -> tuple[fx.GraphModule, Read] | None:
         began = time.perf_counter()
         # Code of its own, so that what is compiled for other shapes does not count as compiled again, and weights that
-        # share their storage, so that nothing is moved with the shadow.
-        own = guest_copy(plain)
+        # share their storage, so that nothing is moved with the reader.
+        own = frozen_copy(plain)
         assert isinstance(own, fx.GraphModule)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch's own parts, about one another

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from featviz_pl.networks.compiled_reader import Compiler
 from featviz_pl.networks.probing import LayerInfo, describe_layers
-from featviz_pl.networks.reader import Shadow
+from featviz_pl.networks.reader import ActivationReader
 from featviz_pl.numerics.checks import finite_number, size_pair
 
 
 class FrozenNetwork:
     """Hold any network as a guest: its weights, modes, hooks, gradients, device and memory format stay as they are.
 
-    The module itself is never run. Every run works on a `shadow`: the same structure in evaluation mode, whose
+    The module itself is never run. Every run works on a `reader`: the same structure in evaluation mode, whose
     parameters are detached and share the guest's storage. This is no ``nn.Module`` on purpose: as an attribute of a
     LightningModule it is in no checkpoint, optimizer, DDP bucket or model summary.
 
@@ -69,9 +69,9 @@ class FrozenNetwork:
         self.compile = compile
         self._compiler = Compiler()
 
-    def shadow(self) -> Shadow:
+    def reader(self) -> ActivationReader:
         """Return a private copy of the structure that shares the weights: what a run works on."""
-        return Shadow(self.module, self.mean, self.std, self.size, self._compiler if self.compile else None)
+        return ActivationReader(self.module, self.mean, self.std, self.size, self._compiler if self.compile else None)
 
     def compiled(self, compile: bool = True) -> FrozenNetwork:  # noqa: A002 - torch's name
         """Return the same guest with `compile` switched; this one stays as it is, and both share what is compiled.
@@ -88,8 +88,8 @@ class FrozenNetwork:
     def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Read layers for pictures in [0, 1], stopping after the deepest one.
 
-        Maps are (N, C, H, W) whatever the network's own order of axes. Each call makes a new `shadow` and passes twice;
-        for many calls make the shadow once.
+        Maps are (N, C, H, W) whatever the network's own order of axes. Each call makes a new `reader` and passes twice;
+        for many calls make the reader once.
 
         Shape:
             images (N, C, H, W) -> one (N, …) for each layer
@@ -101,7 +101,7 @@ class FrozenNetwork:
         Raises:
             ValueError: when a layer is unknown, is not reached, or gives no tensor.
         """
-        return self.shadow().activations(images, layers)
+        return self.reader().activations(images, layers)
 
     def layers(self, size: int | Sequence[int] | None = None, channels: int | None = None) -> list[LayerInfo]:
         """List every layer that is reached, in the order of their last calls, with its shape and number of units.
@@ -111,7 +111,7 @@ class FrozenNetwork:
             channels: of the picture; found from mean, std or the first weights unless given.
         """
         side = size_pair("size", size if size is not None else self.size or 224)
-        return describe_layers(self.shadow(), side, channels or self.channels)
+        return describe_layers(self.reader(), side, channels or self.channels)
 
     @property
     def channels(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from featviz_pl.networks.reader import OUTPUT, LayerError, Shadow, first_tensor
+from featviz_pl.networks.reader import OUTPUT, ActivationReader, LayerError, first_tensor
 from featviz_pl.numerics.activation_axes import unit_axis
 
 LARGEST_PROBE = 4096
@@ -25,7 +25,7 @@ class LayerInfo:
     units: int
 
 
-def describe_layers(shadow: Shadow, size: tuple[int, int], channels: int) -> list[LayerInfo]:
+def describe_layers(reader: ActivationReader, size: tuple[int, int], channels: int) -> list[LayerInfo]:
     """List the layers that give a tensor in one pass over a grey picture, in order of their last call."""
     reached: dict[str, str] = {}
 
@@ -38,15 +38,15 @@ def describe_layers(shadow: Shadow, size: tuple[int, int], channels: int) -> lis
 
         return hook
 
-    with shadow.hooked({name: note(name) for name in shadow.layer_names}):
-        probe(shadow, (channels, *size), [OUTPUT])
-    shapes = probe(shadow, (channels, *size), list(reached))
+    with reader.hooked({name: note(name) for name in reader.layer_names}):
+        probe(reader, (channels, *size), [OUTPUT])
+    shapes = probe(reader, (channels, *size), list(reached))
     return [
         LayerInfo(name, kind, shapes[name], shapes[name][unit_axis(shapes[name])]) for name, kind in reached.items()
     ]
 
 
-def probe(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
+def probe(reader: ActivationReader, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the shape of each layer for a picture (C, H, W), without the batch axis; learn whether one size only is accepted.
 
     Raises:
@@ -54,43 +54,45 @@ def probe(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) 
             when a layer is unknown or gives no tensor.
     """
     for layer in layers:
-        shadow.check_layer(layer)
+        reader.check_layer(layer)
     try:
-        return _shapes(shadow, picture, layers)
+        return _shapes(reader, picture, layers)
     except LayerError:
         raise
     except Exception as error:  # networks refuse a picture in many ways
         failure = error
     channels, size = picture[0], picture[1:]
-    least = _least_size(shadow, channels, layers)
+    least = _least_size(reader, channels, layers)
     if least is not None and least > min(size):
         raise ValueError(
             f"size: a picture of {size[0]} x {size[1]} is too small for {', '.join(layers)}; the least size that works is {least}"
         ) from failure
-    if shadow.size is not None and shadow.size != size:
-        shadow.only_size = shadow.size
+    if reader.size is not None and reader.size != size:
+        reader.only_size = reader.size
         try:
-            return _shapes(shadow, picture, layers)
+            return _shapes(reader, picture, layers)
         except Exception:
-            shadow.only_size = None
+            reader.only_size = None
     raise ValueError(
-        f"network: its forward fails on a picture of shape {picture}: {_first_line(failure)}{_hint(shadow, failure)}"
+        f"network: its forward fails on a picture of shape {picture}: {_first_line(failure)}{_hint(reader, failure)}"
     ) from failure
 
 
-def _hint(shadow: Shadow, failure: Exception) -> str:
+def _hint(reader: ActivationReader, failure: Exception) -> str:
     """Name mean or std where they decided the number of channels, and channels are what is wrong."""
-    for name, values in (("mean", shadow.mean), ("std", shadow.std)):
+    for name, values in (("mean", reader.mean), ("std", reader.std)):
         if values is not None and len(values) > 1 and "channel" in str(failure):
             return f"; {name} has {len(values)} values"
     return ""
 
 
-def _shapes(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    reference = next(shadow.module.parameters(), torch.empty(0))
-    with torch.inference_mode(False), torch.enable_grad(), shadow.uncompiled():
+def _shapes(
+    reader: ActivationReader, picture: tuple[int, int, int], layers: Sequence[str]
+) -> dict[str, tuple[int, ...]]:
+    reference = next(reader.module.parameters(), torch.empty(0))
+    with torch.inference_mode(False), torch.enable_grad(), reader.uncompiled():
         image = torch.full((1, *picture), 0.5, device=reference.device)
-        read = shadow.activations(image.requires_grad_(True), layers)
+        read = reader.activations(image.requires_grad_(True), layers)
     shapes = {layer: tuple(value.shape[1:]) for layer, value in read.items()}
     for layer, shape in shapes.items():
         if 0 in shape:
@@ -98,9 +100,9 @@ def _shapes(shadow: Shadow, picture: tuple[int, int, int], layers: Sequence[str]
     return shapes
 
 
-def _works(shadow: Shadow, channels: int, side: int, layers: Sequence[str]) -> bool:
+def _works(reader: ActivationReader, channels: int, side: int, layers: Sequence[str]) -> bool:
     try:
-        _shapes(shadow, (channels, side, side), layers)
+        _shapes(reader, (channels, side, side), layers)
     except LayerError:
         raise
     except Exception:
@@ -108,18 +110,18 @@ def _works(shadow: Shadow, channels: int, side: int, layers: Sequence[str]) -> b
     return True
 
 
-def _least_size(shadow: Shadow, channels: int, layers: Sequence[str]) -> int | None:
+def _least_size(reader: ActivationReader, channels: int, layers: Sequence[str]) -> int | None:
     """Find the least side of a square picture that works, if every larger one does too."""
     side = 1
-    while not _works(shadow, channels, side, layers):
+    while not _works(reader, channels, side, layers):
         side *= 2
         if side > LARGEST_PROBE // 4:
             return None
     low, high = side // 2, side
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if _works(shadow, channels, middle, layers) else (middle, high)
-    return high if _works(shadow, channels, high + 1, layers) else None
+        low, high = (low, middle) if _works(reader, channels, middle, layers) else (middle, high)
+    return high if _works(reader, channels, high + 1, layers) else None
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,16 +14,16 @@ from featviz_pl.networks.fx_reader import Read, in_less_precision, traced
 from featviz_pl.networks.gradient_rules import GradientRules
 from featviz_pl.networks.strided_conv import speed_up_strided
 from featviz_pl.numerics.checks import near
-from featviz_pl.numerics.isolated_copy import guest_copy
+from featviz_pl.numerics.isolated_copy import frozen_copy
 from featviz_pl.numerics.resampling import resize
 
 OUTPUT = "output"
 
 
-class Shadow:
+class ActivationReader:
     """Run a network's structure on shared weights, reading layers and stopping after the deepest of them.
 
-    Made by `FrozenNetwork.shadow`. A layer that runs several times in one pass gives its last result, as in a full
+    Made by `FrozenNetwork.reader`. A layer that runs several times in one pass gives its last result, as in a full
     pass.
 
     Args:
@@ -42,7 +42,7 @@ class Shadow:
         size: tuple[int, int] | None,
         compiler: Compiler | None = None,
     ) -> None:
-        with torch.inference_mode(False):  # a shadow made during a validation must also serve a training
+        with torch.inference_mode(False):  # a reader made during a validation must also serve a training
             self.module = _shared_copy(module)
         self.mean, self.std, self.size = mean, std, size
         self.only_size: tuple[int, int] | None = None  # set for networks that accept one size only
@@ -315,7 +315,7 @@ def _version(tensor: Tensor) -> int:
 
 def _shared_copy(module: nn.Module) -> nn.Module:
     """Copy the guest so that layers can be read: nothing overwrites a result, and convolutions have the fast layout."""
-    copied = guest_copy(module)
+    copied = frozen_copy(module)
     for part in copied.modules():
         if getattr(part, "inplace", False) is True:
             part.__dict__["inplace"] = False  # else the next layer would overwrite what this one is read for

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from featviz_pl.networks.frozen import FrozenNetwork
 from featviz_pl.networks.loading import as_network
 from featviz_pl.networks.probing import probe
-from featviz_pl.networks.reader import Shadow
+from featviz_pl.networks.reader import ActivationReader
 from featviz_pl.numerics.activation_axes import at_positions, position_axes
 from featviz_pl.numerics.checks import size_pair
 
@@ -68,15 +68,17 @@ def receptive_fields(
         if device is not None
         else next((p.device for p in frozen.module.parameters()), torch.device("cpu"))
     )
-    shadow = frozen.shadow()
-    shadow.module.to(place)
-    return receptive_boxes(shadow, layer, (frozen.channels, *side), place)
+    reader = frozen.reader()
+    reader.module.to(place)
+    return receptive_boxes(reader, layer, (frozen.channels, *side), place)
 
 
-def receptive_boxes(shadow: Shadow, layer: str, picture: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Probe one layer of a shadow for a picture (C, H, W); see `receptive_fields`."""
-    shadow.apply_(_at_least_single)
-    positions = position_axes(probe(shadow, picture, [layer])[layer])
+def receptive_boxes(
+    reader: ActivationReader, layer: str, picture: tuple[int, int, int], device: torch.device
+) -> Tensor:
+    """Probe one layer of a reader for a picture (C, H, W); see `receptive_fields`."""
+    reader.apply_(_at_least_single)
+    positions = position_axes(probe(reader, picture, [layer])[layer])
     channels, *size = picture
 
     def reached(axis: int, from_the_end: bool, lengths: Tensor) -> Tensor:
@@ -85,10 +87,10 @@ def receptive_boxes(shadow: Shadow, layer: str, picture: tuple[int, int, int], d
         for one, length in zip(pictures, lengths.tolist()):
             start = size[axis] - length if from_the_end else 0
             one.narrow(1 + axis, start, length).fill_(torch.nan)
-        value = shadow.activations(pictures.requires_grad_(True), [layer])[layer]
+        value = reader.activations(pictures.requires_grad_(True), [layer])[layer]
         return at_positions(value.detach()[:, None])[:, 0].isnan().any(-1).cpu()
 
-    with torch.inference_mode(False), torch.enable_grad(), _pixel_by_pixel(), shadow.uncompiled():
+    with torch.inference_mode(False), torch.enable_grad(), _pixel_by_pixel(), reader.uncompiled():
         seen = reached(0, False, torch.tensor([size[0]]))[0]
         if not seen.any():
             raise ValueError(

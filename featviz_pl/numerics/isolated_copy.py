@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 @torch.inference_mode(False)  # a copy made during a validation must also serve a training
-def guest_copy(module: nn.Module) -> nn.Module:
+def frozen_copy(module: nn.Module) -> nn.Module:
     """Copy the structure of a network, frozen and in evaluation mode; its weights are shared, and the network is not touched.
 
     Parameters of the copy are detached and share storage until a layout or precision asks for a copy. Buffers are
@@ -23,7 +23,7 @@ def guest_copy(module: nn.Module) -> nn.Module:
 
     Example:
         >>> network = nn.Linear(2, 3)
-        >>> copied = guest_copy(network)
+        >>> copied = frozen_copy(network)
         >>> copied.weight.data_ptr() == network.weight.data_ptr(), copied.weight.requires_grad, copied.training, network.training
         (True, False, False, True)
     """

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from featviz_pl.numerics.activation_axes import at_positions
 from featviz_pl.numerics.device_transfer import numbers_on
-from featviz_pl.numerics.isolated_copy import guest_copy
+from featviz_pl.numerics.isolated_copy import frozen_copy
 from featviz_pl.objectives.activation import LayerTerm, listed_units, units_formula
 from featviz_pl.objectives.positions import Tokens
 from featviz_pl.objectives.protocol import Observation, Setting
@@ -85,7 +85,7 @@ class Latent(LayerTerm):
         self._guest: tuple[nn.Module, ...] = ()  # in a tuple, so that it is registered nowhere
         if encoder is None:
             assert isinstance(dictionary, nn.Module)
-            self._guest = (guest_copy(dictionary),)
+            self._guest = (frozen_copy(dictionary),)
             self._written = _guest_formula(self._guest[0])
         else:
             self._check_units(len(encoder.matrix))

@@ -252,7 +252,7 @@ class FeatureSweep(LightningModule):
         """Bring the network to the device, once for all batches."""
         own = self.network
         with torch.inference_mode(False):
-            module = own.shadow().module.to(device=self.device, dtype=self._network_dtype)
+            module = own.reader().module.to(device=self.device, dtype=self._network_dtype)
         self._guest = FrozenNetwork(module, own.mean, own.std, own.size, own.classes, own.name, own.compile)
         self._parent = os.getppid()
         self._settings = self.settings(str(self.trainer.precision))

@@ -20,7 +20,7 @@ from featviz_pl.io.photos import photo_paths, read_photo
 from featviz_pl.metrics.top_photos.layer_reader import LayerReader
 from featviz_pl.metrics.top_photos.results import INDEX
 from featviz_pl.metrics.top_photos.top_k import KeptPhotos
-from featviz_pl.networks import FrozenNetwork, Shadow
+from featviz_pl.networks import ActivationReader, FrozenNetwork
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
 from featviz_pl.numerics.checks import near
 
@@ -137,15 +137,15 @@ class PhotoFolder:
         """Show all photos to the network, once; only numbers are kept of them."""
         picture, names = (network.channels, *size), self._names()
         with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
-            shadow = network.shadow()
-            shadow.apply_(lambda held: held.to(device))
+            activation_reader = network.reader()
+            activation_reader.apply_(lambda held: held.to(device))
             readers = {layer: LayerReader(layer, list(own), "mean") for layer, own in units.items()}
-            boxes = {layer: _boxes(shadow, layer, picture, device) for layer in units}
+            boxes = {layer: _boxes(activation_reader, layer, picture, device) for layer in units}
             kept = {layer: KeptPhotos(len(own), self.count) for layer, own in units.items()}
             done = 0
             for batch in photo_batches(self.paths, size, network.channels, _TOGETHER, self._workers()):
                 if batch.indices:
-                    self._offer(batch.pictures, batch.indices, shadow, readers, boxes, kept, device)
+                    self._offer(batch.pictures, batch.indices, activation_reader, readers, boxes, kept, device)
                 done += len(batch.indices) + len(batch.unreadable)
                 self.unreadable += [names[index] for index in batch.unreadable]
                 self.reason = self.reason or batch.reason
@@ -176,7 +176,7 @@ class PhotoFolder:
         self,
         pictures: Tensor,
         indices: list[int],
-        shadow: Shadow,
+        activation_reader: ActivationReader,
         readers: dict[str, LayerReader],
         boxes: dict[str, list[tuple[int, int, int, int]]],
         kept: dict[str, KeptPhotos],
@@ -184,9 +184,9 @@ class PhotoFolder:
     ) -> None:
         """Offer one batch of photos to all units."""
         with torch.no_grad():
-            values = shadow.activations(pictures.to(device), list(readers))
+            values = activation_reader.activations(pictures.to(device), list(readers))
         for layer, reader in readers.items():
-            reader(shadow.module, (), values[layer])
+            reader(activation_reader.module, (), values[layer])
             scores, peaks, places = reader.take(len(pictures)).numbers()
             photos = torch.tensor(indices).expand(len(scores), -1).numpy()
             seen = boxes[layer]
@@ -222,7 +222,7 @@ def _fitted_photo(path: str, channels: int, size: tuple[int, int]) -> Pillow.Ima
 
 
 def _boxes(
-    shadow: Shadow, layer: str, picture: tuple[int, int, int], device: torch.device
+    activation_reader: ActivationReader, layer: str, picture: tuple[int, int, int], device: torch.device
 ) -> list[tuple[int, int, int, int]]:
     """Return the part of a photo that is shown for each position of a layer: what it sees, the whole photo where that is not known.
 
@@ -231,7 +231,7 @@ def _boxes(
     """
     whole = whole_picture(picture[1:])
     try:
-        seen = receptive_boxes(shadow, layer, picture, device).reshape(-1, 4)
+        seen = receptive_boxes(activation_reader, layer, picture, device).reshape(-1, 4)
     except Exception:  # networks refuse to be probed in many ways
         seen = whole[None]
     empty = (seen[:, 2:] <= seen[:, :2]).any(1)  # such as a class token before any attention

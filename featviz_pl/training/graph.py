@@ -111,9 +111,9 @@ class Scoring(nn.Module):
         super().__init__()
         self.observer, self.drawn, self.step = problem._observer, drawn, step
         self.objective = problem.objective
-        for index, shadow in enumerate(self.observer._shadows.values()):
-            self.add_module("network" if index == 0 else f"network_{index + 1}", shadow.module)
-            for part in shadow.module.modules():
+        for index, reader in enumerate(self.observer._readers.values()):
+            self.add_module("network" if index == 0 else f"network_{index + 1}", reader.module)
+            for part in reader.module.modules():
                 part._backward_hooks.clear()  # a module that has some cannot be traced
 
     def forward(self, pictures: Tensor, views: Tensor) -> Tensor:

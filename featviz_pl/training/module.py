@@ -420,7 +420,7 @@ class FeatureVisualization(LightningModule):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave shadows behind: they are made anew where the module arrives."""
+        """Leave readers behind: they are made anew where the module arrives."""
         return {**super().__getstate__(), "_problem": None, "last": None, "_first_bad_step": None, "_signals": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

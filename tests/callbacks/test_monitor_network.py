@@ -177,8 +177,8 @@ def test_hooks_of_users_do_not_run_and_stay_where_they_are() -> None:
         part.register_forward_hook(lambda *_: calls.append(1))
         part.register_forward_pre_hook(lambda *_: calls.append(2))
         part.register_full_backward_hook(lambda *_: calls.append(3))
-    shadow = guest(module, "net").shadow()
-    shadow.module(torch.rand(1, 3, 8, 8).requires_grad_(True)).sum().backward()
+    reader = guest(module, "net").reader()
+    reader.module(torch.rand(1, 3, 8, 8).requires_grad_(True)).sum().backward()
     find_forward(module, ["net.2"], None, (3, 8, 8), CPU)
     assert calls == []
     module(torch.rand(1, 3, 8, 8).requires_grad_(True)).sum().backward()
@@ -195,7 +195,7 @@ def test_what_belongs_to_the_function_of_the_network_still_runs() -> None:
     for parameter in net.parameters():
         parameter.data *= 1.5  # what was derived before is out of date
     with torch.no_grad():
-        shown = guest(Plain(net), "net").shadow().module(x)
+        shown = guest(Plain(net), "net").reader().module(x)
         assert torch.allclose(shown, net(x), atol=1e-6)
 
 

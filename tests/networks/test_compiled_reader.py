@@ -20,7 +20,14 @@ from toys import toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
-from featviz_pl.networks import FrozenNetwork, Shadow, load_network, receptive_fields, redirected_relu, relaxed_max_pool
+from featviz_pl.networks import (
+    ActivationReader,
+    FrozenNetwork,
+    load_network,
+    receptive_fields,
+    redirected_relu,
+    relaxed_max_pool,
+)
 from featviz_pl.networks import compiled_reader as compiled
 from featviz_pl.numerics.compile_config import differentiable_again
 from featviz_pl.objectives import Channel, StayNear
@@ -41,17 +48,17 @@ def pictures(count: int = 2, side: int = 12, seed: int = 0) -> Tensor:
     return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(seed), requires_grad=True)
 
 
-def read(shadow: Shadow, layers: list[str] = LAYERS, reduced: bool = False, **which: Any) -> list[Tensor]:
+def read(reader: ActivationReader, layers: list[str] = LAYERS, reduced: bool = False, **which: Any) -> list[Tensor]:
     """Return what layers give, and a gradient."""
     shown = pictures(**which)
     with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-        values = list(shadow.activations(shown, layers).values())
+        values = list(reader.activations(shown, layers).values())
     return [*values, *torch.autograd.grad([value.float().square().sum() for value in values], shown)]
 
 
-def shadows(network: nn.Module) -> tuple[Shadow, Shadow]:
-    """Return a shadow that compiles, and a plain one."""
-    return tuple(FrozenNetwork(network, 0.4, 0.3, compile=flag).shadow() for flag in (True, False))  # type: ignore[return-value]
+def readers(network: nn.Module) -> tuple[ActivationReader, ActivationReader]:
+    """Return a reader that compiles, and a plain one."""
+    return tuple(FrozenNetwork(network, 0.4, 0.3, compile=flag).reader() for flag in (True, False))  # type: ignore[return-value]
 
 
 def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
@@ -63,7 +70,7 @@ def assert_equal(found: list[Tensor], expected: list[Tensor]) -> None:
 def test_values_and_gradients_are_those_without_bit_for_bit_and_nothing_is_compiled_twice(
     backend: CountingBackend, reduced: bool
 ) -> None:
-    own, plain = shadows(toy())
+    own, plain = readers(toy())
     for seed in range(4):
         assert_equal(read(own, reduced=reduced, seed=seed), read(plain, reduced=reduced, seed=seed))
     assert len(backend.graphs) == 1
@@ -72,34 +79,34 @@ def test_values_and_gradients_are_those_without_bit_for_bit_and_nothing_is_compi
 def test_layers_precisions_and_shapes_are_compiled_once_each(
     backend: CountingBackend, lines: pytest.LogCaptureFixture
 ) -> None:
-    shadow, _ = shadows(toy())
+    reader, _ = readers(toy())
     ways: list[dict[str, Any]] = [{}, {"reduced": True}, {"count": 3}, {"side": 16}, {"layers": ["features.3"]}]
     for _ in range(3):
         for way in ways:
-            read(shadow, **way)
+            read(reader, **way)
     assert len(backend.graphs) == len(ways)
     assert lines.messages[0].startswith("the network is compiled for pictures of 2 x 3 x 12 x 12 in ")
 
 
 def test_more_shapes_than_torch_compiles_of_one_function(backend: CountingBackend) -> None:
     network = FrozenNetwork(toy(), compile=True)
-    shadow, counts = network.shadow(), range(1, torch._dynamo.config.cache_size_limit + 3)
+    reader, counts = network.reader(), range(1, torch._dynamo.config.cache_size_limit + 3)
     for _ in range(2):
         for count in counts:
-            read(shadow, count=count)
+            read(reader, count=count)
     assert len(backend.graphs) == len(counts)
     assert len(network._compiler._held) == 4
 
 
-def test_shadows_of_one_network_share_what_is_compiled(backend: CountingBackend) -> None:
+def test_readers_of_one_network_share_what_is_compiled(backend: CountingBackend) -> None:
     network = FrozenNetwork(toy(), compile=True)
     for other in (network, copy.deepcopy(network), network.compiled(False).compiled()):
-        read(other.shadow())
+        read(other.reader())
     assert len(backend.graphs) == 1
-    moved = network.shadow()
+    moved = network.reader()
     moved.apply_(lambda held: held.double())
     moved.activations(pictures().double(), LAYERS)
-    read(network.shadow())
+    read(network.reader())
     assert len(backend.graphs) == 2  # in double precision
 
 
@@ -107,29 +114,29 @@ def test_shadows_of_one_network_share_what_is_compiled(backend: CountingBackend)
 def test_a_network_that_was_trained_meanwhile_is_followed(layer: str, graphs: int, backend: CountingBackend) -> None:
     module = toy()
     network = FrozenNetwork(module, 0.4, 0.3, compile=True)
-    before = read(network.shadow())
+    before = read(network.reader())
     with torch.no_grad():
         module.get_parameter(f"{layer}.weight").add_(1e-4)
-    after = read(network.shadow())
+    after = read(network.reader())
     assert not torch.equal(before[1], after[1])
-    assert_equal(after, read(FrozenNetwork(module, 0.4, 0.3).shadow()))
+    assert_equal(after, read(FrozenNetwork(module, 0.4, 0.3).reader()))
     assert len(backend.graphs) == graphs  # weights whose layout stays are shared, and so are always those of the guest
 
 
 def test_reading_without_gradients_and_single_passes_compile_nothing(backend: CountingBackend) -> None:
-    shadow, _ = shadows(toy())
-    shadow.activations(pictures().detach(), LAYERS)
+    reader, _ = readers(toy())
+    reader.activations(pictures().detach(), LAYERS)
     FrozenNetwork(toy(), compile=True).layers(12)
     receptive_fields(FrozenNetwork(toy(), compile=True), "features.3", 12)
     with torch.no_grad():
-        FrozenNetwork(toy(), compile=True).shadow().activations(pictures(), LAYERS)
-    read(shadow)
+        FrozenNetwork(toy(), compile=True).reader().activations(pictures(), LAYERS)
+    read(reader)
     assert len(backend.graphs) == 1
 
 
 @pytest.mark.parametrize("rule", [redirected_relu, relaxed_max_pool])
 def test_rules_run_the_plain_network(backend: CountingBackend, rule: Callable[[], Any]) -> None:
-    own, plain = shadows(toy())
+    own, plain = readers(toy())
     for _ in range(2):
         with rule():
             assert_equal(read(own), read(plain))
@@ -138,7 +145,7 @@ def test_rules_run_the_plain_network(backend: CountingBackend, rule: Callable[[]
 
 
 def test_wide_strided_convolutions_are_the_usual_ones_in_a_compiled_graph(backend: CountingBackend) -> None:
-    own, plain = shadows(nn.Sequential(nn.Conv2d(3, 4, 7, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3)))
+    own, plain = readers(nn.Sequential(nn.Conv2d(3, 4, 7, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 3)))
     for found, expected in zip(read(own, ["output"], side=24), read(plain, ["output"], side=24)):
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.detach().abs().max()))
     (graph,) = backend.graphs
@@ -173,10 +180,10 @@ def test_where_compiling_fails_or_gives_something_else_the_plain_network_runs(
 ) -> None:
     monkeypatch.setattr(compiled, "BACKEND", wrong)
     network = FrozenNetwork(toy(), 0.4, 0.3, compile=True)
-    plain = FrozenNetwork(toy(), 0.4, 0.3).shadow()
-    for shadow in (network.shadow(), network.shadow()):
+    plain = FrozenNetwork(toy(), 0.4, 0.3).reader()
+    for reader in (network.reader(), network.reader()):
         for seed in range(2):
-            assert_equal(read(shadow, seed=seed), read(plain, seed=seed))
+            assert_equal(read(reader, seed=seed), read(plain, seed=seed))
     (line,) = lines.messages
     assert line.startswith("the network is not compiled: ")
     assert re.search(reason, line), line
@@ -200,7 +207,7 @@ def watched() -> nn.Module:
 def test_a_network_that_cannot_be_traced_runs_as_it_is_and_says_so(
     make: Callable[[], nn.Module], backend: CountingBackend, lines: pytest.LogCaptureFixture
 ) -> None:
-    own, plain = shadows(make())
+    own, plain = readers(make())
     for seed in range(3):
         assert_equal(read(own, ["output"], seed=seed), read(plain, ["output"], seed=seed))
     assert lines.messages == [
@@ -211,13 +218,13 @@ def test_a_network_that_cannot_be_traced_runs_as_it_is_and_says_so(
 
 def test_the_flag_survives_copies_and_pickles_and_what_is_compiled_stays_behind(backend: CountingBackend) -> None:
     network = FrozenNetwork(toy(), 0.4, 0.3, compile=True)
-    shadow = network.shadow()
-    expected = read(shadow)
+    reader = network.reader()
+    expected = read(reader)
     for other in (copy.copy(network), copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
         assert other.compile
-        assert_equal(read(other.shadow()), expected)
+        assert_equal(read(other.reader()), expected)
     assert len(backend.graphs) == 2  # once here, and once for the pickle
-    assert_equal(read(pickle.loads(pickle.dumps(shadow))), expected)
+    assert_equal(read(pickle.loads(pickle.dumps(reader))), expected)
 
 
 def test_the_flag_reaches_networks_by_name_and_leaves_the_users_alone() -> None:
@@ -235,7 +242,7 @@ def test_the_guest_torch_and_its_generators_are_left_as_they_are(backend: Counti
     theirs = torch.compile(lambda number: number.sin(), backend=backend)  # somebody's own
     theirs(torch.ones(2))
     state, config = torch.random.get_rng_state(), torch._dynamo.config.get_config_copy()
-    read(FrozenNetwork(network, compile=True).shadow())
+    read(FrozenNetwork(network, compile=True).reader())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert torch._dynamo.config.get_config_copy() == config
     assert held == {name: (id(own), own._version, set(vars(own))) for name, own in network.named_parameters()}
@@ -248,12 +255,12 @@ def test_the_guest_torch_and_its_generators_are_left_as_they_are(backend: Counti
 def test_what_is_compiled_goes_with_its_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     network = FrozenNetwork(toy(), compile=True)
-    shadow = network.shadow()
-    read(shadow)
+    reader = network.reader()
+    read(reader)
     (held,) = network._compiler._held.values()
     assert held is not None
     gone = weakref.ref(held[0])
-    del network, shadow, held
+    del network, reader, held
     gc.collect()
     assert gone() is None
 
@@ -262,7 +269,7 @@ def test_a_graph_that_is_kept_can_be_gone_through_twice(
     monkeypatch: pytest.MonkeyPatch, lines: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
-    own, plain = shadows(toy())
+    own, plain = readers(toy())
     shown = pictures()
     value, expected = (one.activations(shown, LAYERS)["output"].square().sum() for one in (own, plain))
     with differentiable_again():
@@ -292,7 +299,7 @@ def test_objectives_that_go_back_twice_give_the_same(
 @pytest.mark.parametrize("reduced", [False, True])
 def test_inductor_gives_the_same(reduced: bool, lines: pytest.LogCaptureFixture) -> None:
     torch._dynamo.utils.counters.clear()
-    own, plain = shadows(toy())
+    own, plain = readers(toy())
     for seed in range(3):
         for found, expected in zip(read(own, reduced=reduced, seed=seed), read(plain, reduced=reduced, seed=seed)):
             assert (found - expected).norm() <= (0.05 if reduced else 1e-5) * expected.norm()

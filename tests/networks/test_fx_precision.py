@@ -14,34 +14,36 @@ from featviz_pl.networks import FrozenNetwork
 
 @pytest.mark.parametrize("layers", [["output"], ["relu", "output"]], ids=str)
 def test_weights_that_autocast_would_cast_in_every_step_are_cast_once(layers: list[str]) -> None:
-    shadow = FrozenNetwork(Residual().eval()).shadow()
+    activation_reader = FrozenNetwork(Residual().eval()).reader()
     pictures = torch.rand(2, 3, 16, 16, requires_grad=True, generator=torch.Generator().manual_seed(3))
 
     def read() -> list[Tensor]:
         with torch.autocast("cpu", torch.bfloat16):
-            values = list(shadow.activations(pictures, layers).values())
+            values = list(activation_reader.activations(pictures, layers).values())
         return [*values, *torch.autograd.grad([value.float().square().sum() for value in values], pictures)]
 
     found = read()
-    key = next(key for key in shadow._traced if torch.bfloat16 in key)
-    cast = shadow._traced[key]
+    key = next(key for key in activation_reader._traced if torch.bfloat16 in key)
+    cast = activation_reader._traced[key]
     held = [part for part in cast.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
     assert held
     assert {part.weight.dtype for part in held} == {torch.bfloat16}
-    shadow._traced[key] = shadow._traced[key[:-1]]  # whose weights are cast in every step
+    activation_reader._traced[key] = activation_reader._traced[key[:-1]]  # whose weights are cast in every step
     for own, again in zip(found, read()):
         assert torch.equal(own, again)
-    assert {part.weight.dtype for part in shadow.module.modules() if isinstance(part, nn.Conv2d)} == {torch.float32}
+    assert {part.weight.dtype for part in activation_reader.module.modules() if isinstance(part, nn.Conv2d)} == {
+        torch.float32
+    }
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_leaves_networks_of_double_precision_alone(dtype: torch.dtype) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 7, 2), nn.ReLU(), nn.Conv2d(4, 2, 3)).double().eval()
     pictures = torch.rand(1, 3, 16, 16, dtype=torch.float64, requires_grad=True)
-    shadow = FrozenNetwork(network).shadow()
+    activation_reader = FrozenNetwork(network).reader()
     for _ in range(2):
         with torch.autocast("cpu", dtype):
-            own, theirs = shadow.activations(pictures, ["output"])["output"], network(pictures)
+            own, theirs = activation_reader.activations(pictures, ["output"])["output"], network(pictures)
         torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
         one, other = (torch.autograd.grad(result.sum(), pictures)[0] for result in (own, theirs))
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
@@ -55,11 +57,15 @@ def without_autocast(network: Any, maps: Tensor) -> Tensor:
 def test_a_forward_that_switches_autocast_off_is_followed() -> None:
     network = nn.Sequential(Forward(lambda _, maps: maps), Between()).eval()
     pictures = torch.rand(1, 3, 16, 16, requires_grad=True)
-    shadow = FrozenNetwork(network).shadow()
+    activation_reader = FrozenNetwork(network).reader()
     for _ in range(2):
         with torch.autocast("cpu", torch.bfloat16):
-            assert shadow.activations(pictures, ["output"])["output"].dtype == network(pictures).dtype == torch.float32
-    assert shadow.activations(pictures, ["output"])["output"].dtype == torch.float32
+            assert (
+                activation_reader.activations(pictures, ["output"])["output"].dtype
+                == network(pictures).dtype
+                == torch.float32
+            )
+    assert activation_reader.activations(pictures, ["output"])["output"].dtype == torch.float32
 
 
 class Between(nn.Module):
@@ -70,24 +76,24 @@ class Between(nn.Module):
 
 
 def test_a_pass_without_gradients_does_not_spoil_those_that_follow() -> None:
-    shadow = FrozenNetwork(Residual().eval()).shadow()
+    activation_reader = FrozenNetwork(Residual().eval()).reader()
     pictures = torch.rand(1, 3, 16, 16).contiguous(memory_format=torch.channels_last).requires_grad_(True)
     for context in (torch.no_grad(), torch.inference_mode()):
         with context, torch.autocast("cpu", torch.bfloat16):
-            shadow.activations(pictures, ["output"])
-        assert not shadow._traced
+            activation_reader.activations(pictures, ["output"])
+        assert not activation_reader._traced
     with torch.autocast("cpu", torch.bfloat16):
-        read = shadow.activations(pictures, ["output"])["output"]
+        read = activation_reader.activations(pictures, ["output"])["output"]
     assert torch.autograd.grad(read.float().sum(), pictures)[0].any()
-    assert all(shadow._traced.values())
+    assert all(activation_reader._traced.values())
 
 
 def test_weights_are_cast_once_for_all_sizes() -> None:
-    shadow = FrozenNetwork(Residual().eval()).shadow()
+    activation_reader = FrozenNetwork(Residual().eval()).reader()
     for side in (16, 24):
         with torch.autocast("cpu", torch.bfloat16):
-            shadow.activations(torch.rand(1, 3, side, side, requires_grad=True), ["right"])
-    readers = [reader for key, reader in shadow._traced.items() if torch.bfloat16 in key]
+            activation_reader.activations(torch.rand(1, 3, side, side, requires_grad=True), ["right"])
+    readers = [reader for key, reader in activation_reader._traced.items() if torch.bfloat16 in key]
     assert len(readers) == 2
     rights = {
         part

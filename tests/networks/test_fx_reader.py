@@ -53,8 +53,8 @@ FORWARDS = [without_gradient, by_content, overwritten, norm_twice, norm_beside, 
     ids=str,
 )
 def test_values_and_gradients_are_those_of_the_network(layers: list[str]) -> None:
-    shadow = assert_reads_as_the_network(Residual(), layers)
-    assert graph_of(shadow) is not None
+    reader = assert_reads_as_the_network(Residual(), layers)
+    assert graph_of(reader) is not None
 
 
 @pytest.mark.parametrize("between", FORWARDS, ids=lambda between: between.__name__)
@@ -64,19 +64,19 @@ def test_forwards_that_a_trace_does_not_see_are_followed_all_the_same(
 ) -> None:
     if layers == ["norm"] and between not in (norm_twice, norm_beside):
         pytest.skip("the layer is not run")
-    shadow = assert_reads_as_the_network(Forward(between), layers)
+    reader = assert_reads_as_the_network(Forward(between), layers)
     if between in (without_gradient, by_content) or (between is overwritten and "first" in layers):
-        assert graph_of(shadow) is None
+        assert graph_of(reader) is None
 
 
 def test_branches_that_lead_nowhere_are_not_run() -> None:
-    shadow = assert_reads_as_the_network(Residual(), ["right"])
-    assert [str(node.target) for node in graph_of(shadow).nodes if node.op == "call_module"] == ["folded_1", "right"]
+    reader = assert_reads_as_the_network(Residual(), ["right"])
+    assert [str(node.target) for node in graph_of(reader).nodes if node.op == "call_module"] == ["folded_1", "right"]
 
 
 def test_a_batch_norm_is_folded_only_where_nothing_else_reads_the_convolution() -> None:
-    shadow = assert_reads_as_the_network(Residual(), ["stem", "norm"])
-    assert [str(node.target) for node in graph_of(shadow).nodes if node.op == "call_module"] == ["stem", "norm"]
+    reader = assert_reads_as_the_network(Residual(), ["stem", "norm"])
+    assert [str(node.target) for node in graph_of(reader).nodes if node.op == "call_module"] == ["stem", "norm"]
     assert "folded" not in str(graph_of(assert_reads_as_the_network(Forward(norm_beside), ["output"])))
 
 
@@ -92,34 +92,34 @@ def test_the_network_is_left_alone() -> None:
 def test_a_network_of_little_precision_is_not_folded_and_its_results_are_its_own() -> None:
     network = Forward(lambda self, maps: self.norm(maps)).bfloat16().eval()  # type: ignore[operator]
     pictures = torch.rand(1, 3, 16, 16, requires_grad=True)
-    shadow = FrozenNetwork(network).shadow()
-    read = shadow.activations(pictures, ["output"])["output"]
+    reader = FrozenNetwork(network).reader()
+    read = reader.activations(pictures, ["output"])["output"]
     torch.testing.assert_close(read, network(pictures.bfloat16()), rtol=0.05, atol=0.05)
-    assert "norm" in str(graph_of(shadow))
+    assert "norm" in str(graph_of(reader))
 
 
 def test_reading_without_gradients_looks_for_nothing() -> None:
-    shadow = FrozenNetwork(Residual()).shadow()
-    shadow.activations(torch.rand(1, 3, 16, 16), ["output"])
-    assert not shadow._traced
+    reader = FrozenNetwork(Residual()).reader()
+    reader.activations(torch.rand(1, 3, 16, 16), ["output"])
+    assert not reader._traced
 
 
 def test_a_move_is_followed() -> None:
-    shadow = FrozenNetwork(Residual()).shadow()
-    single = shadow.activations(torch.rand(1, 3, 16, 16, requires_grad=True), ["output"])["output"]
-    shadow.apply_(lambda tensor: tensor.double())
-    double = shadow.activations(torch.rand(1, 3, 16, 16, dtype=torch.float64, requires_grad=True), ["output"])["output"]
+    reader = FrozenNetwork(Residual()).reader()
+    single = reader.activations(torch.rand(1, 3, 16, 16, requires_grad=True), ["output"])["output"]
+    reader.apply_(lambda tensor: tensor.double())
+    double = reader.activations(torch.rand(1, 3, 16, 16, dtype=torch.float64, requires_grad=True), ["output"])["output"]
     assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
 
 
 def test_every_size_is_found_out_for_itself() -> None:
-    shadow = FrozenNetwork(Residual()).shadow()
+    reader = FrozenNetwork(Residual()).reader()
     for side in (16, 24, 16):
         assert (
-            shadow.activations(torch.rand(1, 3, side, side, requires_grad=True), ["relu"])["relu"].shape[2]
+            reader.activations(torch.rand(1, 3, side, side, requires_grad=True), ["relu"])["relu"].shape[2]
             == (side - 7) // 2 + 1
         )
-    assert len(shadow._traced) == 2
+    assert len(reader._traced) == 2
 
 
 class Convolutions(TorchFunctionMode):
@@ -148,8 +148,8 @@ def test_steps_of_a_run_leave_out_what_leads_nowhere() -> None:
 def test_a_network_that_somebody_watches_runs_as_it_is() -> None:
     network, seen = Residual(), []
     network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
-    shadow = FrozenNetwork(network).shadow()
+    reader = FrozenNetwork(network).reader()
     for _ in range(3):
-        shadow.activations(torch.rand(1, 3, 16, 16, requires_grad=True), ["right"])
-    assert graph_of(shadow) is None
+        reader.activations(torch.rand(1, 3, 16, 16, requires_grad=True), ["right"])
+    assert graph_of(reader) is None
     assert len(seen) == 1 + 3  # one pass to find out what there is

@@ -93,12 +93,12 @@ def test_rectifying_after_a_pool_is_exact_for_every_window() -> None:
         network[0].weight.fill_(1)  # type: ignore[operator]
     windows = torch.tensor(list(itertools.product([-2.0, -1.0, 0.0, 1.0, 2.0], repeat=4)), dtype=torch.float64)
     pictures = windows.view(-1, 1, 2, 2).requires_grad_(True)  # with every tie there is
-    shadow = FrozenNetwork(network).shadow()
+    reader = FrozenNetwork(network).reader()
     for _ in range(2):
-        own, theirs = shadow.activations(pictures, ["2"])["2"], network(pictures)
+        own, theirs = reader.activations(pictures, ["2"])["2"], network(pictures)
         assert torch.equal(own, theirs)
         assert torch.equal(*(torch.autograd.grad(result.sum(), pictures)[0] for result in (own, theirs)))
-    assert torch.relu_ in {node.target for node in graph_of(shadow).nodes}
+    assert torch.relu_ in {node.target for node in graph_of(reader).nodes}
 
 
 @pytest.mark.parametrize("rule", [redirected_relu, relaxed_max_pool])
@@ -107,11 +107,11 @@ def test_gradient_rules_reach_a_traced_network(rule: Callable[[], Any]) -> None:
     with torch.no_grad():
         network[0].bias.fill_(-5)  # type: ignore[operator] # all rectifiers are off
     pictures = torch.rand(1, 3, 16, 16, dtype=torch.float64, requires_grad=True)
-    shadow = FrozenNetwork(network).shadow()
-    shadow.activations(pictures, ["output"])
-    assert graph_of(shadow) is not None
+    reader = FrozenNetwork(network).reader()
+    reader.activations(pictures, ["output"])
+    assert graph_of(reader) is not None
     with rule():
-        (own,) = torch.autograd.grad(shadow.activations(pictures, ["output"])["output"].sum(), pictures)
+        (own,) = torch.autograd.grad(reader.activations(pictures, ["output"])["output"].sum(), pictures)
         (theirs,) = torch.autograd.grad(network(pictures).sum(), pictures)
     torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
 
@@ -133,12 +133,12 @@ def test_a_rule_reaches_every_rectifier_of_a_network_that_has_been_traced(name: 
     pictures = torch.rand(1, 3, 16, 16, requires_grad=True, generator=torch.Generator().manual_seed(3))
     gradients: list[Tensor] = []
     for runs in (0, 2):
-        shadow = FrozenNetwork(network.eval()).shadow()
+        reader = FrozenNetwork(network.eval()).reader()
         for _ in range(runs):
-            assert not torch.autograd.grad(shadow.activations(pictures, ["output"])["output"].sum(), pictures)[0].any()
+            assert not torch.autograd.grad(reader.activations(pictures, ["output"])["output"].sum(), pictures)[0].any()
         with redirected_relu():
-            gradients += torch.autograd.grad(shadow.activations(pictures, ["output"])["output"].sum(), pictures)
-            assert len(shadow._traced) == (runs > 0)  # a trace would record the rule
+            gradients += torch.autograd.grad(reader.activations(pictures, ["output"])["output"].sum(), pictures)
+            assert len(reader._traced) == (runs > 0)  # a trace would record the rule
     assert gradients[0].any()
     torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
 
@@ -151,6 +151,6 @@ def test_rules_are_counted_for_each_thread() -> None:
         other.join()
         assert GradientRules.are_open()
     with pytest.raises(ValueError, match="no layer 'nowhere'"), redirected_relu():
-        FrozenNetwork(Residual()).shadow().activations(torch.rand(1, 3, 16, 16), ["nowhere"])
+        FrozenNetwork(Residual()).reader().activations(torch.rand(1, 3, 16, 16), ["nowhere"])
     assert not GradientRules.are_open()
     assert seen == [False]

@@ -111,7 +111,7 @@ def test_an_unknown_layer_lists_near_names(layer: str, near: str) -> None:
 
 def test_an_unknown_layer_that_is_near_to_nothing_lists_the_first_ones() -> None:
     with pytest.raises(ValueError, match=r"no layer 'xyzzy'; known: features, features\.0"):
-        probe(FrozenNetwork(toy()).shadow(), (3, 8, 8), ["xyzzy"])
+        probe(FrozenNetwork(toy()).reader(), (3, 8, 8), ["xyzzy"])
 
 
 def test_a_layer_that_never_runs_says_so() -> None:
@@ -134,10 +134,10 @@ def test_a_layer_that_only_some_pictures_reach_says_so() -> None:
             y: Tensor = self.bright(x) if bool(x.mean() > 0.5) else x
             return y
 
-    shadow = FrozenNetwork(Choosy()).shadow()
-    shadow.activations(torch.ones(1, 3, 4, 4), ["bright"])
+    reader = FrozenNetwork(Choosy()).reader()
+    reader.activations(torch.ones(1, 3, 4, 4), ["bright"])
     with pytest.raises(ValueError, match="'bright' ran in the first pass but not in this one"):
-        shadow.activations(torch.zeros(1, 3, 4, 4), ["bright"])
+        reader.activations(torch.zeros(1, 3, 4, 4), ["bright"])
 
 
 @pytest.mark.parametrize(
@@ -175,11 +175,11 @@ def test_a_picture_too_small_names_the_least_size_that_works(network: nn.Module,
             ValueError,
             match=rf"size: a picture of {side} x {side} is too small .* the least size that works is {least}$",
         ):
-            probe(FrozenNetwork(network).shadow(), (3, side, side), layers)
-    probe(FrozenNetwork(network).shadow(), (3, least, least), layers)
+            probe(FrozenNetwork(network).reader(), (3, side, side), layers)
+    probe(FrozenNetwork(network).reader(), (3, least, least), layers)
     if least > 1:
         with pytest.raises(ValueError, match=f"least size that works is {least}$"):
-            probe(FrozenNetwork(network).shadow(), (3, least - 1, 40), layers)
+            probe(FrozenNetwork(network).reader(), (3, least - 1, 40), layers)
 
 
 def test_a_network_of_even_sizes_only_is_not_told_a_least_size() -> None:
@@ -188,18 +188,18 @@ def test_a_network_of_even_sizes_only_is_not_told_a_least_size() -> None:
             return x[:, :, ::2] + x[:, :, 1::2]
 
     with pytest.raises(ValueError, match=r"its forward fails on a picture of shape \(3, 7, 7\)"):
-        probe(FrozenNetwork(Halves()).shadow(), (3, 7, 7), ["output"])
+        probe(FrozenNetwork(Halves()).reader(), (3, 7, 7), ["output"])
 
 
 @pytest.mark.parametrize("mean", [None, (0.4, 0.5, 0.6)])
 @pytest.mark.parametrize("channels", [1, 4])
 def test_a_picture_of_other_channels_says_so(channels: int, mean: Any) -> None:
     with pytest.raises(ValueError, match=r"channels"):
-        probe(FrozenNetwork(toy(), mean=mean).shadow(), (channels, 8, 8), ["output"])
+        probe(FrozenNetwork(toy(), mean=mean).reader(), (channels, 8, 8), ["output"])
 
 
 def test_probing_gives_shapes_without_the_batch() -> None:
-    shapes = probe(FrozenNetwork(toy()).shadow(), (3, 8, 12), ["features.2", "output"])
+    shapes = probe(FrozenNetwork(toy()).reader(), (3, 8, 12), ["features.2", "output"])
     assert shapes == {"features.2": (8, 4, 6), "output": (5,)}
 
 
@@ -218,11 +218,11 @@ def test_a_network_may_refuse_small_pictures_with_any_error(error: type[Exceptio
     with pytest.raises(
         ValueError, match=r"size: a picture of 6 x 6 is too small for output; the least size that works is 11$"
     ):
-        probe(FrozenNetwork(Refuses(11)).shadow(), (3, 6, 6), ["output"])
+        probe(FrozenNetwork(Refuses(11)).reader(), (3, 6, 6), ["output"])
     with pytest.raises(
         ValueError, match=r"network: its forward fails on a picture of shape \(3, 6, 6\): .*too small"
     ) as caught:
-        probe(FrozenNetwork(Refuses(float("inf"))).shadow(), (3, 6, 6), ["output"])
+        probe(FrozenNetwork(Refuses(float("inf"))).reader(), (3, 6, 6), ["output"])
     assert "\n" not in str(caught.value)
 
 

@@ -143,14 +143,14 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], list[str]]] = {
 def test_each_layer_and_all_together_equal_a_plain_hook(name: str) -> None:
     make, layers = NETWORKS[name]
     network = make().double()
-    frozen, shadow = FrozenNetwork(network), FrozenNetwork(network).shadow()
+    frozen, reader = FrozenNetwork(network), FrozenNetwork(network).reader()
     together = frozen.activations(PICTURES, layers)
     assert set(together) == set(layers)
     for layer in layers:
         expected = by_plain_hook(network, PICTURES, layer)
         torch.testing.assert_close(together[layer], expected, rtol=1e-9, atol=1e-12)
-        for _ in range(2):  # the second reading of a shadow knows what is overwritten
-            torch.testing.assert_close(shadow.activations(PICTURES, [layer])[layer], expected, rtol=1e-9, atol=1e-12)
+        for _ in range(2):  # the second reading of a reader knows what is overwritten
+            torch.testing.assert_close(reader.activations(PICTURES, [layer])[layer], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_reading_under_inference_mode_gives_the_same() -> None:
@@ -267,25 +267,25 @@ def test_layers_of_transformers_equal_a_plain_hook(make: Callable[[], nn.Module]
     network = make().double()
     expected = by_plain_hook(network, PICTURES.clone().requires_grad_(True), layer)
     expected = expected[0] if isinstance(expected, tuple) else expected
-    shadow = FrozenNetwork(network).shadow()
-    probe(shadow, (3, 16, 16), [layer])
+    reader = FrozenNetwork(network).reader()
+    probe(reader, (3, 16, 16), [layer])
     with mode():
-        torch.testing.assert_close(shadow.activations(PICTURES, [layer])[layer], expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(reader.activations(PICTURES, [layer])[layer], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_a_network_of_one_size_is_resized_at_its_door_and_only_then() -> None:
     frozen = FrozenNetwork(transformer().double(), size=16)
     colour = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64).view(1, 3, 1, 1)
     expected = frozen.activations(colour.expand(1, 3, 16, 16), ["encoder.ln"])["encoder.ln"]
-    shadow = frozen.shadow()
-    assert probe(shadow, (3, 40, 24), ["encoder.ln"]) == {"encoder.ln": (5, 16)}
-    assert shadow.only_size == (16, 16)
+    reader = frozen.reader()
+    assert probe(reader, (3, 40, 24), ["encoder.ln"]) == {"encoder.ln": (5, 16)}
+    assert reader.only_size == (16, 16)
     # A picture of one colour is the same picture in every size, whatever resizes it.
-    torch.testing.assert_close(shadow.activations(colour.expand(1, 3, 40, 24), ["encoder.ln"])["encoder.ln"], expected)
-    native = frozen.shadow()
+    torch.testing.assert_close(reader.activations(colour.expand(1, 3, 40, 24), ["encoder.ln"])["encoder.ln"], expected)
+    native = frozen.reader()
     probe(native, (3, 16, 16), ["encoder.ln"])
     assert native.only_size is None
-    anysize = FrozenNetwork(toy(), size=16).shadow()
+    anysize = FrozenNetwork(toy(), size=16).reader()
     probe(anysize, (3, 24, 24), ["output"])
     assert anysize.only_size is None
 
@@ -293,7 +293,7 @@ def test_a_network_of_one_size_is_resized_at_its_door_and_only_then() -> None:
 @pytest.mark.parametrize("side", [8, 24])
 def test_a_network_of_one_unknown_size_says_that_its_forward_fails(side: int) -> None:
     with pytest.raises(ValueError, match=rf"its forward fails on a picture of shape \(3, {side}, {side}\): .*16"):
-        probe(FrozenNetwork(transformer()).shadow(), (3, side, side), ["encoder.ln"])
+        probe(FrozenNetwork(transformer()).reader(), (3, side, side), ["encoder.ln"])
 
 
 # Pictures on their way to the network

@@ -36,9 +36,9 @@ def test_values_and_gradients_are_those_of_the_convolution(name: str, size: tupl
     arguments = GAIN[name]
     usual = nn.Conv2d(out_channels=5, **arguments).double()  # type: ignore[arg-type]
     pictures = torch.rand(2, usual.in_channels, *size, dtype=torch.float64, requires_grad=True)
-    shadow = FrozenNetwork(nn.Sequential(usual)).shadow()
-    assert type(shadow.module[0]) is StridedConv2d  # type: ignore[index]
-    faster, expected = shadow.module(pictures), usual(pictures)
+    reader = FrozenNetwork(nn.Sequential(usual)).reader()
+    assert type(reader.module[0]) is StridedConv2d  # type: ignore[index]
+    faster, expected = reader.module(pictures), usual(pictures)
     torch.testing.assert_close(faster, expected, rtol=0, atol=1e-12)
     weights = torch.randn_like(expected)
     (own,), (theirs,) = (torch.autograd.grad(result, pictures, weights) for result in (faster, expected))
@@ -56,7 +56,7 @@ def test_a_guest_keeps_its_class_and_users_see_its_name() -> None:
     guest = nn.Sequential(nn.Conv2d(3, 8, 7, 2), nn.ReLU())
     frozen = FrozenNetwork(guest)
     assert [layer.kind for layer in frozen.layers(32)][:2] == ["Conv2d", "ReLU"]
-    assert repr(frozen.shadow().module) == repr(guest)
+    assert repr(frozen.reader().module) == repr(guest)
     assert type(guest[0]) is nn.Conv2d
 
 

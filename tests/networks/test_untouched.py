@@ -108,32 +108,32 @@ def test_a_backward_pass_gives_the_guest_no_gradient() -> None:
     assert bool(picture.grad.abs().sum() > 0)
 
 
-def test_a_failing_forward_leaves_guest_and_shadow_without_hooks() -> None:
+def test_a_failing_forward_leaves_guest_and_copy_without_hooks() -> None:
     network = nn.Sequential(in_the_middle_of_training().features, Bright(), nn.ReLU())
     network.train()
     before = condition(network)
-    shadow = FrozenNetwork(network).shadow()
-    shadow.activations(DARK * 0, ["2"])
+    reader = FrozenNetwork(network).reader()
+    reader.activations(DARK * 0, ["2"])
     with pytest.raises(RuntimeError, match="too bright"):
         FrozenNetwork(network).activations(DARK * 1000, ["2"])
     with pytest.raises(RuntimeError, match="too bright"):
-        shadow.activations(DARK * 1000, ["2"])
+        reader.activations(DARK * 1000, ["2"])
     require_same(before, condition(network))
     assert not any(
-        module._forward_hooks for name, module in shadow.module.named_modules() if name != "0.0"
+        module._forward_hooks for name, module in reader.module.named_modules() if name != "0.0"
     )  # the guest's own is at 0.0
-    assert shadow.activations(DARK * 0, ["2"])["2"].shape == (2, 8, 8, 8)
+    assert reader.activations(DARK * 0, ["2"])["2"].shape == (2, 8, 8, 8)
 
 
 @pytest.mark.parametrize("layer", ["words", "nothing.here"])
-def test_a_failed_layer_leaves_guest_and_shadow_without_hooks(layer: str) -> None:
+def test_a_failed_layer_leaves_guest_and_copy_without_hooks(layer: str) -> None:
     network = Wordy()
     before = condition(network)
-    shadow = FrozenNetwork(network).shadow()
+    reader = FrozenNetwork(network).reader()
     with pytest.raises(ValueError, match=layer):
-        shadow.activations(DARK, [layer])
+        reader.activations(DARK, [layer])
     require_same(before, condition(network))
-    assert not any(module._forward_hooks for module in shadow.module.modules())
+    assert not any(module._forward_hooks for module in reader.module.modules())
 
 
 def test_a_forward_that_writes_into_a_buffer_writes_into_the_copy() -> None:
@@ -144,8 +144,8 @@ def test_a_forward_that_writes_into_a_buffer_writes_into_the_copy() -> None:
 
 def test_parameters_share_storage_except_where_the_layout_changes() -> None:
     network = toy()
-    shadow = FrozenNetwork(network).shadow()
-    guests, copies = dict(network.named_parameters()), dict(shadow.module.named_parameters())
+    reader = FrozenNetwork(network).reader()
+    guests, copies = dict(network.named_parameters()), dict(reader.module.named_parameters())
     assert list(guests) == list(copies)
     for name, guest in guests.items():
         assert copies[name] is not guest
@@ -157,25 +157,25 @@ def test_parameters_share_storage_except_where_the_layout_changes() -> None:
 
 def test_the_copy_is_in_evaluation_mode() -> None:
     network = toy().train()
-    assert not any(module.training for module in FrozenNetwork(network).shadow().module.modules())
+    assert not any(module.training for module in FrozenNetwork(network).reader().module.modules())
 
 
 def test_moving_the_copy_to_another_precision_leaves_the_guest() -> None:
     network = toy()
     before = condition(network)
-    shadow = FrozenNetwork(network).shadow()
-    shadow.apply_(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
-    assert shadow.activations(DARK, ["output"])["output"].dtype == torch.float64
+    reader = FrozenNetwork(network).reader()
+    reader.apply_(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+    assert reader.activations(DARK, ["output"])["output"].dtype == torch.float64
     require_same(before, condition(network))
 
 
 def test_a_later_layer_is_not_reached() -> None:
     tally = Tally()
-    shadow = FrozenNetwork(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Counting(tally))).shadow()
-    shadow.activations(DARK, ["0"])  # the first pass learns how often the layer runs, and may go to the end
+    reader = FrozenNetwork(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), Counting(tally))).reader()
+    reader.activations(DARK, ["0"])  # the first pass learns how often the layer runs, and may go to the end
     after_the_first = tally.count
     for _ in range(3):
-        shadow.activations(DARK, ["0"])
+        reader.activations(DARK, ["0"])
     assert tally.count == after_the_first <= 1
 
 
@@ -201,20 +201,20 @@ def test_a_layer_runs_once_for_each_reading_also_before_an_operation_in_place() 
             y: Tensor = self.last(nn.functional.relu_(self.first(x * 2)))
             return y
 
-    shadow = FrozenNetwork(InPlace()).shadow()
-    shadow.activations(DARK - 0.2, ["first", "last"])
+    reader = FrozenNetwork(InPlace()).reader()
+    reader.activations(DARK - 0.2, ["first", "last"])
     before = tally.count
-    shadow.activations(DARK - 0.2, ["first", "last"])
+    reader.activations(DARK - 0.2, ["first", "last"])
     assert tally.count == before + 1
 
 
 def test_no_activation_outlives_the_step() -> None:
-    shadow = FrozenNetwork(toy()).shadow()
-    shadow.activations(DARK, ["features.2"])
+    reader = FrozenNetwork(toy()).reader()
+    reader.activations(DARK, ["features.2"])
     gc.collect()
     gc.disable()  # what only the cycle collector frees piles up on a GPU
     try:
-        read = shadow.activations(DARK.clone().requires_grad_(True), ["features.2"])
+        read = reader.activations(DARK.clone().requires_grad_(True), ["features.2"])
         kept = weakref.ref(read["features.2"])
         del read
         assert kept() is None
@@ -222,12 +222,12 @@ def test_no_activation_outlives_the_step() -> None:
         gc.enable()
 
 
-def test_a_shadow_made_in_inference_mode_serves_a_training() -> None:
+def test_a_reader_made_in_inference_mode_serves_a_training() -> None:
     network = toy()
     with torch.inference_mode():
-        shadow = FrozenNetwork(network).shadow()
+        reader = FrozenNetwork(network).reader()
     picture = DARK.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(shadow.activations(picture, ["output"])["output"].sum(), picture)
+    (gradient,) = torch.autograd.grad(reader.activations(picture, ["output"])["output"].sum(), picture)
     assert bool(gradient.abs().sum() > 0)
 
 

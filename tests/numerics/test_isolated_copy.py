@@ -9,7 +9,7 @@ from guests import condition, require_same
 from torch import Tensor, nn
 from toys import toy
 
-from featviz_pl.numerics.isolated_copy import guest_copy
+from featviz_pl.numerics.isolated_copy import frozen_copy
 
 
 class Locked(nn.Module):
@@ -37,7 +37,7 @@ def test_a_copy_is_frozen_shares_the_weights_and_leaves_the_network(mode: Any) -
     network.head.weight.grad = torch.ones_like(network.head.weight)
     before = condition(network)
     with mode():
-        copied = guest_copy(network)
+        copied = frozen_copy(network)
     require_same(before, condition(network))
     copies = dict(copied.named_parameters())
     assert list(copies) == [name for name, _ in network.named_parameters()]
@@ -53,7 +53,7 @@ def test_a_copy_is_frozen_shares_the_weights_and_leaves_the_network(mode: Any) -
 def test_the_gradient_goes_through_a_copy_to_its_input_and_nowhere_else() -> None:
     network = nn.Linear(2, 1, bias=False)
     x = torch.tensor([[1.0, 2.0]], requires_grad=True)
-    guest_copy(network)(x).sum().backward()
+    frozen_copy(network)(x).sum().backward()
     assert x.grad is not None
     assert x.grad.tolist() == network.weight.tolist()
     assert network.weight.grad is None
@@ -61,7 +61,7 @@ def test_the_gradient_goes_through_a_copy_to_its_input_and_nowhere_else() -> Non
 
 def test_buffers_are_copied_and_what_cannot_be_is_shared() -> None:
     network = Locked()
-    copied: Any = guest_copy(network)
+    copied: Any = frozen_copy(network)
     copied(torch.zeros(1, 2))
     assert (network.calls.item(), copied.calls.item()) == (0, 1)
     assert copied.lock is network.lock
@@ -71,7 +71,7 @@ def test_what_is_compiled_is_unwrapped() -> None:
     network = toy()
     inner: Any = torch.compile(network)
     compiled: Any = torch.compile(nn.Sequential(inner))
-    copied = guest_copy(compiled)
+    copied = frozen_copy(compiled)
     assert [name for name, _ in copied.named_parameters()] == [f"0.{name}" for name, _ in network.named_parameters()]
     assert type(copied) is nn.Sequential
 
@@ -79,5 +79,5 @@ def test_what_is_compiled_is_unwrapped() -> None:
 def test_weights_that_are_tied_stay_tied() -> None:
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     network[1].weight = network[0].weight
-    copied: Any = guest_copy(network)
+    copied: Any = frozen_copy(network)
     assert copied[0].weight is copied[1].weight

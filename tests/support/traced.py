@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.networks import FrozenNetwork, Shadow
+from featviz_pl.networks import ActivationReader, FrozenNetwork
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -75,22 +75,22 @@ def read_fully(network: nn.Module, pictures: Tensor, layers: list[str]) -> list[
     return [results[layer] for layer in layers]
 
 
-def graph_of(shadow: Shadow) -> Any:
+def graph_of(activation_reader: ActivationReader) -> Any:
     """Return the graph that the last reading found, or None."""
-    (reader,) = shadow._traced.values()
+    (reader,) = activation_reader._traced.values()
     return None if reader is None else reader.graph
 
 
-def assert_reads_as_the_network(network: nn.Module, layers: list[str]) -> Shadow:
+def assert_reads_as_the_network(network: nn.Module, layers: list[str]) -> ActivationReader:
     network = network.double().eval()
     generator = torch.Generator().manual_seed(1)
     pictures = torch.rand(2, 3, 16, 16, dtype=torch.float64, generator=generator, requires_grad=True)
     expected = read_fully(network, pictures, layers)
     weights = [torch.randn(value.shape, dtype=torch.float64, generator=generator) for value in expected]
     (gradient,) = torch.autograd.grad(expected, pictures, weights)
-    shadow = FrozenNetwork(network).shadow()
+    activation_reader = FrozenNetwork(network).reader()
     for _ in range(2):  # the first reading finds out, the second uses it
-        read = [shadow.activations(pictures, layers)[layer] for layer in layers]
+        read = [activation_reader.activations(pictures, layers)[layer] for layer in layers]
         torch.testing.assert_close(read, expected, rtol=0, atol=1e-10)
         torch.testing.assert_close(torch.autograd.grad(read, pictures, weights)[0], gradient, rtol=0, atol=1e-10)
-    return shadow
+    return activation_reader

@@ -22,7 +22,7 @@ from toys import QUIET, SHARED, needs_shared, toy
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.engine import Ascent, NonFiniteError, ascend
 from featviz_pl.images import FourierImage, PixelImage, SharedImage
-from featviz_pl.networks import FrozenNetwork, LayerInfo, Shadow, load_network
+from featviz_pl.networks import ActivationReader, FrozenNetwork, LayerInfo, load_network
 from featviz_pl.objectives import Channel
 from featviz_pl.presets import lucid
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
@@ -495,7 +495,7 @@ def test_nothing_of_a_batch_outlives_it() -> None:
         def on_predict_batch_start(
             self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any
         ) -> None:
-            kinds = (Ascent, Shadow, FourierImage, torch.optim.Optimizer)
+            kinds = (Ascent, ActivationReader, FourierImage, torch.optim.Optimizer)
             alive.append(sum(issubclass(type(held), kinds) for held in gc.get_objects()))
 
     gc.collect()
