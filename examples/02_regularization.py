@@ -3,7 +3,7 @@
 Distill's "Feature Visualization" (2017) holds four pictures of one unit side by side. Without regularisation, ascent
 ends in noise that excites the unit all the same. Penalties on high frequencies take the noise away, and fine detail
 with it; views that are moved at random ask for a picture that works wherever it is; Fourier coefficients and
-decorrelated colours let coarse structure grow as fast as fine. Look for the noise in the first picture and for what
+decorrelated colors let coarse structure grow as fast as fine. Look for the noise in the first picture and for what
 each other one makes of it.
 """
 

@@ -1,7 +1,7 @@
 """Show what a channel looks for, and what its opposite is.
 
 Distill's "Feature Visualization" (2017) sets minimal beside maximal pictures of a unit: what pushes it down is a
-feature as well, often one that is at home in the same photos or the opposite in colour or curvature. The layer must be
+feature as well, often one that is at home in the same photos or the opposite in color or curvature. The layer must be
 one before its rectifier, which would hide all that is negative. Look for pairs that are opposites and not merely
 without the feature.
 """

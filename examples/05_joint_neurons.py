@@ -2,7 +2,7 @@
 
 Distill's "Feature Visualization" (2017) asks how units interact: it optimises the sum of two channels, and the result
 is sometimes both features side by side, more often a new thing made of both. Look for how the third picture of each row
-mixes shapes of the first with colours or textures of the second.
+mixes shapes of the first with colors or textures of the second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Draw channels with small networks from coordinates to colour.
+"""Draw channels with small networks from coordinates to color.
 
 Distill's "Differentiable Image Parameterizations" (2018) trains a compositional pattern-producing network (CPPN) in
 place of pixels: the pictures are smooth, with clean curves like those of vector graphics, and can be drawn at any size

@@ -1,6 +1,6 @@
 """Let a channel say what in its picture matters, by transparency.
 
-Distill's "Differentiable Image Parameterizations" (2018) optimises how opaque each pixel is beside its colour, shows
+Distill's "Differentiable Image Parameterizations" (2018) optimises how opaque each pixel is beside its color, shows
 the picture on noise that changes with every view, and rewards transparency: what stays opaque is what the channel
 needs, and the rest, which ordinary visualization fills with anything, is left out. Look for the checkerboard between
 the things that the channel looks for.

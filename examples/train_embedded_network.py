@@ -78,7 +78,7 @@ class Photos(LightningDataModule):
         return 64 if progress < 0.5 else 80 if progress < 0.75 else FULL_SIZE
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Crop, flip and recolour at random."""
+        """Crop, flip and recolor at random."""
         transform = v2.Compose(
             [
                 v2.RandomResizedCrop(self.size(), scale=(0.25, 1.0), antialias=True),

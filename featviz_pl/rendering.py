@@ -135,7 +135,7 @@ def render(
         lr: learning rate; the preset's unless given.
         image: name of a parameterization (``"fourier"``, ``"pixel"``), or one that is built; the preset's unless given.
         start: a picture, or its file, from which to start.
-        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the
+        stats: measured colors and spectrum, or their file from ``featviz stats``, for the parameterization of the
             recipe.
         callbacks: further Lightning callbacks.
         resume: file of a checkpoint that is kept during the run; where it exists, the run goes on from there.

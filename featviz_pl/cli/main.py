@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     render.add_argument("--start", metavar="PICTURE", help="picture file to start from")
     render.add_argument(
-        "--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum"
+        "--stats", metavar="FILE", help="from `featviz stats`: colors of your own photos, and with maco their spectrum"
     )
     render.add_argument(
         "--resume",
@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     add_sweep_arguments(sweep)
 
     stats = commands.add_parser(
-        "stats", help="measure photos: colours and spectrum, or activations", description="Measure photos."
+        "stats", help="measure photos: colors and spectrum, or activations", description="Measure photos."
     )
     stats.set_defaults(run=_stats)
     add_stats_arguments(stats)

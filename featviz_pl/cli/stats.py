@@ -53,7 +53,7 @@ def add_stats_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="FILE", help="file to write (default: stats.pt; activations.pt with --network)"
     )
-    parser.add_argument("--channels", type=int, choices=(1, 3), help="3 for colour, 1 for grayscale (default: 3)")
+    parser.add_argument("--channels", type=int, choices=(1, 3), help="3 for color, 1 for grayscale (default: 3)")
     parser.add_argument("--limit", type=int, metavar="N", help="read at most so many photos, evenly spread")
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that read photos (as many as help unless given)"
@@ -105,7 +105,7 @@ def _check(options: argparse.Namespace) -> None:
         return
     for name in ("channels", "compact"):
         if getattr(options, name):
-            raise ValueError(f"{name}: belongs to colours and spectrum, which are measured without --network")
+            raise ValueError(f"{name}: belongs to colors and spectrum, which are measured without --network")
     if options.dataset is not None:
         raise ValueError(
             "dataset: activations are recorded with the photos' files; give a folder of photos in place of --dataset"
@@ -117,7 +117,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _statistics(options: argparse.Namespace, output: Path) -> dict[str, Any]:
-    """Measure colours and spectrum, and write them."""
+    """Measure colors and spectrum, and write them."""
     from featviz_pl.cli.progress import photo_progress
     from featviz_pl.io.photos import photo_paths
     from featviz_pl.statistics import dataset_statistics, folder_statistics, load_statistics

@@ -55,7 +55,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--start", metavar="PICTURE", help="picture file from which every picture starts")
     parser.add_argument(
-        "--stats", metavar="FILE", help="from `featviz stats`: colours of your own photos, and with maco their spectrum"
+        "--stats", metavar="FILE", help="from `featviz stats`: colors of your own photos, and with maco their spectrum"
     )
     parser.add_argument(
         "--photos",

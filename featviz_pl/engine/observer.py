@@ -298,7 +298,7 @@ class Observer:
 
 
 def _on_backgrounds(views: Views | None) -> Views | None:
-    """Put a random background before the first transform of colours: opacity is no colour, and must not be shifted as one."""
+    """Put a random background before the first transform of colors: opacity is no color, and must not be shifted as one."""
     if views is None:
         return None
     listed = views.transforms.listed()

@@ -16,7 +16,7 @@ from featviz_pl.numerics.checks import finite_number, size_pair, whole_number
 
 
 class AlphaImage(CompositeImage):
-    """Optimise how opaque each pixel is, beside its colour: ``(image(), sigmoid(irfft2(scale * weight) / 4))``.
+    """Optimise how opaque each pixel is, beside its color: ``(image(), sigmoid(irfft2(scale * weight) / 4))``.
 
     Shown on backgrounds that change from view to view, a picture becomes opaque where the unit needs it and stays clear
     elsewhere. The alpha plane is a one-channel `FourierImage`; at the start it is nearly `opacity` everywhere.
@@ -28,8 +28,8 @@ class AlphaImage(CompositeImage):
         size: of the pictures in pixels, one number or (height, width); that of `image` where one is given, else 224
             unless given.
         count: number of pictures; None lets the objective decide.
-        channels: of the colour picture, without alpha; those of `image` where one is given, else 3 unless given.
-        image: the colour picture; a `FourierImage` unless given.
+        channels: of the color picture, without alpha; those of `image` where one is given, else 3 unless given.
+        image: the color picture; a `FourierImage` unless given.
         opacity: of the start, from 0.001 to 0.999.
 
     Raises:
@@ -74,7 +74,7 @@ class AlphaImage(CompositeImage):
 
     @property
     def parts(self) -> list[Image]:
-        """The colour picture and the alpha plane."""
+        """The color picture and the alpha plane."""
         return [self.image, self.plane]
 
     @property
@@ -93,7 +93,7 @@ class AlphaImage(CompositeImage):
 
     @torch.no_grad()
     def draw(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw colours and alpha, each picture's from its own CPU generator."""
+        """Draw colors and alpha, each picture's from its own CPU generator."""
         self.image.initialize(len(generators), generators)
         if bool(self.plane.initialized):
             return
@@ -121,9 +121,9 @@ class AlphaImage(CompositeImage):
         self.initialized.fill_(True)
 
     def forward(self) -> Tensor:
-        """Decode colours and alpha."""
+        """Decode colors and alpha."""
         return torch.cat([self.image(), self.plane()], dim=1)
 
     def constructor(self) -> str:
-        """Show the colour picture and the opacity of the start."""
+        """Show the color picture and the opacity of the start."""
         return f"image={self.image!r}, opacity={self.opacity:g}"

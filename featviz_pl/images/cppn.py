@@ -18,13 +18,13 @@ _ACTIVATIONS = ("composite", "unbiased", "relu")
 
 
 class CPPNImage(LatentImage):
-    """Optimise a small network from coordinates to colour, one for each picture: ``picture(x, y) = sigmoid(colour @ network(x, y))``.
+    """Optimise a small network from coordinates to color, one for each picture: ``picture(x, y) = sigmoid(color @ network(x, y))``.
 
     A compositional pattern-producing network draws smooth, vector-like pictures and can show them at any resolution
     (`pictures_at`). It starts from grey, since its last layer starts from zero. The usual optimizer is Adam at 0.005.
 
     The published activation has a mean: all its units together move the whole picture at once, and on some units of a
-    network every pixel ends in one saturated colour. ``"unbiased"`` does not, and climbs several times as high there.
+    network every pixel ends in one saturated color. ``"unbiased"`` does not, and climbs several times as high there.
 
     Hidden weights start from ``N(0, deviation / sqrt(inputs))`` and biases from zero, as in the article's notebook;
     Lucid's library draws biases from N(0, 0.1).

@@ -18,7 +18,7 @@ _CONTRAST = 4.0  # Lucid divides the decoded picture by 4: with it, lr = 0.05 ta
 class FourierImage(LatentImage):
     """Optimise the spectrum, scaled so that all frequencies have the energy that they have in photos.
 
-    ``picture = sigmoid(colour @ irfft2(scale * weight) / 4)`` with
+    ``picture = sigmoid(color @ irfft2(scale * weight) / 4)`` with
     ``scale = 1 / max(f, 1 / max(height, width)) ** decay`` and the orthonormal transform. Steepest descent in this
     basis moves low frequencies furthest: it is a change of metric, not a penalty, and the single most useful
     regulariser of the field. The weights are stored as real pairs, which survive every cast.

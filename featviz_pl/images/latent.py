@@ -1,4 +1,4 @@
-"""Parameterizations with one weight for each picture, decorrelated colour and a squash."""
+"""Parameterizations with one weight for each picture, decorrelated color and a squash."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from featviz_pl.images.base import Image, check_pictures
 from featviz_pl.numerics.checks import finite_number, unknown, whole_number
-from featviz_pl.numerics.color import COLOUR_SPACES, color_matrix, color_mean, mix_channels
+from featviz_pl.numerics.color import COLOR_SPACES, color_matrix, color_mean, mix_channels
 
 _SQUASH_MARGIN = (
     1e-4  # pictures are moved this far from 0 and 1: the inverse sigmoid is infinite there, a clip's gradient may be 0
@@ -22,7 +22,7 @@ _SQUASH_MARGIN = (
 
 
 class ColorImage(Image):
-    """Mix the colours of latent pictures and squash them: ``picture = squash(colour @ latent)``.
+    """Mix the colors of latent pictures and squash them: ``picture = squash(color @ latent)``.
 
     Shape:
         () -> (N, C, H, W)
@@ -59,7 +59,7 @@ class ColorImage(Image):
             self.register_buffer("color_mean", mean, persistent=False)
 
     def finish(self, latent: Tensor) -> Tensor:
-        """Mix the colours of decorrelated pictures (N, C, H, W) and squash them into [0, 1]."""
+        """Mix the colors of decorrelated pictures (N, C, H, W) and squash them into [0, 1]."""
         if self.color_matrix is not None:
             latent = mix_channels(latent, self.color_matrix)
         return torch.sigmoid(latent) if self.color_mean is None else (latent + self.color_mean.to(latent)).clamp(0, 1)
@@ -84,7 +84,7 @@ class ColorImage(Image):
 
 
 class LatentImage(ColorImage):
-    """Decode one weight tensor for each picture, then mix the colours and squash: ``picture = squash(colour @ decode_latent(weight))``.
+    """Decode one weight tensor for each picture, then mix the colors and squash: ``picture = squash(color @ decode_latent(weight))``.
 
     A new parameterization implements `weight_shape`, `decode_latent` and `encode_latent`.
 
@@ -99,8 +99,8 @@ class LatentImage(ColorImage):
             ``"i1i2i3"``, ``"none"``, a C x C matrix from decorrelated to picture channels, statistics with a
             ``matrix``, or their file.
         deviation: standard deviation of the first weights.
-        squash: ``"sigmoid"``, or ``"clip"`` to [0, 1] about the mean colour of photos (of the statistics; grey where
-            colours are not decorrelated).
+        squash: ``"sigmoid"``, or ``"clip"`` to [0, 1] about the mean color of photos (of the statistics; grey where
+            colors are not decorrelated).
     """
 
     weight: nn.Parameter | None
@@ -223,8 +223,8 @@ class LatentImage(ColorImage):
 
 
 def _read_where_a_file(color: Any, channels: int) -> Any:
-    """Return measured colours where a file of them is named, else what was given."""
-    if not isinstance(color, (str, os.PathLike)) or color in COLOUR_SPACES:
+    """Return measured colors where a file of them is named, else what was given."""
+    if not isinstance(color, (str, os.PathLike)) or color in COLOR_SPACES:
         return color
     from featviz_pl.statistics.arguments import read_color  # torchmetrics: only where there is a file to read
 

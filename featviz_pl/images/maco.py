@@ -16,12 +16,12 @@ _LEAST_DEVIATION = 1e-5  # Xplique's: added to the deviation of the phase before
 
 
 class MacoImage(LatentImage):
-    """Optimise the phase of the spectrum and keep its magnitude: ``picture = sigmoid(colour @ irfft2(magnitude * exp(i phase)))``.
+    """Optimise the phase of the spectrum and keep its magnitude: ``picture = sigmoid(color @ irfft2(magnitude * exp(i phase)))``.
 
     The magnitude is that of natural images and never moves, so nothing can grow noisy or lose contrast, and no penalty
     is needed. The phase is standardised, picture by picture: ``(phase - mean) / (deviation + 1e-5)``. Frequencies that
     are their own negative, and pairs of a frequency and its negative within the half spectrum, are tied as they are in
-    every real picture, so the magnitude of the decoded picture is exactly the template. The mean colour is that of the
+    every real picture, so the magnitude of the decoded picture is exactly the template. The mean color is that of the
     statistics, and does not move; of a bare spectrum, every channel's mean is positive. The usual optimizer is NAdam at
     1.
 
@@ -85,7 +85,7 @@ class MacoImage(LatentImage):
                 self.register_buffer(name, None)
         if measured is not statistics and isinstance(getattr(statistics, "mean", None), Tensor):
             # A magnitude has no sign, but a mean has one: that of each decorrelated channel in a picture of the mean
-            # colour.
+            # color.
             latent = self.unfinish(statistics.mean.view(1, -1, 1, 1).clamp(0, 1)).view(-1)
             self.template[:, 0, 0] = latent * math.sqrt(self.size[0] * self.size[1])
         if count is not None:
@@ -134,7 +134,7 @@ class MacoImage(LatentImage):
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Take the phase of the given pictures; their magnitude, and with it their mean colour and contrast, is the template's.
+        """Take the phase of the given pictures; their magnitude, and with it their mean color and contrast, is the template's.
 
         Shape:
             image (C, H, W) or (N, C, H, W) in [0, 1]
@@ -237,7 +237,7 @@ def _resolved(spectrum: Any) -> Any:
 
 
 def _check_channels(measured: Any, channels: int) -> None:
-    """Refuse a measured spectrum of other channels, before its colours are."""
+    """Refuse a measured spectrum of other channels, before its colors are."""
     if hasattr(measured, "resized") and len(measured.magnitude) != channels:
         raise ValueError(
             f"spectrum: measured on {len(measured.magnitude)} channels, which do not fit pictures of {channels}"

@@ -17,7 +17,7 @@ class MultiResolutionImage(LatentImage):
     """Optimise all resolutions at once: ``picture = (1 + tanh(sum_r enlarged(weight_r))) / 2``.
 
     The parameterization of direct ascent synthesis. Coarse resolutions are shared by many pixels, so the gradient
-    itself favours the spectrum of photos. Where colours are mixed, they are mixed inside the tanh.
+    itself favours the spectrum of photos. Where colors are mixed, they are mixed inside the tanh.
 
     Resolution r has r pixels along the longer side of the picture and as many along the shorter one as keep pixels
     square, at least 1.

@@ -9,7 +9,7 @@ from featviz_pl.images.latent import LatentImage
 
 
 class PixelImage(LatentImage):
-    """Optimise the pixels themselves: ``picture = sigmoid(colour @ weight)``.
+    """Optimise the pixels themselves: ``picture = sigmoid(color @ weight)``.
 
     The naive parameterization: all frequencies move equally fast, so high ones win and the picture grows noisy. Useful
     as a baseline, and where every pixel must be free.

@@ -36,7 +36,7 @@ class SharedImage(Image):
         () -> (N, C, H, W)
 
     Args:
-        image: the pictures' own parts; its colour and squash serve for all.
+        image: the pictures' own parts; its color and squash serve for all.
         shared: (k, d) for each shared part: number of maps, and what the size is divided by.
         groups: (N, G) share of each group in each picture.
         own_weight: of the own parts; Lucid's activation grid has 0.7.

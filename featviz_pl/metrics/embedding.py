@@ -78,7 +78,7 @@ class Embedding:
         self._reader: ActivationReader | None = None
 
     def __call__(self, pictures: Tensor) -> Tensor:
-        """Return the vectors (N, D) of pictures (N, C, H, W); grey ones are shown in colour where the network takes colour."""
+        """Return the vectors (N, D) of pictures (N, C, H, W); grey ones are shown in color where the network takes color."""
         shown = in_channels(check_pictures(pictures), self.network.channels)
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(shown.device.type, enabled=False):
             if self._reader is None:
@@ -135,7 +135,7 @@ def check_layers(network: FrozenNetwork, layers: Sequence[str]) -> None:
 
 
 def in_channels(pictures: Tensor, channels: int) -> Tensor:
-    """Return pictures with as many channels as a network takes: grey ones in colour, where it takes colour."""
+    """Return pictures with as many channels as a network takes: grey ones in color, where it takes color."""
     if pictures.shape[1] == channels:
         return pictures
     if pictures.shape[1] == 1:

@@ -1,4 +1,4 @@
-"""How natural a picture's values, colours and neighbours are; no network is asked.
+"""How natural a picture's values, colors and neighbours are; no network is asked.
 
 What the docstrings say of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of
 ImageNet, each of another class, measured by ``python benchmarks/natural.py imagenet-samples``.
@@ -71,11 +71,11 @@ class ClippedShare(PictureMetric):
 
 
 class ColorDistance(PictureMetric):
-    """Measure how far a picture's colours are from those of photos: the Fréchet distance of their Gaussians.
+    """Measure how far a picture's colors are from those of photos: the Fréchet distance of their Gaussians.
 
     ``sqrt(|m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁^½ C₂ C₁^½)^½))`` with mean and covariance over the picture's pixels and over
-    all pixels of all photos. In units of colour: two grey levels that differ by 0.1 in every one of three channels are
-    0.1 √3 apart. A single photo has fewer colours than all together: photos have 0.254 ± 0.127, and what is below 0.5
+    all pixels of all photos. In units of color: two grey levels that differ by 0.1 in every one of three channels are
+    0.1 √3 apart. A single photo has fewer colors than all together: photos have 0.254 ± 0.127, and what is below 0.5
     lies within what they do.
 
     Range: [0, ∞); lower is better, down to that of photos.
@@ -117,7 +117,7 @@ class ColorDistance(PictureMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(reduction, **kwargs)
-        found = _colours(statistics)
+        found = _colors(statistics)
         self.statistics = statistics if statistics is None or isinstance(statistics, str) else found
         self.register_buffer("natural_mean", found.mean, persistent=False)
         self.register_buffer("natural_covariance", found.covariance, persistent=False)
@@ -145,8 +145,8 @@ class ColorDistance(PictureMetric):
         return f"statistics={self.statistics!r}, {super().extra_repr()}"
 
 
-def _colours(statistics: Any) -> ColorStatistics:
-    """Return the colours of what a user calls statistics."""
+def _colors(statistics: Any) -> ColorStatistics:
+    """Return the colors of what a user calls statistics."""
     if isinstance(statistics, (str, os.PathLike)):
         return load_statistics(statistics, argument="statistics").color
     found = natural_statistics() if statistics is None else statistics

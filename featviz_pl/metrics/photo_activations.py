@@ -46,7 +46,7 @@ def read_photos(
     Args:
         paths: of image files.
         size: of the result in pixels, one number or (height, width).
-        channels: 3 for colour, 1 for grayscale.
+        channels: 3 for color, 1 for grayscale.
         batch_size: photos in a batch; the last may have fewer.
         workers: processes that read beside this one.
 

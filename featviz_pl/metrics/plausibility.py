@@ -43,8 +43,8 @@ class NearestPhotos(PictureMetric):
         >>> from featviz_pl.metrics import embed_photos
         >>> embedding = Embedding(size=48)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name, colour in {"red": (255, 0, 0), "blue": (0, 0, 255)}.items():
-        ...         Image.new("RGB", (48, 48), colour).save(f"{folder}/{name}.png")
+        ...     for name, color in {"red": (255, 0, 0), "blue": (0, 0, 255)}.items():
+        ...         Image.new("RGB", (48, 48), color).save(f"{folder}/{name}.png")
         ...     photos = embed_photos(embedding, folder)
         >>> metric = NearestPhotos(photos, embedding, k=1)
         >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 48, 48)

@@ -138,7 +138,7 @@ class _Transfer(PictureMetric):
         return self._asked(last)
 
     def _forms(self, pictures: Tensor) -> list[Tensor]:
-        """Return what the judge may take: grey pictures, where nothing tells whether it takes colour, in colour and as they are."""
+        """Return what the judge may take: grey pictures, where nothing tells whether it takes color, in color and as they are."""
         channels = self.judge.channels
         if pictures.shape[1] == channels or _tells_channels(self.judge):
             return [in_channels(pictures, channels)]
@@ -212,8 +212,8 @@ class TransferProbability(_Transfer):
     """Measure the probability that another network gives to the class of the picture.
 
     ``p = softmax(judge(picture))[class]``, over all classes of the judge, or over those of `among` only. Pictures are
-    cut about the centre to the aspect of the judge's own size, and resized to it; grey ones are shown in colour where
-    the judge takes colour.
+    cut about the centre to the aspect of the judge's own size, and resized to it; grey ones are shown in color where
+    the judge takes color.
 
     Range: [0, 1]; higher is better.
 

@@ -1,1 +1,1 @@
-"""Plain tensor maths: colour, Fourier, resampling, stateless random numbers. Knows nothing of the rooms above it."""
+"""Plain tensor maths: color, Fourier, resampling, stateless random numbers. Knows nothing of the rooms above it."""

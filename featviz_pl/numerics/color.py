@@ -1,4 +1,4 @@
-"""Decorrelated colour: independent channels whose mixture has the colour statistics of photos."""
+"""Decorrelated color: independent channels whose mixture has the color statistics of photos."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-COLOUR_SPACES = ("auto", "imagenet", "i1i2i3", "none")  # the names that `color_matrix` knows
+COLOR_SPACES = ("auto", "imagenet", "i1i2i3", "none")  # the names that `color_matrix` knows
 
-# The square root of the colour covariance of ImageNet as Lucid publishes it (lucid/optvis/param/color.py).
-IMAGENET_COLOUR_ROOT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
+# The square root of the color covariance of ImageNet as Lucid publishes it (lucid/optvis/param/color.py).
+IMAGENET_COLOR_ROOT = ((0.26, 0.09, 0.02), (0.27, 0.00, -0.05), (0.27, -0.09, 0.03))
 
-IMAGENET_COLOUR_MEAN = (0.48, 0.46, 0.41)  # added where colours are decorrelated and clipped, as Lucid does
+IMAGENET_COLOR_MEAN = (0.48, 0.46, 0.41)  # added where colors are decorrelated and clipped, as Lucid does
 
-# From red, green and blue to intensity and two opponent colours.
+# From red, green and blue to intensity and two opponent colors.
 I1I2I3 = ((1 / 3, 1 / 3, 1 / 3), (1 / 2, 0.0, -1 / 2), (-1 / 4, 1 / 2, -1 / 4))
 
 
-def normalized_colour_root(root: Tensor) -> Tensor:
-    """Divide a square root of a colour covariance by its largest column norm, as Lucid does.
+def normalized_color_root(root: Tensor) -> Tensor:
+    """Divide a square root of a color covariance by its largest column norm, as Lucid does.
 
     Shape:
         (3, 3) -> (3, 3)
 
     Example:
-        >>> [round(v, 4) for v in normalized_colour_root(torch.tensor(IMAGENET_COLOUR_ROOT))[0].tolist()]
+        >>> [round(v, 4) for v in normalized_color_root(torch.tensor(IMAGENET_COLOR_ROOT))[0].tolist()]
         [0.5628, 0.1948, 0.0433]
 
     Reference:
@@ -37,7 +37,7 @@ def normalized_colour_root(root: Tensor) -> Tensor:
 
 
 def color_matrix(color: Any, channels: int) -> Tensor | None:
-    """Resolve what a user calls a colour space to the matrix that turns decorrelated channels into picture channels.
+    """Resolve what a user calls a color space to the matrix that turns decorrelated channels into picture channels.
 
     Args:
         color: ``"auto"`` (the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"i1i2i3"``,
@@ -59,12 +59,12 @@ def color_matrix(color: Any, channels: int) -> Tensor | None:
             return None
         if color == "i1i2i3":
             # The published matrix analyses pictures; pictures are made by its inverse, whose columns are orthogonal.
-            matrix = normalized_colour_root(torch.linalg.inv(torch.tensor(I1I2I3, dtype=torch.float64))).float()
+            matrix = normalized_color_root(torch.linalg.inv(torch.tensor(I1I2I3, dtype=torch.float64))).float()
         elif color in ("auto", "imagenet"):
-            matrix = normalized_colour_root(torch.tensor(IMAGENET_COLOUR_ROOT, dtype=torch.float32))
+            matrix = normalized_color_root(torch.tensor(IMAGENET_COLOR_ROOT, dtype=torch.float32))
         else:
             raise ValueError(
-                f"color: unknown colour space {color!r}; use 'auto', 'imagenet', 'i1i2i3', 'none' or a {channels} x {channels} matrix"
+                f"color: unknown color space {color!r}; use 'auto', 'imagenet', 'i1i2i3', 'none' or a {channels} x {channels} matrix"
             )
     elif color is None:
         return None
@@ -80,7 +80,7 @@ def color_matrix(color: Any, channels: int) -> Tensor | None:
 
 
 def color_mean(color: Any, channels: int) -> Tensor:
-    """Return the mean picture colour that goes with a colour space: of photos, of the statistics, or grey.
+    """Return the mean picture color that goes with a color space: of photos, of the statistics, or grey.
 
     Shape:
         () -> (channels,)
@@ -93,7 +93,7 @@ def color_mean(color: Any, channels: int) -> Tensor:
         ([0.48, 0.46, 0.41], [0.5])
     """
     if isinstance(color, str) and channels == 3 and color in ("auto", "imagenet"):
-        return torch.tensor(IMAGENET_COLOUR_MEAN, dtype=torch.float32)
+        return torch.tensor(IMAGENET_COLOR_MEAN, dtype=torch.float32)
     mean = None if isinstance(color, (str, Tensor)) else getattr(color, "mean", None)
     if isinstance(mean, (Tensor, Sequence)):
         own = torch.as_tensor(mean, dtype=torch.float32).detach().clone()

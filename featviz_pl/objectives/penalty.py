@@ -191,7 +191,7 @@ class BoundaryComplexity(Term):
 class HighFrequency(Term):
     """Measure the share of fine detail: the spectral energy above a frequency, divided by all of it. A share, not a sum.
 
-    The mean of each channel does not count; a picture of one colour has none.
+    The mean of each channel does not count; a picture of one color has none.
 
     Shape:
         pictures (N, C, H, W) -> (N, 1) in [0, 1]

@@ -31,7 +31,7 @@ def featviz() -> Recipe:
 
     ``weight <- (1 - lr * 0.1) * weight + lr * Adam's step`` in a basis whose amplitude falls with the frequency as
     ``f ** -1.3``. Long steps with a short memory, calmed down by a cosine, climb as far in 256 steps as Lucid's do; the
-    decay keeps colours from burning. Pictures of the network's output, such as classes, are seen in crops of all sizes,
+    decay keeps colors from burning. Pictures of the network's output, such as classes, are seen in crops of all sizes,
     so that whole objects form, and decay twice as much. Chosen by the metrics of this library:
     ``benchmarks/QUALITY.md``.
 
@@ -75,7 +75,7 @@ def fast() -> Recipe:
 
 
 def lucid() -> Recipe:
-    """Return the recipe of Lucid: Fourier basis, decorrelated colour, its standard transforms, Adam at 0.05 for 512 steps.
+    """Return the recipe of Lucid: Fourier basis, decorrelated color, its standard transforms, Adam at 0.05 for 512 steps.
 
     Example:
         >>> lucid().lr, lucid().steps
@@ -206,7 +206,7 @@ def horama() -> Recipe:
 
 
 def plug_in_inversion() -> Recipe:
-    """Return the recipe of Plug-In Inversion: no regulariser but 32 rolled and colour-shifted copies of a picture that grows.
+    """Return the recipe of Plug-In Inversion: no regulariser but 32 rolled and color-shifted copies of a picture that grows.
 
     Seven stages of 400 steps, from two eighths of the size to all of it, each with a cosine of its own. The authors'
     code, which the learning rate and the stages are from, starts at uniform noise; here at grey with a little normal
@@ -228,7 +228,7 @@ def plug_in_inversion() -> Recipe:
 
 
 def vit() -> Recipe:
-    """Return the recipe for vision transformers: free pixels, clipped, eight colour-shifted and noisy copies, little variation.
+    """Return the recipe for vision transformers: free pixels, clipped, eight color-shifted and noisy copies, little variation.
 
     A channel of a token layer is read at the patch tokens, without the class token. The source's variation has the
     diagonals too; ours is of rows and columns. Hidden units of the MLP blocks

@@ -17,7 +17,7 @@ from featviz_pl.statistics.spectrum_statistics import SpectrumStatistics, spectr
 
 # Levels nearer than this to 0 or 1 are moved there before the inverse sigmoid. So close to black and white the levels
 # of a file say more about rounding and compression than about the scene, and the inverse sigmoid would blow that up:
-# with 0.0001, random phases have up to twice the colour contrast of photos at 256 pixels; with 0.01, 3 to 17 % more.
+# with 0.0001, random phases have up to twice the color contrast of photos at 256 pixels; with 0.01, 3 to 17 % more.
 _SQUASH_MARGIN = 0.01
 
 
@@ -42,11 +42,11 @@ def summed_magnitude(images: Tensor, size: tuple[int, int], matrix: Tensor | Non
 
 
 class AmplitudeSpectrum(ExactMetric):
-    """Measure the mean magnitude of the spectrum: ``mean |rfft2(colour⁻¹ @ logit(x))|``, with the orthonormal transform.
+    """Measure the mean magnitude of the spectrum: ``mean |rfft2(color⁻¹ @ logit(x))|``, with the orthonormal transform.
 
-    This is the space in which pictures are trained here, ``picture = sigmoid(colour @ irfft2(spectrum))``: a spectrum
+    This is the space in which pictures are trained here, ``picture = sigmoid(color @ irfft2(spectrum))``: a spectrum
     with these magnitudes decodes to pictures with the contrast of photos as it stands. The sources average
-    ``|rfft2(colour⁻¹ @ x)|`` and standardise every decoded picture instead. With random phases and measured on 1,000
+    ``|rfft2(color⁻¹ @ x)|`` and standardise every decoded picture instead. With random phases and measured on 1,000
     photos at 128 pixels, pictures deviate by 0.20 from their mean this way and by 0.16 that way, against 0.22 for
     photos; the correlations of channels are those of photos within 0.03 both ways. Values nearer than 0.01 to 0 and 1
     are moved there first.

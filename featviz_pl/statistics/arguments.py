@@ -8,12 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from featviz_pl.numerics.color import COLOUR_SPACES
+from featviz_pl.numerics.color import COLOR_SPACES
 from featviz_pl.statistics.record import Statistics, load_statistics
 
 
 def read_color(color: Any, channels: int) -> Any:
-    """Return what is given as a colour space, read from a file where one is named.
+    """Return what is given as a color space, read from a file where one is named.
 
     Raises:
         ValueError: when there is no such file, or it holds no statistics of so many channels.
@@ -21,15 +21,15 @@ def read_color(color: Any, channels: int) -> Any:
     Example:
         >>> read_color("imagenett", 3)
         Traceback (most recent call last):
-        ValueError: color: unknown colour space 'imagenett', and no file of that name; use 'auto', 'imagenet', 'i1i2i3', 'none', a 3 x 3 \
+        ValueError: color: unknown color space 'imagenett', and no file of that name; use 'auto', 'imagenet', 'i1i2i3', 'none', a 3 x 3 \
 matrix, or a file that featviz stats wrote
     """
-    if not isinstance(color, (str, os.PathLike)) or color in COLOUR_SPACES:
+    if not isinstance(color, (str, os.PathLike)) or color in COLOR_SPACES:
         return color
     if not Path(color).is_file():
-        names = ", ".join(map(repr, COLOUR_SPACES))
+        names = ", ".join(map(repr, COLOR_SPACES))
         raise ValueError(
-            f"color: unknown colour space {os.fspath(color)!r}, and no file of that name; use {names}, a {channels} x {channels} matrix, "
+            f"color: unknown color space {os.fspath(color)!r}, and no file of that name; use {names}, a {channels} x {channels} matrix, "
             "or a file that featviz stats wrote"
         )
     return load_statistics(color, channels, "color")
@@ -66,7 +66,7 @@ def image_arguments(make: Callable[..., Any], stats: Statistics) -> dict[str, An
     """Return the arguments that give statistics to what makes a parameterization.
 
     A ``spectrum`` brings its own channels with it; where only ``color`` is taken, it is that; an image that is made of
-    others (``arguments``, as in `GrowingImage`) hands the colour matrix on to them.
+    others (``arguments``, as in `GrowingImage`) hands the color matrix on to them.
 
     Args:
         make: a class of images, or a function that makes one.

@@ -1,4 +1,4 @@
-"""The covariance of colours over all pixels of all pictures, and its square root."""
+"""The covariance of colors over all pixels of all pictures, and its square root."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from featviz_pl.numerics.checks import whole_number
-from featviz_pl.numerics.color import normalized_colour_root
+from featviz_pl.numerics.color import normalized_color_root
 from featviz_pl.statistics.exact_metric import ExactMetric, check_batch, drawing_axis, parts, plain
 
 _SHIFT = 0.5  # the middle of [0, 1]: about it the second moment is at most 1/4, so float64 loses nothing that matters
@@ -17,7 +17,7 @@ _LEAST_VARIANCE = 1e-10  # added to every variance, as published, so that the ro
 
 
 class ColorStatistics:
-    """Hold mean and covariance of the colours of a set of pictures.
+    """Hold mean and covariance of the colors of a set of pictures.
 
     Wherever a parameterization takes ``color``, it takes this too: it reads `matrix`.
 
@@ -67,7 +67,7 @@ class ColorStatistics:
         variances, directions = variances.flip(0), directions.flip(1)
         telling = (directions.abs() > 1e-6).to(torch.int8).argmax(0)
         signs = directions.gather(0, telling[None]).sign()
-        return normalized_colour_root(directions * signs * (variances.clamp_min(0.0) + _LEAST_VARIANCE).sqrt())
+        return normalized_color_root(directions * signs * (variances.clamp_min(0.0) + _LEAST_VARIANCE).sqrt())
 
     def __repr__(self) -> str:
         return f"ColorStatistics(mean={self.mean.tolist()}, covariance={self.covariance.tolist()}, count={self.count})"
@@ -101,7 +101,7 @@ def from_moments(count: int, total: Tensor, outer: Tensor) -> ColorStatistics:
 
 
 class ColorCovariance(ExactMetric):
-    """Measure the covariance of colours: ``Σ (x - mean)(x - mean)ᵀ / pixels``, over all pixels of all pictures.
+    """Measure the covariance of colors: ``Σ (x - mean)(x - mean)ᵀ / pixels``, over all pixels of all pictures.
 
     Each pixel is a vector of its channels; the mean is that of all pixels, not of each picture. The states are sums in
     float64 of ``x - 0.5``, which add up exactly over batches and processes: values lie within 0.5 of the shift, so

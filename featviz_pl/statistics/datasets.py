@@ -28,7 +28,7 @@ def dataset_statistics(
     workers: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Statistics:
-    """Measure colours and spectrum of the photos of a data set, exactly as `folder_statistics` does.
+    """Measure colors and spectrum of the photos of a data set, exactly as `folder_statistics` does.
 
     Every item is read twice, so the data set should not change its photos at random. Photos that cannot be read are
     skipped and counted.
@@ -37,7 +37,7 @@ def dataset_statistics(
         dataset: with a length and items by number, each a photo or a tuple or list that begins with one: of Pillow,
             converted as `folder_statistics` does, or a tensor (channels, H, W) in [0, 1] or of 256 levels.
         size: of the spectrum in pixels.
-        channels: 3 for colour, 1 for grayscale.
+        channels: 3 for color, 1 for grayscale.
         limit: read at most this many items, evenly spread; all unless given.
         workers: processes that read photos beside this one.
         progress: called with the photos read so far and those to be read, counting both readings.

@@ -21,10 +21,10 @@ _AT_ONCE = 16  # photos that one worker reads before it reports
 
 
 def measure(batches: Any, size: int | tuple[int, int] = 128) -> Statistics:
-    """Measure colours and spectrum of pictures that come in batches.
+    """Measure colors and spectrum of pictures that come in batches.
 
     The batches are read twice, because the spectrum is that of the decorrelated channels: first all pixels for the
-    colours, then the pictures, cut and shrunk to `size`, for the spectrum.
+    colors, then the pictures, cut and shrunk to `size`, for the spectrum.
 
     Args:
         batches: such as a DataLoader or a list: each a tensor (N, C, H, W) in [0, 1], or a tuple or list whose first
@@ -92,17 +92,17 @@ def folder_statistics(
     workers: int = 0,
     progress: Callable[[int, int], object] | None = None,
 ) -> Statistics:
-    """Measure colours and spectrum of the photos in a folder and its subfolders.
+    """Measure colors and spectrum of the photos in a folder and its subfolders.
 
-    Every photo is read twice: first all its pixels for the colours, then its centre, cut and shrunk to `size`, for the
+    Every photo is read twice: first all its pixels for the colors, then its centre, cut and shrunk to `size`, for the
     spectrum. Grayscale, CMYK and palettes are converted. Files that cannot be read are skipped and counted
-    (`Statistics.unreadable`); photos smaller than `size` count for the colours only (`Statistics.too_small`). The
+    (`Statistics.unreadable`); photos smaller than `size` count for the colors only (`Statistics.too_small`). The
     result does not depend on the number of workers.
 
     Args:
         folder: with photos, by classes or not.
         size: of the spectrum in pixels.
-        channels: 3 for colour, 1 for grayscale.
+        channels: 3 for color, 1 for grayscale.
         limit: read at most this many photos, evenly spread over the sorted names; all unless given.
         workers: processes that read photos beside this one; a program that starts some must guard its main part, as for
             every DataLoader.
@@ -137,7 +137,7 @@ def measured(
     workers: int,
     progress: Callable[[int, int], object] | None,
 ) -> Statistics:
-    """Read all photos twice, for the colours and for the spectrum in these colours.
+    """Read all photos twice, for the colors and for the spectrum in these colors.
 
     Args:
         photos: gives each by its number.
@@ -195,7 +195,7 @@ class _Files:
 
 
 class _Parts(Dataset[dict[str, Any]]):
-    """Sums over some photos at a time: of colours, or of the spectrum where a size is given. Workers send sums, not pictures."""
+    """Sums over some photos at a time: of colors, or of the spectrum where a size is given. Workers send sums, not pictures."""
 
     def __init__(self, photos: Photos, size: tuple[int, int] | None = None, matrix: Tensor | None = None) -> None:
         self.photos, self.size, self.matrix = photos, size, matrix
@@ -213,10 +213,10 @@ class _Parts(Dataset[dict[str, Any]]):
                 sums["unreadable"] += 1
                 sums["reason"] = sums["reason"] or str(error)
                 continue
-            _add(sums, self._of_spectrum(photo) if self.size else self._of_colours(photo))
+            _add(sums, self._of_spectrum(photo) if self.size else self._of_colors(photo))
         return {**sums, "done": len(chosen)}
 
-    def _of_colours(self, photo: Tensor) -> dict[str, Any]:
+    def _of_colors(self, photo: Tensor) -> dict[str, Any]:
         pixels, total, outer = pixel_moments(photo)
         return {"pixels": pixels, "total": total, "outer": outer}
 

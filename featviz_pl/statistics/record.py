@@ -1,4 +1,4 @@
-"""Colour and spectrum of one set of pictures, together and on disk."""
+"""Color and spectrum of one set of pictures, together and on disk."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Statistics:
         color: mean and covariance over all pixels.
         spectrum: mean magnitude in the decorrelated channels of `color`.
         unreadable: number of files that could not be read and were left out.
-        too_small: number of pictures that were smaller than the spectrum and count for the colours only.
+        too_small: number of pictures that were smaller than the spectrum and count for the colors only.
 
     Example:
         >>> natural = natural_statistics()
@@ -44,7 +44,7 @@ class Statistics:
         self, color: ColorStatistics, spectrum: SpectrumStatistics, unreadable: int = 0, too_small: int = 0
     ) -> None:
         if color.channels != spectrum.channels:
-            raise ValueError(f"spectrum: {spectrum.channels} channels do not fit the {color.channels} of the colours")
+            raise ValueError(f"spectrum: {spectrum.channels} channels do not fit the {color.channels} of the colors")
         self.color = color
         self.spectrum = spectrum
         self.unreadable = whole_number("unreadable", unreadable, least=0)
@@ -77,7 +77,7 @@ class Statistics:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that tell these colours and this spectrum from others: the same before `save` and after `load_statistics`.
+        """16 hexadecimal digits that tell these colors and this spectrum from others: the same before `save` and after `load_statistics`.
 
         A file in half precision holds another spectrum, so its digits are others.
         """

@@ -64,7 +64,7 @@ class FeatureSweep(LightningModule):
         optimizer: a class (gets `lr`), or a function that makes an optimizer of the parameters.
         seed: of every draw, 0 or more.
         start: a picture, or its file, from which every picture starts.
-        stats: measured colours and spectrum, or their file from ``featviz stats``, for the parameterization of the
+        stats: measured colors and spectrum, or their file from ``featviz stats``, for the parameterization of the
             recipe.
         tolerance: share of its gain up to which a picture has converged, 0 or more, such as 0.02; None takes all steps.
             Only for recipes that are the same in every step, such as lucid: a picture of one that calms down is not

@@ -272,7 +272,7 @@ def unit_sheet(
 
 
 def _opaque(picture: Pillow.Image) -> Pillow.Image:
-    """Return a picture in colours, a transparent one on white."""
+    """Return a picture in colors, a transparent one on white."""
     if picture.mode != "RGBA":
         return picture.convert("RGB")
     ground = Pillow.new("RGBA", picture.size, "white")

@@ -19,7 +19,7 @@ def description(image: Image, objective: Objective, seed: int) -> dict[str, Any]
     """Return what a run must share with the checkpoint from which it goes on: plain values.
 
     The image is described by the call that builds it, and by a few sums over every tensor that gives its weights their
-    meaning but is in no checkpoint: the decay of its spectrum, its colours, the picture around it.
+    meaning but is in no checkpoint: the decay of its spectrum, its colors, the picture around it.
     """
     return {
         "version": versions()["featviz_pl"],
@@ -93,7 +93,7 @@ def whole_steps(checkpoint: dict[str, Any], accumulated: int) -> None:
 
 
 def unsaved(image: Image) -> dict[str, Tensor]:
-    """Return the constants of an image that no checkpoint holds, such as its colour matrix and a magnitude that stays."""
+    """Return the constants of an image that no checkpoint holds, such as its color matrix and a magnitude that stays."""
     saved = image.state_dict().keys()
     return {name: value for name, value in image.named_buffers() if name not in saved and value is not None}
 

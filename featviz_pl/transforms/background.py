@@ -22,18 +22,18 @@ KINDS = ("noise", "random", "constant")
 
 
 class Background(Transform):
-    """Show a transparent picture on a background: ``colours * alpha + background * (1 - alpha)``; alpha is the last channel.
+    """Show a transparent picture on a background: ``colors * alpha + background * (1 - alpha)``; alpha is the last channel.
 
     A random background gives nothing to hide in: what is to be seen on each of them must be opaque. Noise has the
-    spectrum and, where there are three colours, the colours of photos: a spectrum of independent normal numbers times
-    ``deviation / f ** decay``, divided by 4 as Lucid does, its colours mixed by the ImageNet matrix, through a sigmoid.
+    spectrum and, where there are three colors, the colors of photos: a spectrum of independent normal numbers times
+    ``deviation / f ** decay``, divided by 4 as Lucid does, its colors mixed by the ImageNet matrix, through a sigmoid.
 
     Shape:
         (N, 4, H, W) -> (N, 3, H, W), or (N, 2, H, W) -> (N, 1, H, W); parameters: seeds (N,) in int64, and (N,) how far
-        the background is from the constant colour to the drawn one
+        the background is from the constant color to the drawn one
 
     Args:
-        kind: ``"noise"``; ``"random"``, a uniform colour for each view; or ``"constant"``, always `color`.
+        kind: ``"noise"``; ``"random"``, a uniform color for each view; or ``"constant"``, always `color`.
         color: in [0, 1], one number or one for each channel; what weakened backgrounds come near to.
         deviation: of the spectrum of noise, above 0.
         decay: exponent of the frequency.
@@ -72,7 +72,7 @@ class Background(Transform):
         return draw_seeds(generator, n), torch.ones(n, dtype=torch.float32)
 
     def weaken(self, parameters: Seeded, strength: float) -> Seeded:
-        """Bring the background nearer to the constant colour: some background there must be."""
+        """Bring the background nearer to the constant color: some background there must be."""
         return parameters[0], parameters[1] * strength
 
     def apply(self, image: Tensor, parameters: Seeded) -> Tensor:  # type: ignore[override]
@@ -90,7 +90,7 @@ class Background(Transform):
     def _drawn(self, channels: int, size: tuple[int, int], parameters: Seeded) -> Tensor:
         """Return the backgrounds (N, channels, H or 1, W or 1), on the CPU."""
         if len(self.color) not in (1, channels):
-            raise ValueError(f"color: {len(self.color)} numbers do not fit a picture of {channels} colour; give one")
+            raise ValueError(f"color: {len(self.color)} numbers do not fit a picture of {channels} color; give one")
         constant = torch.tensor(self.color, dtype=torch.float32).view(1, -1, 1, 1)
         seeds, strength = parameters[0], parameters[1].to("cpu", torch.float32).view(-1, 1, 1, 1)
         if self.kind == "constant":

@@ -1,4 +1,4 @@
-"""Noise and colour casts, made from a seed for each view."""
+"""Noise and color casts, made from a seed for each view."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Noise(Transform):
         uniform: the uniform part reaches from -uniform to uniform.
         end: the deviation at the end of the run; None keeps it. The uniform part moves in proportion.
         decay: how `end` is reached: ``"linear"``, or ``"logarithmic"`` (linear in the logarithm; both ends above 0).
-        channelwise: draw one number for each channel, not for each value: a cast of colour, not a grain.
+        channelwise: draw one number for each channel, not for each value: a cast of color, not a grain.
 
     Raises:
         ValueError: when a number is negative, or a logarithmic decay begins or ends at 0.

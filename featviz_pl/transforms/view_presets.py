@@ -220,7 +220,7 @@ def accentuation() -> Compose:
 
 
 def plug_in_inversion() -> Compose:
-    """Return the augmentations of Plug-In Inversion: a circular shift of up to 32 pixels and shifted colours; 32 at a time.
+    """Return the augmentations of Plug-In Inversion: a circular shift of up to 32 pixels and shifted colors; 32 at a time.
 
     Example:
         >>> plug_in_inversion()
@@ -234,7 +234,7 @@ def plug_in_inversion() -> Compose:
 
 
 def vit() -> Compose:
-    """Return the augmentations of vision-transformer visualizations: shifted colours, casts of colour that fade, a roll; 8 at a time.
+    """Return the augmentations of vision-transformer visualizations: shifted colors, casts of color that fade, a roll; 8 at a time.
 
     Example:
         >>> vit().listed()[1]
@@ -248,7 +248,7 @@ def vit() -> Compose:
 
 
 def direct_ascent() -> Compose:
-    """Return augmentations for direct ascent synthesis: colours and noise that calm down to a tenth, and a roll; 8 at a time.
+    """Return augmentations for direct ascent synthesis: colors and noise that calm down to a tenth, and a roll; 8 at a time.
 
     The numbers are those of a third party's code; the authors publish others.
 

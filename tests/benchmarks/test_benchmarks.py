@@ -240,7 +240,7 @@ def test_peers_get_the_job_and_their_pictures_come_back_in_the_unit_range(monkey
     assert asked == ["features_2:5", "image of 8", (7,), 7, 8, 2, 0]
     assert pictures[0].shape == (3, 8, 8)
     assert torch.all(pictures[0] == 0.25)
-    # Nothing is, to the network, the mean colour.
+    # Nothing is, to the network, the mean color.
     assert pictures[1][:, 0, 0].tolist() == pytest.approx(MEAN)
     assert STD == (0.229, 0.224, 0.225)
     assert not network.get_submodule("features.2")._forward_hooks

@@ -51,7 +51,7 @@ def test_every_batch_has_a_row_and_its_time_goes_somewhere(tmp_path: Path, monke
         assert row["share of peak, %"] == pytest.approx(
             100 * row["TFLOP per second"] / peak["TFLOP per second, products"]
         )
-        assert row["GFLOP"] * 1e9 > 2 * count * OF_TINY  # and what mixes the colours
+        assert row["GFLOP"] * 1e9 > 2 * count * OF_TINY  # and what mixes the colors
         assert row["memory, MiB"] is None
     assert found["notes"] == ["features of 256 steps each"]
     assert [row["of"] for row in where] == ["host", "host"]

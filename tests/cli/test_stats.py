@@ -277,7 +277,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "activations in half precision": (
         ["photos", "--network", "toys:toy", "--layer", "output", "--compact"],
-        "compact: belongs to colours and spectrum",
+        "compact: belongs to colors and spectrum",
     ),
     "unknown layer": (
         ["photos", "--network", "toys:toy", "--layer", "features.55"],

@@ -267,7 +267,7 @@ def test_what_is_only_watched_changes_no_draw_and_asks_for_no_pictures() -> None
         bound(Logged("1:0"))
 
 
-def test_colours_are_not_shifted_where_a_picture_is_transparent() -> None:
+def test_colors_are_not_shifted_where_a_picture_is_transparent() -> None:
     term = Notes(Source("1"))
     made = alpha_problem(0.5, term, Views(Compose([Jitter(1), ColorShift()]), 2))
     made.step(0, 4)

@@ -17,7 +17,7 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_the_last_channel_is_the_squashed_spectrum_without_colour() -> None:
+def test_the_last_channel_is_the_squashed_spectrum_without_color() -> None:
     image = AlphaImage(size=(6, 7), count=2).double()
     weight = np.random.default_rng(0).normal(size=(2, 1, 6, 4, 2))
     with torch.no_grad():
@@ -28,7 +28,7 @@ def test_the_last_channel_is_the_squashed_spectrum_without_colour() -> None:
     np.testing.assert_allclose(image()[:, 3:].detach().numpy(), expected, atol=1e-6)
 
 
-def test_the_colours_are_those_of_the_picture_inside() -> None:
+def test_the_colors_are_those_of_the_picture_inside() -> None:
     inner = FourierImage(8, deviation=0.5)
     inner.initialize(2, generator())
     assert torch.equal(AlphaImage(image=inner)()[:, :3], inner())
@@ -73,7 +73,7 @@ def test_what_is_needed_turns_opaque_and_what_harms_turns_clear() -> None:
     left = torch.zeros(1, 1, 4, 8)
     left[..., :4] = 1
     ascent = torch.optim.Adam(image.plane.parameters(), lr=0.05)
-    for step in range(60):  # the colours rest; red is wanted on the left and unwanted on the right, over any background
+    for step in range(60):  # the colors rest; red is wanted on the left and unwanted on the right, over any background
         background = torch.rand(1, 3, 1, 1, generator=generator(step))
         shown = image()
         seen = shown[:, 3:] * shown[:, :3] + (1 - shown[:, 3:]) * background
@@ -86,7 +86,7 @@ def test_what_is_needed_turns_opaque_and_what_harms_turns_clear() -> None:
 
 
 def test_a_run_shows_the_picture_on_backgrounds() -> None:
-    # A network that wants light: bright colours gain most where no darker background shines through.
+    # A network that wants light: bright colors gain most where no darker background shines through.
     network = nn.Conv2d(3, 1, 1, bias=False)
     nn.init.constant_(network.weight, 1.0)
     problem = Ascent(AlphaImage(8), FrozenNetwork(network), Layer("output"))

@@ -191,7 +191,7 @@ def test_a_picture_comes_back_within_a_thousandth(
 
 @every_start
 @pytest.mark.parametrize("color", ["none", "imagenet", "i1i2i3", [[1.0, 0.2, 0.0], [0.0, 1.0, 0.5], [0.3, 0.0, -1.0]]])
-def test_a_picture_comes_back_in_any_colour_space(made: type[Image], color: Any) -> None:
+def test_a_picture_comes_back_in_any_color_space(made: type[Image], color: Any) -> None:
     given = pictures(2, 3, (5, 4))
     np.testing.assert_allclose(
         started_from(made, given, color=color)().detach().numpy(), given.numpy(), rtol=0, atol=1e-3
@@ -531,7 +531,7 @@ def test_pictures_climb_on_a_network(made: type[Image], count: int) -> None:
         ({"count": True}, TypeError, "count must be a whole number of at least 1, got True"),
         ({"deviation": -0.1}, ValueError, "deviation must be at least 0, got -0.1"),
         ({"deviation": float("nan")}, ValueError, "deviation must be at least 0, got nan"),
-        ({"color": "lab"}, ValueError, "color: unknown colour space 'lab'"),
+        ({"color": "lab"}, ValueError, "color: unknown color space 'lab'"),
         ({"color": "imagenet", "channels": 1}, ValueError, "color: a matrix of shape .* does not fit 1 channels"),
         ({"color": torch.ones(3, 3)}, ValueError, "color: the matrix cannot be inverted"),
     ],

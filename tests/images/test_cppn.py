@@ -23,7 +23,7 @@ def activated(x: Array, activation: str) -> Array:
     return np.concatenate([a / 0.67, a * a / 0.6 if activation == "composite" else (a * a - 0.45) / 0.396])
 
 
-def colours(layers: list[tuple[Array, Array]], inputs: Array, activation: str) -> Array:
+def colors(layers: list[tuple[Array, Array]], inputs: Array, activation: str) -> Array:
     """Evaluate the network at points (inputs, points)."""
     net = inputs
     for weight, bias in layers[:-1]:
@@ -59,7 +59,7 @@ def test_a_picture_is_its_network_at_every_pixel(activation: Activation, size: t
             for column in range(width):
                 point = np.array([[(column - (width - 1) / 2) * step], [(row - (height - 1) / 2) * step]])
                 np.testing.assert_allclose(
-                    shown[:, row, column], colours(layers, point, activation)[:, 0], rtol=0, atol=1e-10
+                    shown[:, row, column], colors(layers, point, activation)[:, 0], rtol=0, atol=1e-10
                 )
 
 
@@ -117,7 +117,7 @@ def drawn(**more: Any) -> CPPNImage:
     return image
 
 
-def test_a_larger_picture_shows_the_same_colours_at_the_same_points() -> None:
+def test_a_larger_picture_shows_the_same_colors_at_the_same_points() -> None:
     image = drawn(size=(9, 5))
     small, large = image().detach(), image.pictures_at((17, 9)).detach()
     torch.testing.assert_close(large[..., ::2, ::2], small, rtol=0, atol=1e-12)
@@ -175,7 +175,7 @@ def test_a_tile_is_its_network_of_sine_and_cosine() -> None:
             across, down = 2 * np.pi * column / 4, 2 * np.pi * row / 3
             point = np.sqrt(2) * np.array([[np.cos(across)], [np.sin(across)], [np.cos(down)], [np.sin(down)]])
             np.testing.assert_allclose(
-                shown[:, row, column], colours(layers, point, "composite")[:, 0], rtol=0, atol=1e-10
+                shown[:, row, column], colors(layers, point, "composite")[:, 0], rtol=0, atol=1e-10
             )
 
 

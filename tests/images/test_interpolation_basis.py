@@ -119,7 +119,7 @@ def test_a_state_dict_of_other_objectives_is_refused() -> None:
         ({"steps": 2.0}, TypeError, "steps must be a whole number"),
         ({"size": 0}, ValueError, "size must be at least 1, got 0"),
         ({"deviation": -1.0}, ValueError, "deviation must be at least 0"),
-        ({"color": "lab"}, ValueError, "color: unknown colour space 'lab'"),
+        ({"color": "lab"}, ValueError, "color: unknown color space 'lab'"),
     ],
 )
 def test_bad_arguments_are_named(arguments: dict[str, Any], error: type[Exception], message: str) -> None:

@@ -128,7 +128,7 @@ def without_mean(magnitude: Tensor) -> Array:
 
 
 @pytest.mark.parametrize("size", [(64, 64), (48, 65)])
-def test_pictures_have_the_mean_colour_of_the_statistics(size: tuple[int, int]) -> None:
+def test_pictures_have_the_mean_color_of_the_statistics(size: tuple[int, int]) -> None:
     natural = natural_statistics()
     image = MacoImage(size, 2)
     image.initialize(2, generator(0))
@@ -158,7 +158,7 @@ def test_statistics_come_as_a_name_a_file_an_object_and_a_part_of_one(size: tupl
         assert str(tmp_path) not in repr(image)
 
 
-def test_auto_colours_are_those_the_spectrum_was_measured_in() -> None:
+def test_auto_colors_are_those_the_spectrum_was_measured_in() -> None:
     matrix = torch.tensor([[0.9, 0.1, 0.0], [0.9, 0.0, 0.1], [0.9, -0.1, 0.0]])
     for held in (matrix, None):
         measured = SpectrumStatistics(template(3, (8, 8)), 8, 1, held)

@@ -52,7 +52,7 @@ def test_the_published_largest_list_of_powers() -> None:
     assert MultiResolutionImage(512).resolutions == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
 
 
-def test_it_starts_from_grey_as_published_and_colours_are_not_mixed() -> None:
+def test_it_starts_from_grey_as_published_and_colors_are_not_mixed() -> None:
     image = MultiResolutionImage(8)
     image.initialize(1, torch.Generator().manual_seed(0))
     assert image().unique().tolist() == [0.5]
@@ -63,7 +63,7 @@ def test_it_starts_from_grey_as_published_and_colours_are_not_mixed() -> None:
     assert bool((image.weight.grad > 0).any()), "grey can move"
 
 
-def test_one_pixel_is_one_colour() -> None:
+def test_one_pixel_is_one_color() -> None:
     image = MultiResolutionImage((6, 4), 1, resolutions=[1])
     with torch.no_grad():
         image.required_weight().copy_(torch.tensor([[0.5, 0.0, -0.5]]))

@@ -85,7 +85,7 @@ def test_groups_are_of_the_image_s_own_parameterization() -> None:
     alone = FourierImage((6, 5), 2, decay=1.5).double()
     with torch.no_grad():
         alone.required_weight().copy_(image.group)
-    torch.testing.assert_close(image(), alone(), rtol=0, atol=1e-7)  # the squash and colours are the image's as well
+    torch.testing.assert_close(image(), alone(), rtol=0, atol=1e-7)  # the squash and colors are the image's as well
 
 
 def test_the_defaults_are_those_of_the_notebook_on_aligned_interpolation() -> None:

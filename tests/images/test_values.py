@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from featviz_pl.images import FourierImage, PixelImage
 
 Array = NDArray[np.float64]
-# Lucid's colour matrix, already divided by its largest column norm, as row vectors (Xplique prints it so).
-COLOUR = np.array(
+# Lucid's color matrix, already divided by its largest column norm, as row vectors (Xplique prints it so).
+COLOR = np.array(
     [[0.56282854, 0.58447580, 0.58447580], [0.19482528, 0.0, -0.19482528], [0.04329450, -0.10823626, 0.06494176]]
 ).T
 SIZES = [(8, 8), (7, 9), (6, 5), (5, 6), (12, 4), (1, 7)]
 
 
 def squashed(latent: Array) -> Array:
-    """Mix the colours and squash, as Lucid does in `to_valid_rgb`."""
-    mixed = np.einsum("dc,nchw->ndhw", COLOUR, latent) if latent.shape[1] == 3 else latent
+    """Mix the colors and squash, as Lucid does in `to_valid_rgb`."""
+    mixed = np.einsum("dc,nchw->ndhw", COLOR, latent) if latent.shape[1] == 3 else latent
     return np.asarray(1 / (1 + np.exp(-mixed)))
 
 
@@ -135,12 +135,12 @@ def test_a_decay_that_is_no_number_is_refused() -> None:
 
 def clipped(latent: Array, mean: Array) -> Array:
     """Clip as Lucid does where it does not squash (optvis/param/color.py and images.py)."""
-    z = 2 * (np.einsum("dc,nchw->ndhw", COLOUR, latent) + mean.reshape(-1, 1, 1)) - 1
+    z = 2 * (np.einsum("dc,nchw->ndhw", COLOR, latent) + mean.reshape(-1, 1, 1)) - 1
     return np.asarray(0.5 + 0.5 * z / np.maximum(1, np.abs(z)))
 
 
 @pytest.mark.parametrize("made", [FourierImage, PixelImage])
-def test_a_clip_is_lucid_s_about_the_mean_colour_of_photos(made: type[FourierImage] | type[PixelImage]) -> None:
+def test_a_clip_is_lucid_s_about_the_mean_color_of_photos(made: type[FourierImage] | type[PixelImage]) -> None:
     size, draw = (6, 5), np.random.default_rng(0)
     image = made(size, 2, squash="clip").double()
     weight = draw.normal(size=image.required_weight().shape)
@@ -150,14 +150,14 @@ def test_a_clip_is_lucid_s_about_the_mean_colour_of_photos(made: type[FourierIma
     if made is FourierImage:
         # What `lucid` above squashes, read back before its squash.
         mixed = lucid(weight, size, 1.0)
-        latent = np.einsum("dc,nchw->ndhw", np.linalg.inv(COLOUR), np.log(mixed / (1 - mixed)))
+        latent = np.einsum("dc,nchw->ndhw", np.linalg.inv(COLOR), np.log(mixed / (1 - mixed)))
     expected = clipped(latent, np.array([0.48, 0.46, 0.41]))
     assert expected.min() == 0.0
     assert expected.max() == 1.0
     np.testing.assert_allclose(image().detach().numpy(), expected, rtol=0, atol=1e-6)
 
 
-def test_a_clip_without_decorrelated_colours_starts_from_grey() -> None:
+def test_a_clip_without_decorrelated_colors_starts_from_grey() -> None:
     # Lucid adds no mean there, and starts from black, where half of all pixels have no gradient.
     image = PixelImage(4, 1, color="none", squash="clip")
     assert image().unique().tolist() == [0.5]

@@ -75,7 +75,7 @@ def test_other_networks_are_seen_at_their_own_size() -> None:
     assert Embedding(nn.Conv2d(3, 4, 3), "output").size == (224, 224)
 
 
-def test_grey_pictures_are_shown_in_colour() -> None:
+def test_grey_pictures_are_shown_in_color() -> None:
     grey = pictures(2)[:, :1]
     torch.testing.assert_close(embedding()(grey), embedding()(grey.repeat(1, 3, 1, 1)))
 

@@ -63,7 +63,7 @@ def test_every_channel_of_every_pixel_counts_for_the_share() -> None:
     assert each(ClippedShare(), picture).item() == 0.25
 
 
-# Colours.
+# Colors.
 
 
 def numpy_distance(
@@ -78,7 +78,7 @@ def numpy_distance(
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
-def test_the_colour_distance_is_numpy_s(channels: int) -> None:
+def test_the_color_distance_is_numpy_s(channels: int) -> None:
     draw = np.random.default_rng(channels)
     root = draw.normal(size=(channels, channels)) * 0.2
     photos = ColorStatistics(draw.uniform(size=channels).tolist(), (root @ root.T).tolist(), 10)
@@ -96,7 +96,7 @@ def test_independent_channels_are_as_far_apart_as_their_means_and_deviations() -
     assert each(ColorDistance(photos), picture.view(1, 2, 2, 2)).item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_set_of_colours_is_no_distance_from_itself_also_where_they_are_grey() -> None:
+def test_a_set_of_colors_is_no_distance_from_itself_also_where_they_are_grey() -> None:
     for pictures in (drawn(1), drawn(1, 1).expand(1, 3, 7, 9), torch.full((1, 3, 4, 4), 0.25)):
         pixels = pictures[0].flatten(1).double().numpy()
         own = ColorStatistics(pixels.mean(1).tolist(), np.cov(pixels, bias=True).tolist(), 63)
@@ -171,7 +171,7 @@ def test_a_part_of_a_picture_has_the_slope_of_the_whole_although_its_edges_do_no
     assert each(SpectrumSlope(), parts).mean().item() == pytest.approx(-1.25, abs=0.06)
 
 
-def test_colours_count_by_their_luminance() -> None:
+def test_colors_count_by_their_luminance() -> None:
     red, blue = power_law(-1.0, (96, 96), 2), power_law(-2.0, (96, 96), 2, seed=1)
     pictures = torch.cat([red, torch.full_like(red, 0.5), blue], dim=1)
     levels = (pictures * 255).round().to(torch.uint8)
@@ -336,7 +336,7 @@ def test_a_config_names_the_file_of_statistics_or_holds_them(tmp_path: Path) -> 
         assert len(metric.natural_mean) == (3 if given is path else 1)
 
 
-def test_colours_are_built_from_what_they_show() -> None:
+def test_colors_are_built_from_what_they_show() -> None:
     metric = ColorDistance(ColorStatistics([0.5], [[0.04]], 9))
     again = eval(repr(metric))
     assert repr(again) == repr(metric)

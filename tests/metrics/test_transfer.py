@@ -178,7 +178,7 @@ def convolutional(size: int | None = None) -> FrozenNetwork:
     return FrozenNetwork(module, size=size)
 
 
-def test_grey_pictures_are_shown_in_colour() -> None:
+def test_grey_pictures_are_shown_in_color() -> None:
     grey = pictures(2)[:, :1]
     found, expected = (
         TransferProbability(FrozenNetwork(ColorJudge(), [0.5] * 3, [0.2] * 3), reduction="none") for _ in range(2)
@@ -241,7 +241,7 @@ def test_a_judge_must_be_a_classifier_that_works() -> None:
 
 
 def test_a_judge_that_does_not_tell_its_channels_is_shown_what_it_takes() -> None:
-    """Grey pictures are shown in colour to judges of colour, and as they are to those of grey, of which none has a convolution."""
+    """Grey pictures are shown in color to judges of color, and as they are to those of grey, of which none has a convolution."""
     weight = torch.randn(4, 63, generator=torch.Generator().manual_seed(0))
     linear = nn.Linear(63, 4, bias=False)
     linear.weight.data = weight

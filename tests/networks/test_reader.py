@@ -275,13 +275,13 @@ def test_layers_of_transformers_equal_a_plain_hook(make: Callable[[], nn.Module]
 
 def test_a_network_of_one_size_is_resized_at_its_door_and_only_then() -> None:
     frozen = FrozenNetwork(transformer().double(), size=16)
-    colour = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64).view(1, 3, 1, 1)
-    expected = frozen.activations(colour.expand(1, 3, 16, 16), ["encoder.ln"])["encoder.ln"]
+    color = torch.tensor([0.2, 0.5, 0.8], dtype=torch.float64).view(1, 3, 1, 1)
+    expected = frozen.activations(color.expand(1, 3, 16, 16), ["encoder.ln"])["encoder.ln"]
     reader = frozen.reader()
     assert probe(reader, (3, 40, 24), ["encoder.ln"]) == {"encoder.ln": (5, 16)}
     assert reader.only_size == (16, 16)
-    # A picture of one colour is the same picture in every size, whatever resizes it.
-    torch.testing.assert_close(reader.activations(colour.expand(1, 3, 40, 24), ["encoder.ln"])["encoder.ln"], expected)
+    # A picture of one color is the same picture in every size, whatever resizes it.
+    torch.testing.assert_close(reader.activations(color.expand(1, 3, 40, 24), ["encoder.ln"])["encoder.ln"], expected)
     native = frozen.reader()
     probe(native, (3, 16, 16), ["encoder.ln"])
     assert native.only_size is None

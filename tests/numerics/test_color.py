@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from featviz_pl.numerics.color import (
-    IMAGENET_COLOUR_ROOT,
+    IMAGENET_COLOR_ROOT,
     color_matrix,
     color_mean,
     mix_channels,
-    normalized_colour_root,
+    normalized_color_root,
 )
 
 # As published: Lucid's square root of the covariance, and the row-vector form of the normalised one in Xplique and
@@ -22,7 +22,7 @@ XPLIQUE = [[0.56282854, 0.58447580, 0.58447580], [0.19482528, 0.0, -0.19482528],
 
 
 def test_the_stored_root_is_lucid_s() -> None:
-    np.testing.assert_array_equal(np.array(IMAGENET_COLOUR_ROOT), np.array(LUCID_ROOT))
+    np.testing.assert_array_equal(np.array(IMAGENET_COLOR_ROOT), np.array(LUCID_ROOT))
 
 
 @pytest.mark.parametrize("name", ["auto", "imagenet"])
@@ -36,18 +36,18 @@ def test_the_imagenet_matrix_is_the_published_one(name: str) -> None:
 
 
 def test_the_root_is_divided_by_its_largest_column_norm() -> None:
-    normalised = normalized_colour_root(torch.tensor(LUCID_ROOT, dtype=torch.float64)).numpy()
+    normalised = normalized_color_root(torch.tensor(LUCID_ROOT, dtype=torch.float64)).numpy()
     np.testing.assert_allclose(normalised * 0.46195, np.array(LUCID_ROOT), rtol=1e-5)  # the norm as published
     assert np.sqrt((normalised**2).sum(axis=0)).max() == pytest.approx(1.0)
 
 
 def test_columns_not_rows_decide_the_norm() -> None:
     root = torch.tensor([[3.0, 0.0], [4.0, 1.0]])  # columns: 5 and 1, rows: 3 and 4.12
-    torch.testing.assert_close(normalized_colour_root(root), torch.tensor([[0.6, 0.0], [0.8, 0.2]]))
+    torch.testing.assert_close(normalized_color_root(root), torch.tensor([[0.6, 0.0], [0.8, 0.2]]))
 
 
 @pytest.mark.parametrize(("name", "channels"), [("none", 3), (None, 3), ("auto", 1), ("auto", 7), ("none", 1)])
-def test_without_a_colour_space_there_is_no_matrix(name: str | None, channels: int) -> None:
+def test_without_a_color_space_there_is_no_matrix(name: str | None, channels: int) -> None:
     assert color_matrix(name, channels) is None
 
 
@@ -70,7 +70,7 @@ def test_own_matrices_come_as_lists_tensors_and_statistics() -> None:
         (
             "imagnet",
             3,
-            r"color: unknown colour space 'imagnet'; use 'auto', 'imagenet', 'i1i2i3', 'none' or a 3 x 3 matrix",
+            r"color: unknown color space 'imagnet'; use 'auto', 'imagenet', 'i1i2i3', 'none' or a 3 x 3 matrix",
         ),
         ("imagenet", 4, r"color: a matrix of shape \(3, 3\) does not fit 4 channels; it must be \(4, 4\)"),
         ([[1.0, 0.0], [0.0, 1.0]], 3, r"color: a matrix of shape \(2, 2\) does not fit 3 channels"),
@@ -79,7 +79,7 @@ def test_own_matrices_come_as_lists_tensors_and_statistics() -> None:
         ([[1.0, float("nan")], [0.0, 1.0]], 2, "color: the matrix cannot be inverted"),
     ],
 )
-def test_what_cannot_be_a_colour_space_is_refused(color: Any, channels: int, message: str) -> None:
+def test_what_cannot_be_a_color_space_is_refused(color: Any, channels: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         color_matrix(color, channels)
 
@@ -116,19 +116,19 @@ def test_mixing_reads_a_picture_in_any_memory_layout() -> None:
     )
 
 
-# Ohta's features of a pixel (red, green, blue), as published, and the colours that have one of them alone, found by
+# Ohta's features of a pixel (red, green, blue), as published, and the colors that have one of them alone, found by
 # hand.
 OHTA = np.array([[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0.0, -1 / 2], [-1 / 4, 1 / 2, -1 / 4]])
-OHTA_COLOURS = np.array([[1.0, 1.0, -2 / 3], [1.0, 0.0, 4 / 3], [1.0, -1.0, -2 / 3]])
+OHTA_COLORS = np.array([[1.0, 1.0, -2 / 3], [1.0, 0.0, 4 / 3], [1.0, -1.0, -2 / 3]])
 
 
 def test_i1i2i3_is_what_ohta_s_features_are_inverted_by() -> None:
-    np.testing.assert_allclose(OHTA @ OHTA_COLOURS, np.eye(3), atol=1e-12)  # the literal above is right
+    np.testing.assert_allclose(OHTA @ OHTA_COLORS, np.eye(3), atol=1e-12)  # the literal above is right
     matrix = color_matrix("i1i2i3", 3)
     assert matrix is not None
     assert matrix.dtype == torch.float32
     np.testing.assert_allclose(
-        matrix.numpy(), OHTA_COLOURS / np.sqrt(3), atol=1e-7
+        matrix.numpy(), OHTA_COLORS / np.sqrt(3), atol=1e-7
     )  # the largest column norm is that of grey
 
 
@@ -157,13 +157,13 @@ def test_i1i2i3_needs_three_channels() -> None:
         ("none", 3, [0.5, 0.5, 0.5]),
         (None, 2, [0.5, 0.5]),
         ("i1i2i3", 3, [0.5, 0.5, 0.5]),
-        (torch.eye(3), 3, [0.5, 0.5, 0.5]),  # a tensor has a mean, which is none of colours
+        (torch.eye(3), 3, [0.5, 0.5, 0.5]),  # a tensor has a mean, which is none of colors
         (np.eye(3), 3, [0.5, 0.5, 0.5]),
         (SimpleNamespace(matrix=torch.eye(2), mean=torch.tensor([0.25, 0.75], dtype=torch.float64)), 2, [0.25, 0.75]),
         (SimpleNamespace(matrix=torch.eye(2), mean=[0.25, 0.75]), 2, [0.25, 0.75]),
     ],
 )
-def test_the_mean_that_goes_with_a_colour_space(color: Any, channels: int, mean: list[float]) -> None:
+def test_the_mean_that_goes_with_a_color_space(color: Any, channels: int, mean: list[float]) -> None:
     found = color_mean(color, channels)
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found.numpy(), np.array(mean, dtype=np.float32))

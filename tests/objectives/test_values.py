@@ -136,7 +136,7 @@ def test_l2_is_a_euclidean_distance(center: float) -> None:
     require(L2(center), seen(VALUES["map"]), np.sqrt(1e-6 + ((PIXELS - center) ** 2).sum((1, 2, 3)))[:, None])
 
 
-def test_penalties_of_a_picture_of_one_colour_have_finite_gradients() -> None:
+def test_penalties_of_a_picture_of_one_color_have_finite_gradients() -> None:
     picture = torch.full((1, 3, 4, 4), 0.5, requires_grad=True)
     for penalty in (TotalVariation(), TotalVariation(2), L1(0.5), L2(0.5)):
         (gradient,) = torch.autograd.grad(penalty(Observation(picture, {})).sum(), picture)

@@ -22,7 +22,7 @@ MEAN = (0.3, 0.5, 0.6)
 
 
 def own(channels: int = 3) -> Statistics:
-    """Return statistics with a colour space of their own."""
+    """Return statistics with a color space of their own."""
     mix = MIX if channels == 3 else torch.ones(1, 1)
     color = ColorStatistics(torch.tensor(MEAN[:channels]), mix @ mix.T, 100)
     magnitude = torch.rand(channels, 8, 5, generator=torch.Generator().manual_seed(0)) + 0.1
@@ -45,7 +45,7 @@ def colored(image: Any) -> Tensor:
 
 
 @pytest.mark.parametrize("name", TAKES_COLOR)
-def test_every_parameterization_takes_measured_colours_as_an_object_or_a_file(name: str, tmp_path: Path) -> None:
+def test_every_parameterization_takes_measured_colors_as_an_object_or_a_file(name: str, tmp_path: Path) -> None:
     made, stats = getattr(images, name), own()
     path = stats.save(tmp_path / "own.pt")
     for given in (stats, stats.color, str(path), path):
@@ -77,7 +77,7 @@ def test_a_spectrum_brings_its_own_channels() -> None:
     torch.testing.assert_close(colored(fixed(8, **image_arguments(fixed, stats))), stats.matrix, rtol=0, atol=1e-6)
 
 
-def test_an_image_of_stages_hands_the_colours_on() -> None:
+def test_an_image_of_stages_hands_the_colors_on() -> None:
     image = GrowingImage(8, sizes=[4, 8], **image_arguments(GrowingImage, own()))
     for stage in image.stages:
         torch.testing.assert_close(colored(stage), own().matrix, rtol=0, atol=1e-6)
@@ -121,7 +121,7 @@ def test_what_is_no_file_is_handed_on(color: Any) -> None:
 
 @pytest.mark.parametrize("made", [FourierImage, AmplitudeSpectrum])
 def test_an_unknown_name_lists_the_names_and_says_that_there_is_no_file(made: Any, tmp_path: Path) -> None:
-    message = "color: unknown colour space '{}', and no file of that name; use 'auto', 'imagenet', 'i1i2i3', 'none', a 3 x 3 matrix, or a file"
+    message = "color: unknown color space '{}', and no file of that name; use 'auto', 'imagenet', 'i1i2i3', 'none', a 3 x 3 matrix, or a file"
     for name in ("imagnet", "stats.pt", str(tmp_path)):
         with pytest.raises(ValueError, match=message.format(name)):
             made(8, color=name)

@@ -57,7 +57,7 @@ def line(capsys: pytest.CaptureFixture[str]) -> str:
 # Renders.
 
 
-def test_a_render_uses_the_colours_of_an_object_or_of_its_file() -> None:
+def test_a_render_uses_the_colors_of_an_object_or_of_its_file() -> None:
     by_hand = render(
         toy(), "features.5:2", image=FourierImage(12, color=own()), preset="lucid", steps=2, accelerator="cpu"
     )
@@ -86,7 +86,7 @@ def test_maco_takes_the_spectrum_too() -> None:
     assert "spectrum='own'" in found.provenance[0]["image"]
 
 
-def test_an_image_of_stages_takes_the_colours() -> None:
+def test_an_image_of_stages_takes_the_colors() -> None:
     arguments = {"color": own().matrix.tolist()}
     by_hand = render(
         toy(), "features.5:2", image=GrowingImage(12, arguments=arguments), preset="lucid", steps=2, accelerator="cpu"
@@ -140,7 +140,7 @@ def pictures(sweep: FeatureSweep, targets: str, batch_size: int = 2) -> dict[str
     return {name: image for batch in batches for name, image in zip(batch.targets, batch.images)}
 
 
-def test_a_sweep_uses_the_colours_as_a_render_does() -> None:
+def test_a_sweep_uses_the_colors_as_a_render_does() -> None:
     found = pictures(FeatureSweep(toy(), "lucid", steps=2, size=12, stats="own.pt"), "features.5:2-4")
     for target, picture in found.items():
         assert torch.equal(picture, render(toy(), target, stats=own(), **QUICK).images[0])

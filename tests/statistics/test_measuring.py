@@ -117,7 +117,7 @@ def test_what_cannot_be_read_is_skipped_and_counted(folder: tuple[Path, list[Pix
     np.testing.assert_allclose(found.covariance.numpy(), covariance(photos), atol=1e-8)
 
 
-def test_small_photos_count_for_the_colours_only(folder: tuple[Path, list[Pixels]]) -> None:
+def test_small_photos_count_for_the_colors_only(folder: tuple[Path, list[Pixels]]) -> None:
     place, photos = folder
     found = folder_statistics(place, size=10)
     assert (found.spectrum.count, found.too_small) == (2, 1)
@@ -199,10 +199,10 @@ def pictures(count: int = 7, channels: int = 3) -> Tensor:
 
 
 def check_against_metrics(found: Statistics, images: Tensor) -> None:
-    colours, spectrum = ColorCovariance(images.shape[1]), AmplitudeSpectrum(8, found, images.shape[1])
-    colours.update(images)
+    colors, spectrum = ColorCovariance(images.shape[1]), AmplitudeSpectrum(8, found, images.shape[1])
+    colors.update(images)
     spectrum.update(images)
-    torch.testing.assert_close(found.covariance, colours.compute().covariance)
+    torch.testing.assert_close(found.covariance, colors.compute().covariance)
     torch.testing.assert_close(found.spectrum.magnitude, spectrum.compute().magnitude)
     assert (found.count, found.spectrum.count) == (len(images) * 120, len(images))
 
@@ -303,7 +303,7 @@ def test_equal_statistics_make_equal_files(tmp_path: Path) -> None:
     assert statistics().save(tmp_path / "a.pt").read_bytes() == statistics().save(tmp_path / "b.pt").read_bytes()
 
 
-def test_digits_tell_colours_and_spectra_apart_and_nothing_else(tmp_path: Path) -> None:
+def test_digits_tell_colors_and_spectra_apart_and_nothing_else(tmp_path: Path) -> None:
     own = statistics()
     assert len(own.digest) == 16
     assert set(own.digest) <= set("0123456789abcdef")
@@ -387,8 +387,8 @@ def test_magnitudes_beyond_half_precision_are_not_stored_in_it(tmp_path: Path) -
     assert names(tmp_path) == []
 
 
-def test_colours_and_spectrum_must_have_the_same_channels() -> None:
-    with pytest.raises(ValueError, match="spectrum: 1 channels do not fit the 3 of the colours"):
+def test_colors_and_spectrum_must_have_the_same_channels() -> None:
+    with pytest.raises(ValueError, match="spectrum: 1 channels do not fit the 3 of the colors"):
         Statistics(statistics().color, statistics(1).spectrum)
 
 

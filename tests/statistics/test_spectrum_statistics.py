@@ -220,7 +220,7 @@ def decoded(statistics: Any, size: int, count: int = 30) -> Tensor:
 
 
 @pytest.mark.parametrize("size", [64, 128, 224])
-def test_the_shipped_spectrum_has_the_contrast_and_the_colours_of_photos(size: int) -> None:
+def test_the_shipped_spectrum_has_the_contrast_and_the_colors_of_photos(size: int) -> None:
     found = decoded(natural_statistics(), size)
     # Of the photos at 128 pixels: they deviate by 0.216 from their mean; neighbouring channels correlate by 0.91, 0.82
     # and 0.92.

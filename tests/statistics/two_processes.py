@@ -22,11 +22,11 @@ def main(rank: int, processes: int, meeting: str, pictures: str, batch: int) -> 
     # Shares of unequal size: the last process takes what the first leaves.
     cut = len(images) // 3
     own = images[:cut] if rank == 0 else images[cut:]
-    colours, spectrum = ColorCovariance(), AmplitudeSpectrum(8)
+    colors, spectrum = ColorCovariance(), AmplitudeSpectrum(8)
     for part in own.split(batch + rank):
-        colours.update(part)
+        colors.update(part)
         spectrum.update(part)
-    found, magnitude = colours.compute(), spectrum.compute()
+    found, magnitude = colors.compute(), spectrum.compute()
     report = {
         "mean": found.mean.tolist(),
         "covariance": found.covariance.tolist(),

@@ -23,12 +23,12 @@ class ColorJudge(nn.Module):
 
 
 def color_judge(size: int | tuple[int, int] | None = None) -> FrozenNetwork:
-    """Build a judge of colours."""
+    """Build a judge of colors."""
     return FrozenNetwork(ColorJudge(), size=size, classes=COLORS, name="colors")
 
 
 def pictures(count: int) -> Tensor:
-    """Return noise on a colour for each picture, the same for the same index."""
+    """Return noise on a color for each picture, the same for the same index."""
     return torch.stack(
         [
             torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(index)) ** (1 + index % 3)

@@ -225,7 +225,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "class": ({"image": PixelImage(12)}, r"its image is FourierImage\(.* of this run is PixelImage\("),
     "decay": ({"image": FourierImage(12, decay=0.5)}, r"its image is .*decay=1\), .* decay=0.5\)"),
-    "colour": ({"image": FourierImage(12, color="none")}, r"its image is .*color='auto'.* color='none'"),
+    "color": ({"image": FourierImage(12, color="none")}, r"its image is .*color='auto'.* color='none'"),
     "objective": (
         {"objective": Channel("features.5", [1, 5])},
         r"its objective is Channel\('features.5', \[1, 6\]\), and that of this run is Channel\('features.5', \[1, 5\]\)",

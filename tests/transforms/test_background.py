@@ -11,8 +11,8 @@ from torch import Tensor
 
 from featviz_pl.transforms import Background, Compose, Crop, Jitter, Views
 
-# The colour matrix of Lucid, divided by its largest column norm.
-COLOURS = np.array([[0.5628, 0.1948, 0.0433], [0.5845, 0.0, -0.1082], [0.5845, -0.1948, 0.0649]])
+# The color matrix of Lucid, divided by its largest column norm.
+COLORS = np.array([[0.5628, 0.1948, 0.0433], [0.5845, 0.0, -0.1082], [0.5845, -0.1948, 0.0649]])
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -23,9 +23,9 @@ def transparent(count: int = 2, channels: int = 4, size: tuple[int, int] = (5, 6
     return torch.rand(count, channels, *size, generator=generator(4), dtype=torch.float64)
 
 
-def behind(background: Background, count: int, size: tuple[int, int], colours: int = 3, seed: int = 0) -> Tensor:
+def behind(background: Background, count: int, size: tuple[int, int], colors: int = 3, seed: int = 0) -> Tensor:
     """Show nothing at all, so that the background is seen."""
-    shown: Tensor = background(torch.zeros(count, colours + 1, *size, dtype=torch.float64), generator(seed))
+    shown: Tensor = background(torch.zeros(count, colors + 1, *size, dtype=torch.float64), generator(seed))
     return shown
 
 
@@ -33,8 +33,8 @@ def behind(background: Background, count: int, size: tuple[int, int], colours: i
 def test_a_constant_background_shows_through_by_what_alpha_leaves(color: Any, expected: list[float]) -> None:
     image = transparent()
     shown = Background("constant", color)(image, generator())
-    colours, alpha = image[:, :3].numpy(), image[:, 3:].numpy()
-    np.testing.assert_allclose(shown, colours * alpha + np.array(expected).reshape(1, 3, 1, 1) * (1 - alpha), atol=1e-7)
+    colors, alpha = image[:, :3].numpy(), image[:, 3:].numpy()
+    np.testing.assert_allclose(shown, colors * alpha + np.array(expected).reshape(1, 3, 1, 1) * (1 - alpha), atol=1e-7)
 
 
 def test_grey_pictures_have_an_alpha_too() -> None:
@@ -53,7 +53,7 @@ def test_what_is_opaque_hides_the_background(kind: Any) -> None:
     assert torch.equal(Background(kind)(image, generator()), image[:, :3])
 
 
-def test_random_colours_are_flat_and_uniform() -> None:
+def test_random_colors_are_flat_and_uniform() -> None:
     shown = behind(Background("random"), 4000, (2, 3))
     assert torch.equal(shown, shown[:, :, :1, :1].expand_as(shown))
     drawn = shown[:, :, 0, 0]
@@ -63,9 +63,9 @@ def test_random_colours_are_flat_and_uniform() -> None:
 
 
 def decorrelated(shown: Tensor) -> np.ndarray[Any, Any]:
-    """Undo sigmoid and colours, which leaves the three independent fields."""
+    """Undo sigmoid and colors, which leaves the three independent fields."""
     logits = np.log(shown.numpy() / (1 - shown.numpy()))
-    fields: np.ndarray[Any, Any] = np.einsum("ij,njhw->nihw", np.linalg.inv(COLOURS), logits)
+    fields: np.ndarray[Any, Any] = np.einsum("ij,njhw->nihw", np.linalg.inv(COLORS), logits)
     return fields
 
 
@@ -84,11 +84,11 @@ def test_noise_has_the_spectrum_of_its_source(size: tuple[int, int]) -> None:
     np.testing.assert_allclose(power[inner] / expected[inner], 1.0, atol=0.15)
 
 
-def test_noise_has_the_colours_of_its_source() -> None:
+def test_noise_has_the_colors_of_its_source() -> None:
     shown = behind(Background(), 600, (8, 8))
     logits = np.log(shown.numpy() / (1 - shown.numpy())).transpose(1, 0, 2, 3).reshape(3, -1)
     found = logits @ logits.T
-    expected = COLOURS @ COLOURS.T
+    expected = COLORS @ COLORS.T
     np.testing.assert_allclose(found / np.trace(found), expected / np.trace(expected), atol=0.03)
 
 
@@ -106,7 +106,7 @@ def test_each_view_has_a_background_of_its_own() -> None:
         assert len({tuple(row.flatten().tolist()) for row in shown}) == 20
 
 
-def test_weakened_backgrounds_come_near_to_the_colour() -> None:
+def test_weakened_backgrounds_come_near_to_the_color() -> None:
     for kind in ("noise", "random"):
         background = Background(kind, color=[0.2, 0.4, 0.6])
         image = torch.zeros(2, 4, 5, 6)
@@ -119,7 +119,7 @@ def test_weakened_backgrounds_come_near_to_the_colour() -> None:
         torch.testing.assert_close(half, (full + flat) / 2)
 
 
-def test_gradients_reach_colours_and_alpha() -> None:
+def test_gradients_reach_colors_and_alpha() -> None:
     image = transparent().requires_grad_(True)
     background = Background("constant", 0.25)
     background(image, generator()).sum().backward()
@@ -150,7 +150,7 @@ def test_a_background_takes_its_place_among_views(first: bool) -> None:
         (lambda: Background()(torch.rand(1, 1, 4, 4), generator()), "a picture of 1 channels has no alpha"),
         (
             lambda: Background(color=[0.1, 0.2, 0.3])(torch.rand(1, 2, 4, 4), generator()),
-            "color: 3 numbers do not fit a picture of 1 colour; give one",
+            "color: 3 numbers do not fit a picture of 1 color; give one",
         ),
     ],
 )

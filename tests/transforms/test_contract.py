@@ -106,7 +106,7 @@ MORE: dict[str, Case] = {
     "Blur of a distribution": Case(lambda: Blur(uniform(0.5, 1.0), kernel=3), lambda: Blur(1.0)),
     "Crop anywhere": Case(lambda: Crop("anywhere", side=normal(0.5, 0.3), end=normal(0.1, 0.3)), lambda: Crop()),
     "Noise of channels": Case(lambda: Noise(0.2, channelwise=True), lambda: Noise(0.2), bounded=False),
-    "Background of a colour": Case(lambda: Background("random"), lambda: Background(), alpha=True, still=False),
+    "Background of a color": Case(lambda: Background("random"), lambda: Background(), alpha=True, still=False),
     "Composition of everything": Case(
         lambda: Compose(
             [
@@ -153,7 +153,7 @@ def pictures(
 def suited(
     case: Case, count: int = 3, channels: int = 3, size: tuple[int, int] = (6, 7), dtype: torch.dtype = torch.float64
 ) -> Tensor:
-    """Return pictures of so many colours, with the alpha that some need."""
+    """Return pictures of so many colors, with the alpha that some need."""
     return pictures(count, channels + case.alpha, size, dtype)
 
 
@@ -285,7 +285,7 @@ def test_a_view_does_not_depend_on_its_companions(case: Case) -> None:
 )
 def test_pictures_of_any_shape_are_seen_whole(case: Case, count: int, channels: int, size: tuple[int, int]) -> None:
     if case.alpha and channels == 7:
-        pytest.skip("pictures with an alpha have one or three colours")
+        pytest.skip("pictures with an alpha have one or three colors")
     view = case.make()(suited(case, count, channels, size), generator())
     assert view.shape == (count, channels, *(case.size or case.make().output_size(size)))
     assert torch.isfinite(view).all()

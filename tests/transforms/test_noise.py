@@ -1,4 +1,4 @@
-"""Noise and shifted colours: their moments, their seeds, and how they move through a run."""
+"""Noise and shifted colors: their moments, their seeds, and how they move through a run."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_half_strength_is_half_of_the_same_noise() -> None:
     torch.testing.assert_close(half, (noise.apply(image, parameters) - image) / 2, rtol=0, atol=1e-7)
 
 
-def test_colours_are_shifted_and_stretched_by_the_published_formula() -> None:
+def test_colors_are_shifted_and_stretched_by_the_published_formula() -> None:
     shift = ColorShift()
     # Two greys are enough to find both numbers of a channel.
     parameters = shift.sample(generator(), 4000)

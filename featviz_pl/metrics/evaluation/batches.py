@@ -74,7 +74,7 @@ class Batches:
             yield from (group[first : first + _AT_ONCE] for first in range(0, len(group), _AT_ONCE))
 
     def batch(self, places: Sequence[int], channels: int | None = None) -> Tensor:
-        """Return pictures as a batch; grey ones in colour where that is asked for."""
+        """Return pictures as a batch; grey ones in color where that is asked for."""
         batch = check_pictures(torch.stack([self.pictures[place].image for place in places]))
         return batch.expand(-1, channels, -1, -1) if batch.shape[1] == 1 and channels is not None else batch
 

@@ -218,7 +218,7 @@ def test_grey_pictures_still_give_a_matrix_that_can_be_inverted() -> None:
     assert int(torch.linalg.matrix_rank(flat.matrix)) == 3
 
 
-def test_parameterizations_take_the_result_as_colour() -> None:
+def test_parameterizations_take_the_result_as_color() -> None:
     found = measured(smooth(), 20)
     image = FourierImage(8, 1, color=found)
     assert image.color_matrix is not None
@@ -305,7 +305,7 @@ def test_the_program_s_default_precision_does_not_matter(
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.bfloat16])
-def test_colours_are_built_from_what_they_show(default: torch.dtype) -> None:
+def test_colors_are_built_from_what_they_show(default: torch.dtype) -> None:
     found = measured(smooth(2, 3, 12), 3)
     torch.set_default_dtype(default)
     try:
@@ -387,12 +387,12 @@ class Axis:
 
 
 def test_plots_draw_the_numbers() -> None:
-    colours, spectrum = ColorCovariance(2), AmplitudeSpectrum(8, channels=2)
+    colors, spectrum = ColorCovariance(2), AmplitudeSpectrum(8, channels=2)
     images = smooth(2, 3, 12)
-    colours.update(images)
+    colors.update(images)
     spectrum.update(images)
     axis: Any = Axis()
-    assert colours.plot(ax=axis) == ("figure", axis)
+    assert colors.plot(ax=axis) == ("figure", axis)
     shown = [arguments[2] for name, arguments, _ in axis.drawn if name == "text"]
     assert shown == [f"{value:.4f}" for value in numpy_covariance(images.numpy())[1].flatten()]
     axis = Axis()
