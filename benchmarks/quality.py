@@ -118,9 +118,9 @@ class Problem:
         if start is not None:
             image.allocate(self.count)
             image.start_from(start)
-        chosen = chosen.suited(source.layer for source in objective.sources())
-        if chosen.wrap is not None:
-            objective = chosen.wrap(objective, self.network, self.size, start)
+        chosen = chosen.for_layers(source.layer for source in objective.sources())
+        if chosen.make_objective is not None:
+            objective = chosen.make_objective(objective, self.network, self.size, start)
         problem = Ascent(image, self.network, objective, 0, Views(chosen.transforms, chosen.views))
         problem.initialize()
         problem.prepare()
@@ -236,7 +236,7 @@ def described(chosen: Recipe) -> str:
         chosen.lr,
         dict(chosen.optimizer_arguments),
     )
-    return repr((*parts, chosen.scheduler is not None, dict(chosen.of_outputs), fv.__version__))
+    return repr((*parts, chosen.scheduler is not None, dict(chosen.output_overrides), fv.__version__))
 
 
 def sheet_of(files: Sequence[Path], path: Path, columns: int) -> None:

@@ -169,15 +169,15 @@ def render(
         size = FIRST_SIZE if size is None and image is None and start is None else size
         steps = FIRST_STEPS if steps is None else steps
     objective = parse_target(target) if isinstance(target, str) else target
-    chosen = chosen.suited(source.layer for source in objective.sources())
+    chosen = chosen.for_layers(source.layer for source in objective.sources())
     steps = chosen.steps if steps is None else whole_number("steps", steps)
     measured = None if stats is None else as_statistics(stats, frozen.channels)
     built = _image(image, chosen, frozen, size, start, objective.count(), measured)
-    if chosen.wrap is not None:
+    if chosen.make_objective is not None:
         with torch.no_grad():
             begun = None if start is None else built()[:, : built.channels - built.alpha]
             seen_at = (frozen.size or built.size) if chosen.size_of_views == "network" else built.size
-            objective = chosen.wrap(objective, frozen, seen_at, begun)
+            objective = chosen.make_objective(objective, frozen, seen_at, begun)
     augmentation = Augmentation(
         chosen.transforms,
         chosen.views if views is None else whole_number("views", views),
@@ -191,7 +191,7 @@ def render(
         seed=seed,
         optimizer=partial(chosen.make_optimizer, lr=lr),
         lr=chosen.lr if lr is None else lr,
-        scheduler=None if chosen.scheduler is None else partial(_scheduled, chosen.scheduler, steps),
+        scheduler=None if chosen.scheduler is None else partial(chosen.make_scheduler, steps=steps),  # type: ignore[arg-type]
     )
     if precision == AUTO:
         precision = _measured_precision(model, augmentation, accelerator, devices, num_nodes, resume)
@@ -298,12 +298,6 @@ def _image(
         built.allocate(count or built.count or len(start))
         built.start_from(resize(start, built.size).clamp(0, 1))
     return built
-
-
-def _scheduled(make: Any, steps: int, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
-    """Make a recipe's scheduler; a function of the module, so that the run can be pickled."""
-    made: torch.optim.lr_scheduler.LRScheduler = make(optimizer, steps)
-    return made
 
 
 def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, interrupted: bool) -> RenderResult:

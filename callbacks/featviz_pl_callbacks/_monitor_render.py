@@ -155,10 +155,10 @@ def _render(
     end: float | None,
     device: torch.device,
 ) -> list[Rendered]:
-    recipe, size = settings.recipe.suited(source.layer for source in objective.sources()), picture[1:]
+    recipe, size = settings.recipe.for_layers(source.layer for source in objective.sources()), picture[1:]
     views = Views(recipe.transforms, settings.views)
-    if recipe.wrap is not None:
-        objective = recipe.wrap(objective, network, views.transforms.output_size(size), None)
+    if recipe.make_objective is not None:
+        objective = recipe.make_objective(objective, network, views.transforms.output_size(size), None)
     problem = Ascent(recipe.image(size=size, channels=picture[0]), network, objective, settings.seed, views)
     problem.initialize()
     if starts:
@@ -170,8 +170,8 @@ def _render(
 
     def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         made = recipe.make_optimizer(parameters)
-        if recipe.scheduler is not None:
-            schedulers.append(recipe.scheduler(made, settings.steps))
+        if (scheduler := recipe.make_scheduler(made, settings.steps)) is not None:
+            schedulers.append(scheduler)
         return made
 
     def on_step(index: int, step: Step) -> None:

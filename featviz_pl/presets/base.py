@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork
@@ -15,7 +16,9 @@ from featviz_pl.networks.reader import OUTPUT
 from featviz_pl.objectives import Objective
 from featviz_pl.transforms import Compose
 
-Wrap = Callable[[Objective, FrozenNetwork, tuple[int, int], "Tensor | None"], Objective]
+_OVERRIDABLE = {"transforms", "optimizer_arguments"}
+
+ObjectiveMaker = Callable[[Objective, FrozenNetwork, tuple[int, int], "Tensor | None"], Objective]
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,21 @@ class Recipe:
         source: where its constants come from.
         image: makes the parameterization for a size and number of channels.
         transforms: of each view.
-        views: how many.
-        optimizer: class that makes the optimizer.
-        lr: its learning rate.
-        steps: of the run.
-        size: of the picture; None is the network's own.
-        size_of_views: of each view; None is the picture's, ``"network"`` the network's own where it has one.
+        views: number of views per step.
+        optimizer: class of the optimizer.
+        lr: learning rate.
+        steps: number of optimization steps.
+        size: of the picture; None is the network's input size.
+        size_of_views: of each view; None is the picture's, ``"network"`` the network's input size where it has one.
         optimizer_arguments: further arguments of the optimizer.
-        scheduler: makes a learning-rate scheduler for a number of steps.
-        of_outputs: what is different where nothing but the network's output is wanted, such as classes: ``transforms``,
-            ``optimizer_arguments`` or both.
-        wrap: turns what the user wants, the network, the size of the views and the picture to start from into what is
-            optimised.
+        scheduler: makes a learning-rate scheduler from the optimizer and the number of steps.
+        output_overrides: ``transforms``, ``optimizer_arguments`` or both, for objectives that read nothing but the
+            network's output, such as classes.
+        make_objective: makes the objective that is optimized from the user's objective, the network, the size of the
+            views and the start picture.
+
+    Raises:
+        ValueError: when `output_overrides` holds another key.
     """
 
     name: str
@@ -52,29 +58,33 @@ class Recipe:
     size: int | None = None
     size_of_views: str | None = None
     optimizer_arguments: Mapping[str, Any] = field(default_factory=dict)
-    scheduler: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler] | None = None
-    of_outputs: Mapping[str, Any] = field(default_factory=dict)
-    wrap: Wrap | None = None
+    scheduler: Callable[[torch.optim.Optimizer, int], LRScheduler] | None = None
+    output_overrides: Mapping[str, Any] = field(default_factory=dict)
+    make_objective: ObjectiveMaker | None = None
 
     def __post_init__(self) -> None:
-        other = set(self.of_outputs) - {"transforms", "optimizer_arguments"}
-        if other:
+        if unknown := set(self.output_overrides) - _OVERRIDABLE:
             raise ValueError(
-                f"of_outputs: {', '.join(sorted(other))} cannot differ for outputs; give transforms or optimizer_arguments"
+                f"output_overrides: cannot hold {', '.join(sorted(unknown))}; give {' or '.join(sorted(_OVERRIDABLE))}"
             )
 
-    def suited(self, layers: Iterable[str]) -> Recipe:
-        """Return the recipe for what is read of the network.
+    def for_layers(self, layers: Iterable[str]) -> Recipe:
+        """Return the recipe for an objective that reads these layers, with `output_overrides` applied where they hold.
 
         Example:
             >>> from featviz_pl.presets import recipe
-            >>> own = recipe("featviz")
-            >>> own.suited(["features.9"]) is own, own.suited(["output"]) is own
+            >>> default = recipe("featviz")
+            >>> default.for_layers(["features.9"]) is default, default.for_layers(["output"]) is default
             (True, False)
         """
-        read = set(layers)
-        return replace(self, of_outputs={}, **self.of_outputs) if self.of_outputs and read == {OUTPUT} else self
+        if not self.output_overrides or set(layers) != {OUTPUT}:
+            return self
+        return replace(self, output_overrides={}, **self.output_overrides)
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float | None = None) -> torch.optim.Optimizer:
-        """Make the optimizer, with another learning rate if one is given."""
+        """Return the optimizer of these parameters; `lr` replaces the recipe's learning rate."""
         return self.optimizer(parameters, lr=self.lr if lr is None else lr, **self.optimizer_arguments)  # type: ignore[call-arg]
+
+    def make_scheduler(self, optimizer: torch.optim.Optimizer, steps: int | None = None) -> LRScheduler | None:
+        """Return the learning-rate scheduler for a number of steps, the recipe's unless given; None without one."""
+        return None if self.scheduler is None else self.scheduler(optimizer, self.steps if steps is None else steps)

@@ -51,7 +51,7 @@ def featviz() -> Recipe:
         "transforms": view_preset("whole_objects")[0],
         "optimizer_arguments": {**_SHORT_MEMORY, "weight_decay": 0.2},
     }
-    return replace(made, of_outputs=of_classes)
+    return replace(made, output_overrides=of_classes)
 
 
 def fast() -> Recipe:
@@ -246,7 +246,7 @@ def vit() -> Recipe:
     views = view_preset("vit")
     return Recipe(
         "vit", "arXiv 2212.06727", image, *views, torch.optim.Adam, 0.1, 400, None, None, _SHORT_MEMORY, CosineAnnealingLR,
-        wrap=of_patches,
+        make_objective=of_patches,
     )  # fmt: skip
 
 
@@ -296,7 +296,7 @@ def accentuation() -> Recipe:
         100,
         512,
         "network",
-        wrap=near_the_start,
+        make_objective=near_the_start,
     )
 
 

@@ -58,7 +58,9 @@ def checked_tolerance(tolerance: float | None, recipe: Recipe, image: Image, vie
     if tolerance is None:
         return None
     changes = (
-        recipe.scheduler is not None or recipe.wrap is not None or any(follows_progress(image, own) for own in views)
+        recipe.scheduler is not None
+        or recipe.make_objective is not None
+        or any(follows_progress(image, own) for own in views)
     )
     if changes:
         raise ValueError(

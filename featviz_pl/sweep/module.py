@@ -144,7 +144,7 @@ class FeatureSweep(LightningModule):
 
     def views_of(self, layer: str) -> Views:
         """Return how the pictures of a layer's units are seen."""
-        suited = self.recipe.suited([layer])
+        suited = self.recipe.for_layers([layer])
         return self.views if suited is self.recipe else self._seen(suited.transforms, self.views.count)
 
     @property
@@ -171,7 +171,7 @@ class FeatureSweep(LightningModule):
             **self._described_optimizer(""),
             "precision": precision,
         }
-        if self.recipe.of_outputs:
+        if self.recipe.output_overrides:
             values |= {
                 "views_of_outputs": repr(self.views_of(OUTPUT)),
                 "optimizer_of_outputs": self._described_optimizer(OUTPUT),
@@ -190,8 +190,9 @@ class FeatureSweep(LightningModule):
         """Return what decides how the pictures of a layer's units are optimised."""
         with torch.inference_mode(False):
             made = self._make_optimizer([nn.Parameter(torch.zeros(1))], layer)
-            schedule = None if self.recipe.scheduler is None else type(self.recipe.scheduler(made, self.steps)).__name__
-        return {**optimizer_description(made), "lr": float(made.defaults.get("lr", self.lr)), "scheduler": schedule}
+            scheduler = self.recipe.make_scheduler(made, self.steps)
+        described = {"lr": float(made.defaults.get("lr", self.lr)), "scheduler": scheduler and type(scheduler).__name__}
+        return {**optimizer_description(made), **described}
 
     def origin(self, target: str) -> dict[str, Any]:
         """Return what the provenance of a target's picture says besides the settings, all but its score."""
@@ -200,22 +201,22 @@ class FeatureSweep(LightningModule):
 
     def _objective(self, layer: str, units: int | Sequence[int]) -> Objective:
         objective: Objective = Channel(layer, units)
-        if self.recipe.wrap is None:
+        if self.recipe.make_objective is None:
             return objective
         if self._listed is None:
             self._listed = ListedNetwork(self.network)
-        return self.recipe.wrap(objective, self._listed, self.views_size, self._plan.begun)
+        return self.recipe.make_objective(objective, self._listed, self.views_size, self._plan.begun)
 
     def _make_optimizer(self, parameters: Iterable[nn.Parameter], layer: str) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            return self.recipe.suited([layer]).make_optimizer(parameters, self.lr)
+            return self.recipe.for_layers([layer]).make_optimizer(parameters, self.lr)
         return (
             self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
         )
 
     def _optimisation(self, parameters: Iterable[nn.Parameter], layer: str) -> Optimisation:
         made = self._make_optimizer(parameters, layer)
-        return made, None if self.recipe.scheduler is None else self.recipe.scheduler(made, self.steps)
+        return made, self.recipe.make_scheduler(made, self.steps)
 
     def _begun_image(self, count: int) -> Image:
         image = copy.deepcopy(self.image)

@@ -67,11 +67,11 @@ def test_the_default_is_the_same_everywhere() -> None:
 
 def test_the_own_recipe_sees_outputs_in_crops_and_holds_them_more() -> None:
     own = recipe("featviz")
-    of_classes = own.suited(["output"])
-    assert own.suited(["features.5"]) is own.suited(["output", "features.5"]) is own.suited([]) is own
-    assert replace(own, steps=7).suited(["output"]).steps == 7, "what a user changes holds for outputs too"
-    with pytest.raises(ValueError, match="of_outputs: steps cannot differ for outputs"):
-        replace(own, of_outputs={"steps": 3})
+    of_classes = own.for_layers(["output"])
+    assert own.for_layers(["features.5"]) is own.for_layers(["output", "features.5"]) is own.for_layers([]) is own
+    assert replace(own, steps=7).for_layers(["output"]).steps == 7, "what a user changes holds for outputs too"
+    with pytest.raises(ValueError, match="output_overrides: cannot hold steps"):
+        replace(own, output_overrides={"steps": 3})
     assert (own.optimizer_arguments, of_classes.optimizer_arguments) == tuple(
         {"betas": (0.5, 0.99), "weight_decay": decay} for decay in (0.1, 0.2)
     )
@@ -160,7 +160,7 @@ def test_accentuation_needs_a_photo() -> None:
 
 def test_accentuation_stays_near_in_the_middle_of_the_way() -> None:
     network = FrozenNetwork(toy(), size=16)
-    wrap = recipe("accentuation").wrap
+    wrap = recipe("accentuation").make_objective
     assert wrap is not None
     wrapped = wrap(Channel("features.5", 1), network, (16, 16), torch.full((1, 3, 16, 16), 0.5))
     order = [layer.name for layer in network.layers()]
@@ -192,7 +192,7 @@ class Tokens(nn.Module):
 
 
 def test_the_preset_for_transformers_reads_patches_and_holds_down_the_variation() -> None:
-    wrap = recipe("vit").wrap
+    wrap = recipe("vit").make_objective
     assert wrap is not None
     own = parse_target("mix:2")
     wrapped = wrap(own, FrozenNetwork(Tokens()), (16, 16), None)

@@ -332,7 +332,7 @@ def test_precision_is_for_the_network(precision: Any, dtype: torch.dtype) -> Non
         {"preset": replace(lucid(), optimizer_arguments={"betas": (0.5, 0.9)})},
         {"preset": replace(lucid(), scheduler=torch.optim.lr_scheduler.CosineAnnealingLR)},
         {"image": FourierImage(12, color=torch.eye(3).tolist())},
-        {"preset": replace(lucid(), of_outputs={"optimizer_arguments": {"eps": 1e-3}})},
+        {"preset": replace(lucid(), output_overrides={"optimizer_arguments": {"eps": 1e-3}})},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -358,7 +358,7 @@ def test_units_of_the_output_are_seen_and_optimised_as_the_recipe_says_of_output
         lucid(), optimizer=Watched, optimizer_arguments={"weight_decay": 0.25}, transforms=Compose([Jitter(2)])
     )
     outer = {"optimizer_arguments": {"weight_decay": 0.5}, "transforms": Compose([Jitter(3)])}
-    sweep = FeatureSweep(toy(), replace(inner, of_outputs=outer), **TINY)
+    sweep = FeatureSweep(toy(), replace(inner, output_overrides=outer), **TINY)
     for layer, decay, transforms in (("features.5", 0.25, inner.transforms), ("output", 0.5, outer["transforms"])):
         Watched.decays.clear()
         pictures(sweep, f"{layer}:0-1")
