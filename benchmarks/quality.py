@@ -41,11 +41,11 @@ from featviz_pl.metrics import (
     PhotoEmbeddings,
     TransferRank,
     embed_photos,
+    evaluate,
     load_activations,
     load_embeddings,
     measure_activations,
 )
-from featviz_pl.metrics.evaluation import evaluate
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.objectives import Objective, parse_target
 from featviz_pl.presets import PRESETS, Recipe, recipe

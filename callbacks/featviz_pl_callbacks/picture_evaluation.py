@@ -14,10 +14,8 @@ from typing_extensions import override
 
 from featviz_pl.io import as_saved
 from featviz_pl.io.photos import photo_paths
-from featviz_pl.metrics import judge_classes, load_activations
-from featviz_pl.metrics.evaluation import Evaluation, evaluate
-from featviz_pl.metrics.evaluation.pictures import EvaluatedPicture
-from featviz_pl.metrics.evaluation.table import class_of, is_unit, recorded_photos, target_of
+from featviz_pl.metrics import Evaluation, evaluate, judge_classes, load_activations
+from featviz_pl.metrics.evaluation import EvaluatedPicture, class_of, is_unit, recorded_photos, target_of
 from featviz_pl.networks import FrozenNetwork, as_network, load_network
 from featviz_pl.numerics.checks import whole_number
 from featviz_pl.training import FeatureVisualization
@@ -25,7 +23,7 @@ from featviz_pl_callbacks._support import visualization
 
 
 class PictureEvaluation(Callback):
-    """Measure at the end of a run what its pictures are worth: `featviz_pl.metrics.evaluation.evaluate` on them as they are saved.
+    """Measure at the end of a run what its pictures are worth: `featviz_pl.metrics.evaluate` on them as they are saved.
 
     The first process measures, logs and writes; the run and its pictures are as they would be without. What can be
     refused is refused at setup; should the measuring fail at the end, there is a warning, and the run is as good as

@@ -48,8 +48,7 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
     """
     output = _check(options)
     from featviz_pl.cli.progress import photo_progress
-    from featviz_pl.metrics.evaluation import evaluate
-    from featviz_pl.metrics.evaluation.pictures import picture_files
+    from featviz_pl.metrics.evaluation import evaluate, picture_files
     from featviz_pl.networks import FrozenNetwork, load_network
 
     files = picture_files(options.pictures)
@@ -60,15 +59,15 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
         options.network = _network_of(files)
     activations = None
     if options.photos is not None:
-        from featviz_pl.metrics.evaluation.photos import check_folder
+        from featviz_pl.metrics.evaluation import check_folder
 
         check_folder(options.photos, options.limit)  # refused before a network is loaded
     if options.activations is not None:
-        from featviz_pl.metrics.evaluation.photos import read_activations
+        from featviz_pl.metrics.evaluation import read_activations
 
         activations = read_activations(options.activations)
         if options.photos is not None:
-            from featviz_pl.metrics.evaluation.table import recorded_photos
+            from featviz_pl.metrics.evaluation import recorded_photos
 
             recorded_photos(options.photos, activations, options.limit)
     network, judge = load(), None
@@ -110,7 +109,7 @@ def _check(options: argparse.Namespace) -> Path | None:
         raise ValueError("limit: is of --photos DIR, which is not given")
     if options.output is None:
         return None
-    from featviz_pl.metrics.evaluation.evaluation import check_table_path
+    from featviz_pl.metrics.evaluation import check_table_path
 
     return check_table_path(options.output)
 
@@ -121,7 +120,7 @@ def _network_of(files: list[Path]) -> str:
     A function that a file names is not called: pictures come from anywhere, and it could be any program. Nor is what a
     file says a reason to download weights.
     """
-    from featviz_pl.metrics.evaluation.pictures import own_origin
+    from featviz_pl.metrics.evaluation import own_origin
     from featviz_pl.networks import network_names
     from featviz_pl.networks.loading import EMBEDDED
 

@@ -3,6 +3,7 @@
 from featviz_pl.metrics.activation import Activation, ActivationPercentile, HeldOutActivation
 from featviz_pl.metrics.base import PictureMetric
 from featviz_pl.metrics.embedding import Embedding, PhotoEmbeddings, embed_photos, load_embeddings
+from featviz_pl.metrics.evaluation import Evaluation, evaluate
 from featviz_pl.metrics.forced_choice import ForcedChoice
 from featviz_pl.metrics.natural import ClippedShare, ColorDistance, VariationPerPixel
 from featviz_pl.metrics.path import PathSimilarity
@@ -19,6 +20,7 @@ __all__ = [
     "ClippedShare",
     "ColorDistance",
     "Embedding",
+    "Evaluation",
     "ForcedChoice",
     "HeldOutActivation",
     "HighFrequencyShare",
@@ -34,6 +36,7 @@ __all__ = [
     "VariationPerPixel",
     "VendiScore",
     "embed_photos",
+    "evaluate",
     "judge_classes",
     "load_activations",
     "load_embeddings",

@@ -24,8 +24,7 @@ from toys import QUIET, toy
 from featviz_pl.callbacks import PictureEvaluation
 from featviz_pl.images import AlphaImage, FourierImage, Image
 from featviz_pl.io import as_saved, save_png
-from featviz_pl.metrics import load_activations, measure_activations
-from featviz_pl.metrics.evaluation import evaluate
+from featviz_pl.metrics import evaluate, load_activations, measure_activations
 from featviz_pl.networks import FrozenNetwork, load_network
 from featviz_pl.objectives import Channel, Direction, Objective
 from featviz_pl.training import FeatureVisualization

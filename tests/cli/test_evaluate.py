@@ -16,7 +16,7 @@ from toys import toy
 
 from featviz_pl.cli.main import main
 from featviz_pl.io import as_saved, save_png
-from featviz_pl.metrics.evaluation import evaluate
+from featviz_pl.metrics import evaluate
 from featviz_pl.networks import FrozenNetwork, load_network
 
 

@@ -18,7 +18,7 @@ from toys import toy
 
 from featviz_pl import metrics
 from featviz_pl.io import read_picture, save_png
-from featviz_pl.metrics.evaluation import Evaluation, evaluate
+from featviz_pl.metrics import Evaluation, evaluate
 from featviz_pl.networks import FrozenNetwork
 
 

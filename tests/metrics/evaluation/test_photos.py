@@ -13,7 +13,7 @@ from toys import toy
 
 from featviz_pl import metrics
 from featviz_pl.io import save_png
-from featviz_pl.metrics.evaluation import evaluate
+from featviz_pl.metrics import evaluate
 from featviz_pl.networks import FrozenNetwork
 
 
