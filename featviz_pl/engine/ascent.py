@@ -107,10 +107,6 @@ class Ascent:
         loss = -scores.mean(1).sum()
         return Step(loss, scores.detach().mean(1), {name: own.mean(1) for name, own in seen.terms.items()})
 
-    def looks_for_dead(self, step: int | Sequence[int], steps: int) -> bool:
-        """Say whether a step looks for pictures that no gradient reaches: it may take a second pass, and waits for the device."""
-        return any(_young(step)) or (isinstance(step, int) and self._names_dead(step, steps))
-
     def _names_dead(self, step: int, steps: int) -> bool:
         return not self._warned and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1)
 
@@ -121,15 +117,9 @@ class Ascent:
         with torch.autocast(self.image.initialized.device.type, enabled=False):
             self.image.advance(step if isinstance(step, int) else max(step), steps)
         pictures = self.decoded()
-        return (pictures, *self.show(pictures, step, steps, indices))
-
-    def show(
-        self, pictures: Tensor, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None
-    ) -> tuple[Tensor, Draw]:
-        """Return a step's views (N, V, C, h, w) of pictures, and what was drawn."""
         draw = self._draw(step, steps, indices)
         with torch.autocast(self.image.initialized.device.type, enabled=False):
-            return self._observer.show(pictures, draw), draw
+            return pictures, self._observer.show(pictures, draw), draw
 
     def _draw(self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None) -> Draw:
         if isinstance(step, int):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from featviz_pl.engine.ascent import Ascent, trained_parameters
-from featviz_pl.engine.graphed_steps import StepGradients
 from featviz_pl.engine.picture_health import STRETCH
 from featviz_pl.engine.step import Step, require_finite
 from featviz_pl.numerics.checks import whole_number
@@ -59,9 +58,9 @@ def ascend(
         parameters = trained_parameters(problem.image)
         chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
         watch = None if failures is None else problem.watch(steps)
-        gradients_of = StepGradients(problem, parameters)
         for index in range(steps):
-            result, gradients = gradients_of(index, steps)
+            result = problem.step(index, steps)
+            gradients: Sequence[Tensor | None] = torch.autograd.grad(result.loss, parameters, allow_unused=True)
             if watch is None:
                 require_finite(index, result.loss, gradients)
             else:

@@ -58,8 +58,6 @@ def affine_sample(
         elif reach is not None:
             # The centre of the last mirrored pixel: half a pixel further would show a blend of it and the next one.
             limit = numbers_on(image.device, [1 + (2 * reach - 1) / width, 1 + (2 * reach - 1) / height], image.dtype)
-        if image.is_meta:  # asked for what goes to the device; torch would think about the shape for 16 ms
-            return image.new_empty(len(theta), image.shape[1], *size)
     # functional.affine_grid does the same with a matrix product, four times slower.
     rows = _pixel_centres(size[0], theta)[:, None] * theta[:, None, :, 1] + theta[:, None, :, 2]
     columns = _pixel_centres(size[1], theta)[:, None] * theta[:, None, :, 0]
@@ -116,7 +114,7 @@ def antialias(image: Tensor, shrink: float) -> Tensor:
         >>> antialias(torch.ones(1, 1, 4, 4), 2.0).unique().round(decimals=5).tolist()
         [1.0]
     """
-    if shrink <= 1 or image.is_meta:  # its shape stays
+    if shrink <= 1:
         return image
     total = 0.25 * (shrink**2 - 1)
     passes = math.ceil(total / 0.5)

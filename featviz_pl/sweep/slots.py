@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from featviz_pl.engine import Ascent
 from featviz_pl.engine.ascent import trained_parameters
-from featviz_pl.engine.graphed_steps import StepGradients
 from featviz_pl.engine.picture_health import STRETCH
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved
@@ -112,7 +111,6 @@ class Slots:
         self._objective, self._image = objective, image
         self._parameters = trained_parameters(problem.image)
         self._watch = problem.watch(steps, tolerance)
-        self._gradients = StepGradients(problem, self._parameters)
         self._units = list(units)
         self._shown = [unit if unit is not None else next(one for one in units if one is not None) for unit in units]
         self._waiting: deque[int] = deque()
@@ -166,7 +164,8 @@ class Slots:
         )
 
     def _take_step(self) -> None:
-        result, gradients = self._gradients(self._step(), self._steps)
+        result = self._problem.step(self._step(), self._steps)
+        gradients: Sequence[Tensor | None] = torch.autograd.grad(result.loss, self._parameters, allow_unused=True)
         gradients = self._watch.kept(result.scores, gradients)
         for group in self._groups:
             for slot, slices in group.slots.items():

@@ -99,8 +99,6 @@ class MeshView(Transform):
             places, covered = self._seen(*parameters)
             grid = to_device(torch.from_numpy(places * 2 - 1).to(image.dtype), image.device)
             shown = to_device(torch.from_numpy(covered), image.device)[:, None]
-            if image.is_meta:
-                return image.new_empty(len(grid), image.shape[1], *self.size)
         read = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
         return torch.where(shown, read, image.new_full((), self.background))
 

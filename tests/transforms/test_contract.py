@@ -16,7 +16,6 @@ from torch.distributions import Normal, Uniform
 from torchvision.transforms import v2
 
 from featviz_pl import transforms
-from featviz_pl.numerics.device_transfer import TransferError, Transfers
 from featviz_pl.transforms import (
     Background,
     Blur,
@@ -224,28 +223,6 @@ def test_draws_do_not_depend_on_the_program_s_default_precision(case: Case, defa
     assert same(found, expected)
     assert shown_again.dtype == torch.float32
     assert torch.equal(shown_again, shown)
-
-
-@every
-def test_a_view_is_another_one_when_what_goes_to_the_device_is_that_of_another_draw(case: Case) -> None:
-    # As in a step that is captured in a graph; `why_not_alike` names those of which it does not hold.
-    transform, image = case.make(), suited(case)
-    drawn, other = (transform.sample(generator(seed), 3) for seed in (0, 1))
-    transfers = Transfers()
-    with transfers.recording():
-        view = transform.apply(image, drawn)
-    if any(isinstance(part, Torchvision) for part in transform.modules()):
-        return  # it may look at its pictures
-    try:
-        with transfers.feeding():
-            shape = transform.apply(image.to("meta"), other)
-    except TransferError:
-        assert isinstance(transform, Blur)  # kernels of another length
-        return
-    assert (shape.shape, shape.dtype, shape.is_meta) == (view.shape, view.dtype, True)
-    with transfers.reading():
-        again = transform.apply(image, drawn)
-    assert torch.equal(again, transform.apply(image, other)) != isinstance(transform, Roll)
 
 
 @every
