@@ -1,15 +1,12 @@
-"""The same classes for the separate package ``pytorch_lightning``: import from here what goes into its Trainer.
+"""Variants of the modules and callbacks for the Trainer of the separate package ``pytorch_lightning``.
 
 ``lightning.pytorch`` and ``pytorch_lightning`` are two packages with equal names and different classes. A Trainer of
-the one refuses modules of the other: given `featviz_pl.FeatureVisualization`, that of ``pytorch_lightning`` raises
+one refuses modules of the other: given `featviz_pl.FeatureVisualization`, that of ``pytorch_lightning`` raises
 ``TypeError: `model` must be a `LightningModule` or `torch._dynamo.OptimizedModule`, got `FeatureVisualization```. The
-classes here belong to both packages, and are those of the same name in `featviz_pl` and `featviz_pl.callbacks`
-otherwise: pictures are the same bit for bit, and checkpoints can be exchanged. Both packages are installed with this
-library; works with ``pytorch_lightning`` 2.4 and newer.
-
-Callbacks of `featviz_pl.callbacks` can be in a list of callbacks too, from ``pytorch_lightning`` 2.6 on. Those from
-here are recognised everywhere: by older releases, alone (``callbacks=callback``), in YAML files, and progress bars in
-place of Lightning's own. What is no class, such as `log_images`, works with the loggers of both packages.
+classes here inherit from both packages; pictures are the same bit for bit, and checkpoints can be exchanged. Both
+packages are installed with this library; ``pytorch_lightning`` 2.4 and newer works. From 2.6 on, a list of callbacks
+may contain those of `featviz_pl.callbacks` too; those from here are recognized everywhere: alone
+(``callbacks=callback``), in YAML files, and as progress bars. `log_images` works with the loggers of both packages.
 
 Example:
     >>> import torch
@@ -23,45 +20,20 @@ Example:
     torch.Size([1, 3, 16, 16])
 """
 
-from featviz_pl.compat._classes import (
-    _Augmentation as Augmentation,
-)
-from featviz_pl.compat._classes import (
-    _DistributedViews as DistributedViews,
-)
-from featviz_pl.compat._classes import (
-    _FeatureMonitor as FeatureMonitor,
-)
-from featviz_pl.compat._classes import (
-    _FeatureSweep as FeatureSweep,
-)
-from featviz_pl.compat._classes import (
-    _FeatureTargets as FeatureTargets,
-)
-from featviz_pl.compat._classes import (
-    _FeatureVisualization as FeatureVisualization,
-)
-from featviz_pl.compat._classes import (
-    _FeatureWriter as FeatureWriter,
-)
-from featviz_pl.compat._classes import (
-    _ImageSnapshot as ImageSnapshot,
-)
-from featviz_pl.compat._classes import (
-    _PictureEvaluation as PictureEvaluation,
-)
-from featviz_pl.compat._classes import (
-    _StepProgressBar as StepProgressBar,
-)
-from featviz_pl.compat._classes import (
-    _StopOnPlateau as StopOnPlateau,
-)
-from featviz_pl.compat._classes import (
-    _SweepProgressBar as SweepProgressBar,
-)
-from featviz_pl.compat._classes import (
-    _TopActivations as TopActivations,
-)
+from __future__ import annotations
+
+from typing import Any
+
+from featviz_pl import callbacks, sweep, training
+
+try:
+    from pytorch_lightning import Callback, LightningDataModule, LightningModule
+    from pytorch_lightning.callbacks import BasePredictionWriter, ProgressBar
+except ImportError as error:
+    raise ImportError(
+        "featviz_pl.compat: the package pytorch_lightning cannot be imported; pip install pytorch-lightning, or use "
+        "lightning.pytorch with featviz_pl itself, which needs nothing from featviz_pl.compat"
+    ) from error
 
 __all__ = [
     "Augmentation",
@@ -78,3 +50,47 @@ __all__ = [
     "SweepProgressBar",
     "TopActivations",
 ]
+_LOOKUP_ORDER = {"pytorch_lightning": 0, "lightning_fabric": 0, "lightning": 1}  # then every other package
+
+
+class _Variant(type):
+    """Metaclass of classes that inherit from this library and from ``pytorch_lightning``."""
+
+    def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _Variant:
+        """Make a class with a private qualified name: LightningCLI resolves short names among all public subclasses."""
+        namespace |= {
+            "__qualname__": (qualname := f"_{name}"),
+            "__doc__": f"Variant of `{bases[0].__module__}.{name}` for ``pytorch_lightning``.",
+            "_generate_state_key": lambda _, **arguments: f"{name}{arguments!r}",  # as in ``lightning.pytorch``
+        }
+        globals()[qualname] = variant = super().__new__(mcs, name, bases, namespace)  # where pickle finds the class
+        return variant
+
+    def mro(cls) -> list[type]:
+        """Look attributes up in this library, then ``pytorch_lightning``, then ``lightning``, then everything else.
+
+        A Trainer recognizes an overridden hook by its code, which differs between releases of the two packages.
+        """
+
+        def order(base: type) -> int:
+            return _LOOKUP_ORDER.get(base.__module__.partition(".")[0], 2)
+
+        usual = super().mro()
+        first = next(index for index, base in enumerate(usual) if order(base) < 2)
+        return [*usual[:first], *sorted(usual[first:], key=order)]
+
+
+# fmt: off
+class FeatureVisualization(training.FeatureVisualization, LightningModule, metaclass=_Variant): ...  # type: ignore[misc]
+class FeatureSweep(sweep.FeatureSweep, LightningModule, metaclass=_Variant): ...  # type: ignore[misc]
+class FeatureTargets(sweep.FeatureTargets, LightningDataModule, metaclass=_Variant): ...  # type: ignore[misc]
+class Augmentation(callbacks.Augmentation, Callback, metaclass=_Variant): ...  # type: ignore[misc]
+class DistributedViews(callbacks.DistributedViews, Callback, metaclass=_Variant): ...  # type: ignore[misc]
+class FeatureMonitor(callbacks.FeatureMonitor, Callback, metaclass=_Variant): ...  # type: ignore[misc]
+class FeatureWriter(callbacks.FeatureWriter, BasePredictionWriter, metaclass=_Variant): ...  # type: ignore[misc]
+class ImageSnapshot(callbacks.ImageSnapshot, Callback, metaclass=_Variant): ...  # type: ignore[misc]
+class PictureEvaluation(callbacks.PictureEvaluation, Callback, metaclass=_Variant): ...  # type: ignore[misc]
+class StepProgressBar(callbacks.StepProgressBar, ProgressBar, metaclass=_Variant): ...  # type: ignore[misc]
+class StopOnPlateau(callbacks.StopOnPlateau, Callback, metaclass=_Variant): ...  # type: ignore[misc]
+class SweepProgressBar(callbacks.SweepProgressBar, ProgressBar, metaclass=_Variant): ...  # type: ignore[misc]
+class TopActivations(callbacks.TopActivations, Callback, metaclass=_Variant): ...  # type: ignore[misc]

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import os
-import pickle
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import both_packages
-import lightning.pytorch
 import pytest
-import pytorch_lightning
 import torch
 from both_packages import (
     LIGHTNING,
@@ -28,12 +23,10 @@ from both_packages import (
     trainer,
     visualization,
 )
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from toys import toy
 
 from featviz_pl import callbacks, compat
 from featviz_pl.images import FourierImage
-from featviz_pl.training import FeatureVisualization
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -56,63 +49,10 @@ def bytes_below(folder: Path, *endings: str) -> dict[str, bytes]:
     }
 
 
-# The classes themselves.
-
-
-def test_every_class_that_meets_a_trainer_is_there() -> None:
-    exported = {name for name in callbacks.__all__ if isinstance(getattr(callbacks, name), type)}
-    assert set(compat.__all__) == MODULES | exported
-
-
-@pytest.mark.parametrize("name", sorted(compat.__all__))
-def test_a_class_belongs_to_both_packages_and_looks_things_up_in_the_trainers_first(name: str) -> None:
-    made = getattr(compat, name)
-    kind = {"FeatureTargets": "LightningDataModule"}.get(name, "LightningModule" if name in MODULES else "Callback")
-    theirs, usual = getattr(pytorch_lightning, kind), getattr(lightning.pytorch, kind)
-    assert all(issubclass(made, base) for base in (both_packages.OURS[name], theirs, usual))
-    assert made.__mro__[:2] == (made, both_packages.OURS[name])
-    assert made.__mro__.index(theirs) < made.__mro__.index(usual)
-    assert (made.__name__, made.__module__) == (f"_{name}", "featviz_pl.compat._classes")
-    assert pickle.loads(pickle.dumps(made)) is made
-
-
-def test_a_module_survives_pickle_and_copy() -> None:
-    module = visualization(PYTORCH_LIGHTNING)
-    trainer(PYTORCH_LIGHTNING, max_steps=2).fit(module)
-    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
-        assert type(other) is compat.FeatureVisualization
-        assert torch.equal(other.images, module.images)
-
-
-def test_a_trainer_takes_for_written_by_the_user_what_this_library_writes_and_nothing_else() -> None:
-    module = visualization(PYTORCH_LIGHTNING)
-    hooks = (
-        "training_step",
-        "validation_step",
-        "predict_step",
-        "configure_optimizers",
-        "configure_model",
-        "prepare_data",
-        "forward",
-    )
-    assert {hook for hook in hooks if is_overridden(hook, module)} == {"training_step", "configure_optimizers"} | (
-        {"forward"} if "forward" in vars(FeatureVisualization) else set()
-    )
-
-
 def test_the_usual_module_is_refused_by_the_other_trainer_as_the_docstring_says() -> None:
     with pytest.raises(TypeError) as caught:
         trainer(PYTORCH_LIGHTNING, max_steps=1).fit(visualization(LIGHTNING))
     assert str(caught.value) in " ".join(str(compat.__doc__).split())
-
-
-def test_without_the_package_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pytorch_lightning", None)
-    monkeypatch.delitem(sys.modules, "featviz_pl.compat._classes")
-    with pytest.raises(
-        ImportError, match=r"^featviz_pl\.compat: .*pip install pytorch-lightning, or use lightning\.pytorch"
-    ):
-        runpy.run_path(str(compat.__file__))
 
 
 # Runs of this library.
