@@ -786,13 +786,9 @@ def sweep_rows() -> dict[str, Row]:
     """Sweeps: pixels of the files, returned pictures and scores, and contact sheets."""
 
     @cache
-    def sweep(
-        preset: str, precision: str = "32-true", batch_size: int = 2, tolerance: float | None = None
-    ) -> dict[str, Tensor]:
-        network: Any = "embedded" if tolerance is None else conv_network()
-        targets = ["stem:0-2", "blocks.2:5,9", "output:1"] if tolerance is None else ["features.6:0-4"]
-        arguments: dict[str, Any] = {"steps": 6} if tolerance is None else {"steps": 128, "tolerance": tolerance}
-        module = fv.FeatureSweep(network=network, preset=preset, size=32, views=2, seed=0, **arguments)
+    def sweep(preset: str, precision: str = "32-true", batch_size: int = 2) -> dict[str, Tensor]:
+        targets = ["stem:0-2", "blocks.2:5,9", "output:1"]
+        module = fv.FeatureSweep(network="embedded", preset=preset, size=32, views=2, seed=0, steps=6)
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             trainer = Trainer(
@@ -818,8 +814,6 @@ def sweep_rows() -> dict[str, Row]:
         "lucid, files": partial(row, "files", "lucid"),
         "fast, files": partial(row, "files", "fast"),
         "lucid, bf16-mixed, files": partial(row, "files", "lucid", precision="bf16-mixed"),
-        "lucid, tolerance, images": partial(row, "images", "lucid", tolerance=0.8),
-        "lucid, tolerance, scores": partial(row, "scores", "lucid", tolerance=0.8),
     }
     return with_prefix("sweep", rows)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from featviz_pl.engine import Ascent, Step, ascend
 from featviz_pl.images import Image
@@ -165,26 +165,24 @@ def _render(
         _start(problem.image, starts)
     problem.image.to(device)
     problem.prepare(device)
-    schedulers: list[torch.optim.lr_scheduler.LRScheduler] = []
     taken = 0
-
-    def optimizer(parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        made = recipe.make_optimizer(parameters)
-        if (scheduler := recipe.make_scheduler(made, settings.steps)) is not None:
-            schedulers.append(scheduler)
-        return made
 
     def on_step(index: int, step: Step) -> None:
         nonlocal taken
         taken = index + 1
-        for scheduler in schedulers:
-            scheduler.step()
         if end is not None and time.monotonic() > end:
             raise _TimeIsUpError
 
     failures: dict[int, str] = {}
     with suppress(_TimeIsUpError):
-        ascend(problem, settings.steps, optimizer, on_step=on_step, failures=failures)
+        ascend(
+            problem,
+            settings.steps,
+            recipe.make_optimizer,
+            on_step=on_step,
+            failures=failures,
+            scheduler=recipe.make_scheduler,
+        )
     with torch.no_grad():
         pictures = as_saved(problem.image())
     scores = problem.scores(pictures).tolist()

@@ -17,9 +17,8 @@ from typing_extensions import override
 from featviz_pl.io import save_png
 from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.io.files import layer_folder
-from featviz_pl.sweep import FeatureSweep, FeatureTargets
-from featviz_pl.sweep.folder import FOUND, Entry, SweepFolder, finished_entry, picture_path, read_manifest, read_origin
-from featviz_pl.sweep.slots import Rendered
+from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch
+from featviz_pl.sweep.folder import Entry, SweepFolder, finished_entry, picture_path, read_manifest, read_origin
 from featviz_pl.sweep.targets import target_order
 
 
@@ -111,7 +110,7 @@ class FeatureWriter(BasePredictionWriter):
         try:
             size = targets.batch_size if held is None or targets.batch_size is not None else held.get("batch_size")
             if size is None:
-                size = sweep.fitting_batch(targets, trainer)
+                size = sweep.automatic_batch_size(targets, trainer)
             settings = {**sweep.settings(str(trainer.precision)), "batch_size": int(size)}
             self._files.adopt(settings, held)
         except BaseException:
@@ -154,7 +153,7 @@ class FeatureWriter(BasePredictionWriter):
         path = self._path(target)
         origin = read_origin(path)
         expected = {**self._settings, **self._sweep.origin(target)}
-        if origin is None or {key: value for key, value in origin.items() if key not in FOUND} != expected:
+        if origin is None or {key: value for key, value in origin.items() if key != "score"} != expected:
             return None
         return finished_entry(self.folder, path, origin)
 
@@ -179,7 +178,7 @@ class FeatureWriter(BasePredictionWriter):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Rendered,
+        prediction: RenderedBatch,
         batch_indices: Sequence[int] | None,
         batch: Any,
         batch_idx: int,

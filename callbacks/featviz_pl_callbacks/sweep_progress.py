@@ -19,8 +19,7 @@ class SweepProgressBar(ProgressBar):
     """Show the features done and left of a sweep, the time left, and how many are made in a minute.
 
     Counts those of the first process, which has as many as any other, and its share of what was there already, which is
-    done. Drawn by Rich where it is installed, by tqdm otherwise, on stderr. Where the batch size was measured, it
-    begins with the finding.
+    done. Drawn by Rich where it is installed, by tqdm otherwise, on stderr.
 
     Args:
         refresh_rate: optimisation steps between two updates, 1 or more.
@@ -58,15 +57,13 @@ class SweepProgressBar(ProgressBar):
         )
         own = targets.batches(trainer.global_rank, trainer.world_size)
         self._bar = progress._new_bar(self._done + sum(len(batch.targets) for batch in own), self._done)
-        if sweep.batch_choice is not None and sweep.batch_choice.seconds:
-            self._bar.update(self._done, str(sweep.batch_choice))
         sweep.on_render_step = self._on_step
 
     @override
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any
     ) -> None:
-        if self._began is None and batch.wanted:
+        if self._began is None and batch.units:
             self._began = time.monotonic()
 
     def _on_step(self, step: int) -> None:

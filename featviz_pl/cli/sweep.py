@@ -38,12 +38,6 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", required=True, metavar="DIR", help="folder of the pictures; a sweep there goes on"
     )
     parser.add_argument("--steps", type=int, help="optimisation steps of each picture (the preset's unless given)")
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        metavar="SHARE",
-        help="finish a picture early once 32 steps add no more than this share of its gain, such as 0.02 (presets without a schedule)",
-    )
     parser.add_argument("--views", type=int, help="views per step (the preset's unless given)")
     parser.add_argument("--seed", type=int, default=0, help="of every draw (default: 0)")
     parser.add_argument(
@@ -121,7 +115,7 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
     for name in ("steps", "views", "num_nodes"):
         if getattr(options, name) is not None and getattr(options, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(options, name)}")
-    names = ("preset", "image", "size", "views", "steps", "lr", "seed", "start", "stats", "tolerance")
+    names = ("preset", "image", "size", "views", "steps", "lr", "seed", "start", "stats")
     chosen = {name: getattr(options, name) for name in names}
     source = _photo_source(options)
     sweep = FeatureSweep(load(), **chosen)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import fields, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +79,7 @@ class Ascent:
 
     def step(
         self,
-        step: int | Sequence[int],
+        step: int,
         steps: int,
         indices: Sequence[int] | None = None,
         in_all: Callable[[Tensor], Tensor] | None = None,
@@ -89,20 +87,19 @@ class Ascent:
         """Evaluate one step on a graph that leads to the image.
 
         Args:
-            step: counted over the whole run, from 0; or one for each picture, where nothing `follows_progress`.
+            step: counted over the whole run, from 0.
             steps: of the whole run, for schedules.
             indices: of the views to evaluate; all unless given.
             in_all: where other processes evaluate the other views: turns what holds (N,) in this one into what holds in
                 all.
         """
         pictures, views, draw = self.look(step, steps, indices)
-        seen = self._observer.observe(pictures, views, draw, step if isinstance(step, int) else max(step))
+        seen = self._observer.observe(pictures, views, draw, step)
         scores = self._evaluated(seen).expand(-1, views.shape[1])
         if views.requires_grad and scores.requires_grad:
-            young = _young(step)
-            if any(young):
-                self._revive(scores, pictures, views, draw, _only(young, in_all or _as_it_is))
-            if isinstance(step, int) and self._names_dead(step, steps):
+            if step < REDIRECTED_STEPS:
+                self._revive(scores, pictures, views, draw, in_all or _as_it_is)
+            if self._names_dead(step, steps):
                 views.register_hook(lambda gradient: self._warn_of_dead(gradient, step, in_all or _as_it_is))
         loss = -scores.mean(1).sum()
         return Step(loss, scores.detach().mean(1), {name: own.mean(1) for name, own in seen.terms.items()})
@@ -110,49 +107,17 @@ class Ascent:
     def _names_dead(self, step: int, steps: int) -> bool:
         return not self._warned and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1)
 
-    def look(
-        self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None = None
-    ) -> tuple[Tensor, Tensor, Draw]:
+    def look(self, step: int, steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Draw]:
         """Return the pictures (N, C, H, W) before a step, the step's views of them (N, V, C, h, w), and what was drawn."""
         with torch.autocast(self.image.initialized.device.type, enabled=False):
-            self.image.advance(step if isinstance(step, int) else max(step), steps)
+            self.image.advance(step, steps)
         pictures = self.decoded()
         draw = self._draw(step, steps, indices)
         with torch.autocast(self.image.initialized.device.type, enabled=False):
             return pictures, self._observer.show(pictures, draw), draw
 
-    def _draw(self, step: int | Sequence[int], steps: int, indices: Sequence[int] | None) -> Draw:
-        if isinstance(step, int):
-            return self._observer.draw(self.seed, step, step / max(1, steps - 1), self.view_keys, indices)
-        drawn = [self._observer.draw(self.seed, own, 0.0, [key], indices) for own, key in zip(step, self.view_keys)]
-        return replace(
-            drawn[0], **{field.name: _joined([getattr(draw, field.name) for draw in drawn]) for field in fields(Draw)}
-        )
-
-    def begin_anew(self, places: Sequence[int], objective: Objective, fresh: Image) -> None:
-        """Let the pictures at some places begin anew with other targets; the others stay as they are.
-
-        Args:
-            places: of the pictures that begin.
-            objective: of all pictures from now on.
-            fresh: an image for as many pictures as there are places, from which they take their first weights.
-
-        Raises:
-            ValueError: when the objective reads other layers than the present one.
-        """
-        if list(objective.sources()) != list(self.objective.sources()):
-            raise ValueError(
-                f"objective: {objective!r} reads other layers than {self.objective!r}; make a new problem for it"
-            )
-        self.objective = self._observer.objective = objective
-        objective.to(self.image.initialized.device)
-        self.targets = objective.targets(len(self.keys))
-        for place in places:
-            self.keys[place] = picture_keys([self.targets[place]])[0]
-        fresh.initialize(len(places), [generator_for(self.seed, "image", self.keys[place]) for place in places])
-        with torch.no_grad():
-            for own, first in zip(trained_parameters(self.image), trained_parameters(fresh)):
-                own[list(places)] = first.to(own)
+    def _draw(self, step: int, steps: int, indices: Sequence[int] | None) -> Draw:
+        return self._observer.draw(self.seed, step, step / max(1, steps - 1), self.view_keys, indices)
 
     def scores(self, pictures: Tensor | None = None) -> Tensor:
         """Score pictures (N, C, H, W) as they are, without views, on grey where they are transparent; the image's own unless given."""
@@ -215,7 +180,7 @@ class Ascent:
                 stacklevel=2,
             )
 
-    def watch(self, steps: int, tolerance: float | None = None) -> Watch:
+    def watch(self, steps: int) -> Watch:
         """Return what watches each picture of a run of so many steps for itself.
 
         Raises:
@@ -229,7 +194,7 @@ class Ascent:
         self._warned = True  # what the warning would say is in the reasons
         # The redirected gradient of the first steps brings units to life; one that needs it for ever is dead.
         live_from = REDIRECTED_STEPS if steps > REDIRECTED_STEPS else 0
-        return Watch(count, steps, live_from, self.image.initialized.device, tolerance)
+        return Watch(count, steps, live_from, self.image.initialized.device)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast what the run made: readers and fixed activations."""
@@ -260,25 +225,8 @@ def trained_parameters(image: Image) -> list[nn.Parameter]:
     return parameters
 
 
-def _young(step: int | Sequence[int]) -> list[bool]:
-    """Say for all pictures, or for each, whether they are in their first steps."""
-    return [own < REDIRECTED_STEPS for own in ([step] if isinstance(step, int) else step)]
-
-
 def _as_it_is(holds: Tensor) -> Tensor:
     return holds
-
-
-def _only(chosen: Sequence[bool], then: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return what first makes false what does not belong to a chosen picture."""
-    return then if all(chosen) else lambda holds: then(holds & torch.tensor(chosen, device=holds.device))
-
-
-def _joined(draws: list[Any]) -> Any:
-    """Join what was drawn for single pictures into what is drawn for all of them."""
-    if isinstance(draws[0], tuple):
-        return tuple(_joined(list(parts)) for parts in zip(*draws))
-    return torch.cat(draws) if isinstance(draws[0], Tensor) else draws[0]
 
 
 def picture_keys(targets: Sequence[str]) -> list[int]:

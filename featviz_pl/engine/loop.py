@@ -20,6 +20,7 @@ def ascend(
     lr: float = 0.05,
     on_step: Callable[[int, Step], None] | None = None,
     failures: dict[int, str] | None = None,
+    scheduler: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler | None] | None = None,
 ) -> Tensor:
     """Optimise the image of a problem in a bare loop, without a Trainer, and return the final scores (N,).
 
@@ -29,12 +30,14 @@ def ascend(
     Args:
         problem: initialised and prepared here if it is not yet.
         steps: number of optimizer steps, 1 or more.
-        optimizer: makes an optimizer of the image's parameters; Adam with `lr` unless given.
+        optimizer: makes an optimizer of the image's parameters, or of each picture's slices of them where there are
+            `failures`; Adam with `lr` unless given.
         lr: learning rate of the default optimizer.
         on_step: called after every step with its index and result.
         failures: where given, a picture that fails does not end the run and does no harm to the others: its index and
             the reason are put in here; when all have failed the run ends. A picture fails when its score or gradient is
             not finite, or when no gradient but a redirected one reaches it in its first 64 steps.
+        scheduler: makes a scheduler of the optimizer and the number of steps, stepped after every step.
 
     Raises:
         NonFiniteError: when a step gives NaN or infinity, and no `failures` take it.
@@ -56,23 +59,33 @@ def ascend(
         if not problem.prepared:
             problem.prepare(problem.image.initialized.device)
         parameters = trained_parameters(problem.image)
-        chosen = torch.optim.Adam(parameters, lr=lr) if optimizer is None else optimizer(parameters)
         watch = None if failures is None else problem.watch(steps)
-        for index in range(steps):
-            result = problem.step(index, steps)
+        # An optimizer that looks at whole tensors must not couple pictures that are rendered together by chance.
+        indices = range(len(problem.keys))
+        slices = [parameters]
+        if watch is not None:
+            slices = [[nn.Parameter(own.data[index : index + 1]) for own in parameters] for index in indices]
+        optimized = [parameter for own in slices for parameter in own]
+        stepper = torch.optim.Adam(optimized, lr=lr) if optimizer is None else optimizer(optimized)
+        schedule = None if scheduler is None else scheduler(stepper, steps)
+        for step in range(steps):
+            result = problem.step(step, steps)
             gradients: Sequence[Tensor | None] = torch.autograd.grad(result.loss, parameters, allow_unused=True)
             if watch is None:
-                require_finite(index, result.loss, gradients)
+                require_finite(step, result.loss, gradients)
             else:
                 gradients = watch.kept(result.scores, gradients)
-            for parameter, gradient in zip(parameters, gradients):
-                parameter.grad = gradient
-            chosen.step()
+            for index, own in enumerate(slices):
+                for parameter, gradient in zip(own, gradients):
+                    parameter.grad = gradient if watch is None or gradient is None else gradient[index : index + 1]
+            stepper.step()
+            if schedule is not None:
+                schedule.step()
             if on_step is not None:
-                on_step(index, result)
-            if watch is not None and failures is not None and ((index + 1) % STRETCH == 0 or index == steps - 1):
+                on_step(step, result)
+            if watch is not None and failures is not None and ((step + 1) % STRETCH == 0 or step == steps - 1):
                 failures.update(watch.failures())
-                if len(failures) == len(problem.keys):
+                if len(failures) == len(indices):
                     break
-        chosen.zero_grad()
+        stepper.zero_grad()
         return problem.scores()

@@ -22,7 +22,7 @@ class Sweep(Protocol):
     def views_size(self) -> tuple[int, int]:
         """Size in which the network sees the pictures."""
 
-    def fitting_batch(self, targets: FeatureTargets, trainer: Trainer) -> int:
+    def automatic_batch_size(self, targets: FeatureTargets, trainer: Trainer) -> int:
         """Return the batch size for these targets."""
 
 
@@ -36,10 +36,8 @@ class FeatureTargets(LightningDataModule):
     Args:
         targets: one or several of ``"features.9"`` (every unit of a layer), ``"features.9:3,5"``, ``"features.*:0-63"``
             (a pattern over layers), or a file that ends in ``.txt`` with one of these on each line.
-        batch_size: pictures that are rendered together, or ``"auto"``: that of 1, 2, 4, … which ends the sweep soonest,
-            measured in its first moments among those that fit into memory, 8 at most on a CPU and 64 elsewhere; the
-            largest where there is too little to do for a measurement. A sweep that goes on in a folder keeps the
-            folder's.
+        batch_size: pictures that are rendered together, or ``"auto"``: 4 on a CPU, and on an accelerator as many as fit
+            into its memory, 64 at most. A sweep that goes on in a folder keeps the folder's.
 
     Raises:
         ValueError: when a target does not parse; at setup when there is no such layer or unit, or fewer units than
@@ -112,7 +110,7 @@ class FeatureTargets(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         if self.batch_size is None:
-            chosen = _sweep_of(trainer).fitting_batch(self, trainer) if trainer.is_global_zero else 0
+            chosen = _sweep_of(trainer).automatic_batch_size(self, trainer) if trainer.is_global_zero else 0
             self.batch_size = int(trainer.strategy.broadcast(chosen))
         return TargetBatches(self.batches(trainer.global_rank, trainer.world_size))
 

@@ -32,13 +32,7 @@ except ImportError:  # Windows: two sweeps of one folder are then not kept apart
 FORMAT = 1
 UNITS_PER_FOLDER = 1000
 END_OF_PNG = b"IEND\xaeB`\x82"
-OF_ONE_PICTURE = (
-    "target",
-    "objective",
-    "score",
-    "steps_taken",
-)  # what the provenance of a picture says besides the sweep's settings
-FOUND = ("score", "steps_taken")  # what of it is known only when the picture is made
+PER_PICTURE_KEYS = ("target", "objective", "score")  # of the provenance of a picture, besides the sweep's settings
 PHOTO_RECORD, PHOTO_SHEET = "photos.json", "-photos.png"  # of `featviz sweep --photos`, beside the pictures
 _PATIENCE = 30.0  # seconds: processes of a sweep that was killed notice at their next step
 _PICTURE = re.compile(r"\d+\.png")
@@ -155,7 +149,7 @@ def rebuild_manifest(folder: str | os.PathLike[str]) -> Path | None:
         origin = read_origin(path)
         if origin is None or not isinstance(origin.get("target"), str):
             continue
-        own = {key: value for key, value in origin.items() if key not in OF_ONE_PICTURE}
+        own = {key: value for key, value in origin.items() if key not in PER_PICTURE_KEYS}
         settings = own if settings is None else settings
         name = _difference(settings, own)
         if name is not None:

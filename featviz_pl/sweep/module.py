@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -14,10 +16,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from featviz_pl.engine import Ascent
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.engine.start import start_digest
 from featviz_pl.engine.threads import available_cores, fair_threads, fewer_threads, processes_here
 from featviz_pl.images import Image
+from featviz_pl.io import as_saved
 from featviz_pl.io.provenance import versions
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.networks.reader import OUTPUT
@@ -26,17 +29,39 @@ from featviz_pl.objectives import Channel, Objective
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
 from featviz_pl.statistics import Statistics
 from featviz_pl.statistics.arguments import as_statistics
-from featviz_pl.sweep.arguments import checked_tolerance, described_image
-from featviz_pl.sweep.batch_size import BatchSize, fitting
+from featviz_pl.sweep.arguments import described_image
+from featviz_pl.sweep.batch_size import automatic_batch_size
 from featviz_pl.sweep.datamodule import FeatureTargets
 from featviz_pl.sweep.plan import planned
-from featviz_pl.sweep.slots import Finished, Optimisation, Rendered, Slots, rendered
 from featviz_pl.sweep.targets import ListedNetwork, TargetBatch
 from featviz_pl.training.checkpoint import optimizer_description, sums, unsaved
 from featviz_pl.training.stopping import TERMINATED
 from featviz_pl.transforms import Compose, Views
 
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+
+
+@dataclass
+class RenderedBatch:
+    """Hold the pictures of one batch of a sweep, without padding.
+
+    Args:
+        images: (N, C, H, W) in [0, 1], in the 256 levels of a file.
+        targets: ``layer:unit`` of each.
+        scores: the objective on each picture, without views.
+        provenance: of each picture.
+        failures: for each, why it failed, or None.
+
+    Example:
+        >>> RenderedBatch(torch.zeros(1, 3, 8, 8), ["output:1"], [0.5], [{"seed": 0}], [None]).targets
+        ['output:1']
+    """
+
+    images: Tensor
+    targets: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    provenance: list[dict[str, Any]] = field(default_factory=list)
+    failures: list[str | None] = field(default_factory=list)
 
 
 class FeatureSweep(LightningModule):
@@ -47,11 +72,6 @@ class FeatureSweep(LightningModule):
     number of processes and after any number of restarts (with one number of threads: another adds up in another order).
     A unit that fails is reported with its reason and does its companions no harm. Where several processes share the
     cores of a machine, each computes with its share of them.
-
-    With a `tolerance`, a picture is finished before all its steps as soon as it has converged, and another takes its
-    place in the batch: ``mean - mean before <= tolerance * (mean - first)`` for the mean scores of its last two
-    stretches of 32 steps, each compared with the one before, and the score of its first step. It is the same picture,
-    at the same step, whatever stands beside it.
 
     Args:
         network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
@@ -66,14 +86,9 @@ class FeatureSweep(LightningModule):
         start: a picture, or its file, from which every picture starts.
         stats: measured colors and spectrum, or their file from ``featviz stats``, for the parameterization of the
             recipe.
-        tolerance: share of its gain up to which a picture has converged, 0 or more, such as 0.02; None takes all steps.
-            Only for recipes that are the same in every step, such as lucid: a picture of one that calms down is not
-            finished before its end. It is for runs longer than usual: pictures still gain in the last of Lucid's 512
-            steps.
 
     Raises:
-        ValueError: when a name is unknown, a number impossible, the statistics or the start do not fit, or a tolerance
-            is given for a recipe that follows the progress of the run.
+        ValueError: when a name is unknown, a number impossible, or the statistics or the start do not fit.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -101,7 +116,6 @@ class FeatureSweep(LightningModule):
         seed: int = 0,
         start: str | os.PathLike[str] | Tensor | None = None,
         stats: str | os.PathLike[str] | Statistics | None = None,
-        tolerance: float | None = None,
     ) -> None:
         super().__init__()
         self.network = as_network(network)  # no nn.Module: it stays out of checkpoints and DDP
@@ -114,10 +128,6 @@ class FeatureSweep(LightningModule):
         measured = None if stats is None else as_statistics(stats, self.network.channels)
         self._plan = planned(described_image(self.recipe, self.network, image, size, start, measured), seen, start)
         self._stats = None if measured is None else measured.digest
-        self.tolerance = checked_tolerance(
-            tolerance, self.recipe, self.image, [self.views_of(layer) for layer in ("", OUTPUT)]
-        )
-        self.batch_choice: BatchSize | None = None  # why the batches have their size, where this process has chosen it
         self.on_render_step: Callable[[int], None] | None = None  # told of every step; set by a progress bar
         self._network_dtype: torch.dtype | None = None
         self._guest: FrozenNetwork | None = None
@@ -125,7 +135,6 @@ class FeatureSweep(LightningModule):
         self._weights_hash: str | None = None
         self._settings: dict[str, Any] = {}
         self._parent = 0
-        self._slots: Slots | None = None  # of the present layer, where pictures outlive a step
 
     def _seen(self, transforms: Compose, count: int) -> Views:
         if self.recipe.size_of_views == "network" and self.network.size is not None:
@@ -179,7 +188,6 @@ class FeatureSweep(LightningModule):
         values |= {} if self._plan.begun is None else {"start": start_digest(self._plan.begun)}
         values |= {} if self._stats is None else {"stats": self._stats}
         values |= {"compile": True} if self.network.compile else {}
-        values |= {} if self.tolerance is None else {"tolerance": self.tolerance}
         with torch.no_grad():
             values["constants"] = {
                 name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()
@@ -214,10 +222,6 @@ class FeatureSweep(LightningModule):
             self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
         )
 
-    def _optimisation(self, parameters: Iterable[nn.Parameter], layer: str) -> Optimisation:
-        made = self._make_optimizer(parameters, layer)
-        return made, self.recipe.make_scheduler(made, self.steps)
-
     def _begun_image(self, count: int) -> Image:
         image = copy.deepcopy(self.image)
         if self._plan.start is not None:
@@ -236,16 +240,14 @@ class FeatureSweep(LightningModule):
         made.prepare(device, self._network_dtype)
         return made
 
-    def fitting_batch(self, targets: FeatureTargets, trainer: Trainer) -> int:
-        """Return how many pictures a batch should hold on this device, and say why: see `FeatureTargets`."""
+    def automatic_batch_size(self, targets: FeatureTargets, trainer: Trainer) -> int:
+        """Return how many pictures a batch should hold on this device: see `FeatureTargets`."""
         precision, device = trainer.strategy.precision_plugin, trainer.strategy.root_device
         precision.convert_module(self)  # as Lightning does a little later
-        here = processes_here(trainer)
-        with torch.inference_mode(False), torch.enable_grad(), fewer_threads(here), precision.predict_step_context():
-            make = partial(self.problem, device=device)
-            self.batch_choice = fitting(make, targets.units, self.steps, device, trainer.world_size, here)
-        rank_zero_info(str(self.batch_choice))
-        return self.batch_choice.size
+        with torch.inference_mode(False), torch.enable_grad(), precision.predict_step_context():
+            size = automatic_batch_size(partial(self.problem, device=device), targets.units, device, trainer.world_size)
+        rank_zero_info(f"batch size {size}")
+        return size
 
     # What Lightning calls, in its order.
 
@@ -257,7 +259,6 @@ class FeatureSweep(LightningModule):
         self._guest = FrozenNetwork(module, own.mean, own.std, own.size, own.classes, own.name, own.compile)
         self._parent = os.getppid()
         self._settings = self.settings(str(self.trainer.precision))
-        self._slots = None
         processes = processes_here(self.trainer)
         if fair_threads(processes) < torch.get_num_threads():
             rank_zero_info(
@@ -266,45 +267,37 @@ class FeatureSweep(LightningModule):
 
     def on_predict_end(self) -> None:
         """Let the copy of the network go."""
-        self._guest = self._slots = None
+        self._guest = None
 
-    def predict_step(self, batch: TargetBatch, batch_idx: int = 0) -> Rendered:
-        """Render one batch; with a tolerance, return what is finished when all its units have a place, and of a layer's last one all."""
-        if not batch.wanted:
-            return rendered([], (self.image.channels, *self.image.size))
+    def predict_step(self, batch: TargetBatch, batch_idx: int = 0) -> RenderedBatch:
+        """Render one batch."""
+        if not batch.units:
+            return RenderedBatch(torch.empty(0, self.image.channels, *self.image.size))
+        failures: dict[int, str] = {}
         with torch.inference_mode(False), torch.enable_grad(), fewer_threads(processes_here(self._trainer)):
-            slots = self._filled(batch)
-            finished = slots.run(to_the_end=self.tolerance is None or batch.is_last, on_step=self._after_step)
-            self._slots = None if self.tolerance is None or batch.is_last else slots
-            if self.tolerance is None:  # one that has failed was out first
-                finished.sort(key=lambda one: batch.units.index(one.unit))
-            settings = {**self._settings, "batch_size": len(batch.units)}
-            return rendered(
-                [self._with_origin(one, batch.layer, settings) for one in finished],
-                (self.image.channels, *self.image.size),
+            problem = self.problem(batch.layer, batch.units, self.device)
+            ascend(
+                problem,
+                self.steps,
+                partial(self._make_optimizer, layer=batch.layer),
+                on_step=lambda step, _: self._after_step(step),
+                failures=failures,
+                scheduler=self.recipe.make_scheduler,
             )
-
-    def _filled(self, batch: TargetBatch) -> Slots:
-        """Return slots that hold the units of a batch, or let them wait for one."""
-        slots, self._slots = self._slots, None  # not kept when something fails
-        if slots is not None:
-            slots.add(batch.units[place] for place in batch.wanted)
-            return slots
-        places = [unit if place in batch.wanted else None for place, unit in enumerate(batch.units)]
-        return Slots(
-            self.problem(batch.layer, batch.units, self.device),
-            places,
-            partial(self._optimisation, layer=batch.layer),
-            self.steps,
-            self.tolerance,
-            partial(self._objective, batch.layer),
-            self._begun_image,
+            with torch.no_grad():
+                pictures = as_saved(problem.decoded())
+            scores = problem.scores(pictures).tolist()[: len(batch.targets)]
+        for index, score in enumerate(scores):
+            if not math.isfinite(score):
+                failures.setdefault(index, "the score of the picture is not finite")
+        settings = {**self._settings, "batch_size": len(batch.units)}
+        return RenderedBatch(
+            pictures[: len(scores)].cpu(),
+            batch.targets,
+            scores,
+            [{**settings, **self.origin(target), "score": score} for target, score in zip(batch.targets, scores)],
+            [failures.get(index) for index in range(len(scores))],
         )
-
-    def _with_origin(self, one: Finished, layer: str, settings: Mapping[str, Any]) -> tuple[Finished, dict[str, Any]]:
-        target = f"{layer}:{one.unit}"
-        taken = {} if self.tolerance is None else {"steps_taken": one.steps}
-        return one, {**settings, **self.origin(target), "score": one.score, **taken}
 
     def _after_step(self, index: int) -> None:
         """Tell the progress bar, and stop when this process has been asked to, or stands alone."""
@@ -326,4 +319,4 @@ class FeatureSweep(LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the copy of the network behind: it is made anew where the module arrives."""
-        return {**super().__getstate__(), "_guest": None, "_slots": None, "on_render_step": None}
+        return {**super().__getstate__(), "_guest": None, "on_render_step": None}

@@ -24,15 +24,11 @@ class TargetBatch(NamedTuple):
         layer: of all units.
         units: in their places, padding included.
         padding: how many at the end are there only to fill the batch.
-        wanted: the places of those whose pictures are asked for.
-        is_last: whether no other batch of the layer follows in this process.
     """
 
     layer: str
     units: tuple[int, ...]
     padding: int
-    wanted: tuple[int, ...]
-    is_last: bool = True
 
     @property
     def targets(self) -> list[str]:
@@ -48,15 +44,13 @@ class TargetBatches:
     """
 
     def __init__(self, batches: Sequence[TargetBatch]) -> None:
-        self.batches = list(batches) or [TargetBatch("", (), 0, ())]
+        self.batches = list(batches) or [TargetBatch("", (), 0)]
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[TargetBatch]:
-        following = [batch.layer for batch in self.batches[1:]]
-        for batch, layer in zip(self.batches, [*following, None]):
-            yield batch._replace(is_last=batch.layer != layer)
+        return iter(self.batches)
 
 
 def parse_sweep(entries: str | Sequence[str]) -> list[tuple[str, tuple[int, ...] | None]]:
@@ -149,7 +143,7 @@ def batches_of(units: Mapping[str, Sequence[int]], size: int) -> list[TargetBatc
         for first in range(0, len(listed), size):
             own = tuple(listed[first : first + size])
             filled = tuple(own[place % len(own)] for place in range(size))
-            batches.append(TargetBatch(layer, filled, size - len(own), tuple(range(len(own)))))
+            batches.append(TargetBatch(layer, filled, size - len(own)))
     return batches
 
 

@@ -35,7 +35,7 @@ class Asked(Callback):
     def on_predict_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, *more: Any
     ) -> None:
-        self.targets += [f"{batch.layer}:{batch.units[place]}" for place in batch.wanted]
+        self.targets += batch.targets
 
 
 def sweep(
@@ -184,7 +184,7 @@ def test_the_batch_size_of_the_folder_is_kept(tmp_path: Path) -> None:
 def test_auto_is_written_into_the_manifest(tmp_path: Path) -> None:
     sweep(tmp_path, "features.5:0-4", "auto")
     settings = json.loads((tmp_path / "manifest.jsonl").read_text().splitlines()[0])["settings"]
-    assert settings["batch_size"] == 5
+    assert settings["batch_size"] == 4
     assert set(settings) >= {"network", "weights", "seed", "steps", "size", "preset", "views", "featviz_pl", "torch"}
 
 

@@ -23,9 +23,8 @@ from featviz_pl.io import read_provenance
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.networks import compiled_reader as compiled
 from featviz_pl.objectives import Channel
-from featviz_pl.sweep import FeatureSweep, FeatureTargets
+from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch
 from featviz_pl.sweep.folder import read_manifest
-from featviz_pl.sweep.slots import Rendered
 from featviz_pl.transforms import Views, view_preset
 
 pytestmark = pytest.mark.filterwarnings("ignore:(?s).*:jsonargparse._deprecated.JsonargparseDeprecationWarning")
@@ -93,8 +92,8 @@ def test_a_sweep_compiles_once_for_each_layer_and_measures_without(backend: Coun
     assert len(batches) == 5
     assert len(backend.graphs) == 2
     for one, other in zip(batches, plain):
-        assert isinstance(one, Rendered)
-        assert isinstance(other, Rendered)
+        assert isinstance(one, RenderedBatch)
+        assert isinstance(other, RenderedBatch)
         assert torch.equal(one.images, other.images)
         assert [origin.get("compile") for origin in one.provenance] == [True, True]
         assert "compile" not in other.provenance[0]

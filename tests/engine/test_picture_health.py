@@ -1,54 +1,41 @@
-"""What is known of each picture of a batch: who has failed, and who has converged."""
+"""Each picture of a batch is watched for itself."""
 
 from __future__ import annotations
 
 import math
-from itertools import pairwise
-from typing import Any
 
-import numpy as np
+import pytest
 import torch
+from sweep_networks import partly_dead
 
+from featviz_pl.engine import Ascent, ascend
 from featviz_pl.engine.picture_health import DEAD_AFTER, Watch
+from featviz_pl.images import PixelImage
+from featviz_pl.networks import FrozenNetwork
+from featviz_pl.objectives import Channel
 
 
-def expected_end(scores: np.ndarray[Any, Any], tolerance: float) -> int | None:
-    """Return the step at which a picture with these scores has converged, from the definition."""
-    means = [scores[begin : begin + 32].mean() for begin in range(0, len(scores) - 31, 32)]
-    little = [later - earlier <= tolerance * (later - scores[0]) for earlier, later in pairwise(means)]
-    return next((32 * (index + 3) for index in range(len(little) - 1) if little[index] and little[index + 1]), None)
+def test_what_is_not_finite_and_what_no_gradient_reaches_have_failed() -> None:
+    watch = Watch(3, 100, 0, "cpu")
+    for step in range(DEAD_AFTER):
+        assert watch.failures().keys() == ({1} if step > 2 else set())
+        scores = torch.tensor([1.0, math.inf if step == 2 else 1.0, 1.0])
+        (gradient,) = watch.kept(scores, [torch.tensor([[1.0], [1.0], [0.0]])])
+        assert gradient is not None
+        assert gradient.flatten().tolist() == [1.0, 0.0 if step >= 2 else 1.0, 0.0]
+    failures = watch.failures()
+    assert failures[1] == "the score or the gradient of step 2 is not finite"
+    assert failures[2].startswith("no gradient reaches the picture")
+    assert failures.keys() == {1, 2}
 
 
-def test_a_picture_has_converged_when_two_stretches_in_a_row_bring_little() -> None:
-    random = np.random.default_rng(0)
-    ends = [6.0, 20.0, 45.0, 90.0, 1e9]  # the time in which the rest of the gain falls by e
-    scores = np.stack([5 - 4 * np.exp(-np.arange(400) / end) + 0.02 * random.normal(size=400) for end in ends], 1)
-    scores[:, 4] = np.arange(400)  # rises for ever
-    watch, found = Watch(5, 400, 0, "cpu", tolerance=0.02), dict[int, int]()
-    for step in range(400):
-        watch.kept(torch.tensor(scores[step]), [torch.ones(5, 1)])
-        if (step + 1) % 32 == 0:
-            for place in watch.looks()[1]:
-                found.setdefault(place, step + 1)
-    assert found == {place: end for place in range(5) if (end := expected_end(scores[:, place], 0.02)) is not None}
-    assert len(set(found.values())) >= 3
-    assert 4 not in found
-
-
-def test_what_begins_anew_is_watched_from_its_own_first_step() -> None:
-    watch = Watch(2, 100, 0, "cpu", tolerance=0.5)
-    for _ in range(96):
-        watch.kept(torch.tensor([1.0, math.nan]), [torch.tensor([[1.0], [1.0]])])
-    assert watch.looks() == ({1: "the score or the gradient of step 0 is not finite"}, [0])
-    watch.begin_anew([1])
-    assert watch.looks() == ({}, [0])
-    (kept,) = watch.kept(torch.tensor([1.0, 2.0]), [torch.ones(2, 1)])
-    assert kept is not None
-    assert kept.flatten().tolist() == [1.0, 1.0]
-    for _ in range(DEAD_AFTER - 2):
-        watch.kept(torch.tensor([1.0, 2.0]), [torch.tensor([[1.0], [0.0]])])
-    assert watch.failures() == {}
-    watch.begin_anew([1])
-    for _ in range(DEAD_AFTER):
-        watch.kept(torch.tensor([1.0, math.inf]), [torch.tensor([[1.0], [0.0]])])
-    assert watch.failures() == {1: "the score or the gradient of step 0 is not finite"}
+@pytest.mark.parametrize(("units", "steps"), [([1, 1], DEAD_AFTER), ([1, 2], 100)])
+def test_the_bare_loop_ends_when_all_its_pictures_have_failed(units: list[int], steps: int) -> None:
+    problem, failures = (
+        Ascent(PixelImage(4, color="none"), FrozenNetwork(partly_dead()), Channel("1", units)),
+        dict[int, str](),
+    )
+    taken: list[int] = []
+    ascend(problem, 100, failures=failures, on_step=lambda index, _: taken.append(index))
+    assert len(taken) == steps
+    assert set(failures) == {index for index, unit in enumerate(units) if unit == 1}

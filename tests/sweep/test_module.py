@@ -16,18 +16,18 @@ from guests import condition, require_same
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LightningCLI
 from runs import fit
+from sweep_networks import partly_dead
 from torch import Tensor, nn
 from toys import QUIET, SHARED, needs_shared, toy
 
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.engine import Ascent, NonFiniteError, ascend
+from featviz_pl.engine.picture_health import DEAD_AFTER
 from featviz_pl.images import FourierImage, PixelImage, SharedImage
 from featviz_pl.networks import ActivationReader, FrozenNetwork, LayerInfo, load_network
 from featviz_pl.objectives import Channel
 from featviz_pl.presets import lucid
-from featviz_pl.sweep import FeatureSweep, FeatureTargets
-from featviz_pl.sweep.memory import free_memory, kept_bytes, largest_batch
-from featviz_pl.sweep.slots import Rendered
+from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch
 from featviz_pl.sweep.targets import TargetBatch, TargetBatches, batches_of, parse_sweep, resolve_units, target_order
 from featviz_pl.training import FeatureVisualization
 from featviz_pl.transforms import Compose, Jitter, Views
@@ -35,9 +35,11 @@ from featviz_pl.transforms import Compose, Jitter, Views
 TINY: dict[str, Any] = {"steps": 3, "size": 12}
 
 
-def predict(sweep: FeatureSweep, targets: FeatureTargets, *callbacks: Callback, **arguments: Any) -> list[Rendered]:
+def predict(
+    sweep: FeatureSweep, targets: FeatureTargets, *callbacks: Callback, **arguments: Any
+) -> list[RenderedBatch]:
     trainer = Trainer(**{**QUIET, "callbacks": list(callbacks), **arguments})
-    found: list[Rendered] = trainer.predict(sweep, targets)  # type: ignore[assignment]
+    found: list[RenderedBatch] = trainer.predict(sweep, targets)  # type: ignore[assignment]
     return found
 
 
@@ -147,19 +149,18 @@ def test_each_unit_is_in_one_batch_of_one_process_and_every_batch_is_full(size: 
     targets = FeatureTargets("a", size)
     targets.units = units
     shares = [targets.batches(rank, ranks) for rank in range(ranks)]
-    wanted = [f"{batch.layer}:{batch.units[place]}" for share in shares for batch in share for place in batch.wanted]
-    assert sorted(wanted) == sorted(f"{layer}:{unit}" for layer, own in units.items() for unit in own)
+    rendered = [target for share in shares for batch in share for target in batch.targets]
+    assert sorted(rendered) == sorted(f"{layer}:{unit}" for layer, own in units.items() for unit in own)
     for batch in (batch for share in shares for batch in share):
         assert len(batch.units) == size
         assert set(batch.units) <= set(units[batch.layer])
         assert batch.padding == size - len(batch.targets)
-        assert batch.wanted == tuple(range(len(batch.targets)))
     assert {batch for share in shares for batch in share} == set(targets.batches())
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
 def test_the_last_batch_is_filled_with_its_own_units() -> None:
-    assert batches_of({"a": (4, 6, 8)}, 2) == [TargetBatch("a", (4, 6), 0, (0, 1)), TargetBatch("a", (8, 8), 1, (0,))]
+    assert batches_of({"a": (4, 6, 8)}, 2) == [TargetBatch("a", (4, 6), 0), TargetBatch("a", (8, 8), 1)]
 
 
 def test_what_is_finished_has_no_place_in_any_batch() -> None:
@@ -170,15 +171,8 @@ def test_what_is_finished_has_no_place_in_any_batch() -> None:
     assert [batch.units for rank in (0, 1) for batch in targets.batches(rank, 2)] == [(0, 2, 5), (6, 7, 6)]
 
 
-def test_the_last_batch_of_a_layer_is_marked_in_each_process() -> None:
-    batches = batches_of({"a": range(5), "b": range(3)}, 2)
-    assert len(TargetBatches(batches)) == 5
-    assert [batch.is_last for batch in TargetBatches(batches)] == [False, False, True, False, True]
-    assert [batch.is_last for batch in TargetBatches(batches[::2])] == [False, True, True]
-
-
 def test_a_process_without_work_gets_one_empty_batch() -> None:
-    assert [batch.wanted for batch in TargetBatches([])] == [()]
+    assert [batch.targets for batch in TargetBatches([])] == [[]]
     assert len(TargetBatches([])) == 1
 
 
@@ -464,6 +458,34 @@ def test_a_unit_that_only_the_redirected_gradient_moves_is_dead() -> None:
     assert [failure is None for failure in batch.failures] == [True, False]
 
 
+def dead_beside_live(**arguments: Any) -> FeatureSweep:
+    recipe = replace(lucid(), transforms=Compose([]))
+    return FeatureSweep(partly_dead(), recipe, PixelImage(6, color="none"), **arguments)
+
+
+@pytest.mark.parametrize(("units", "steps"), [("1:1", DEAD_AFTER), ("1:0-1", 80)])
+def test_a_batch_ends_early_only_when_all_its_units_have_failed(units: str, steps: int) -> None:
+    sweep, taken = dead_beside_live(steps=80), list[int]()
+    sweep.on_render_step = taken.append
+    (batch,) = predict(sweep, FeatureTargets(units, 2))
+    assert taken == list(range(steps))
+    assert batch.failures[-1] == "no gradient reaches the picture: nothing turns the unit on"
+    assert batch.failures[:-1] == [None] * (len(batch.targets) - 1)
+
+
+def test_an_optimizer_that_looks_at_whole_tensors_couples_no_pictures() -> None:
+    class ByNorm(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.grad /= parameter.grad.norm()
+            super().step(closure)
+
+    sweep = FeatureSweep(toy(), **TINY, optimizer=ByNorm, lr=1.0)
+    first, second = pictures(sweep, "features.5:1-2", 2), pictures(sweep, "features.5:1,6", 2)
+    assert torch.equal(first["features.5:1"], second["features.5:1"])
+
+
 def test_without_a_record_of_failures_the_bare_loop_stops_as_before() -> None:
     with pytest.raises(NonFiniteError, match="is not finite"):
         ascend(
@@ -508,35 +530,3 @@ def test_nothing_of_a_batch_outlives_it() -> None:
         gc.enable()
     assert len(alive) == 14
     assert set(alive[1:]) == {alive[1]}, alive
-
-
-def test_what_a_step_keeps_is_counted_for_each_picture() -> None:
-    def kept(count: int) -> int:
-        network = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 3))
-        made = Ascent(PixelImage(20, color="none"), FrozenNetwork(network), Channel("2", list(range(count))))
-        made.initialize()
-        made.prepare()
-        return kept_bytes(made)
-
-    # Of each picture at least the rectified maps of 16 channels; weights are counted once.
-    own = kept(3) - kept(2)
-    assert own >= 16 * 20 * 20 * 4
-    assert own <= 4 * 16 * 20 * 20 * 4
-
-
-@pytest.mark.parametrize(
-    ("own", "free", "most", "expected"), [(100, 4000, 64, 10), (100, 399, 64, 1), (0, 10**9, 8, 8), (100, 0, 8, 1)]
-)
-def test_a_batch_takes_a_quarter_of_the_free_memory_at_most(own: int, free: int, most: int, expected: int) -> None:
-    assert largest_batch(own, free, most) == expected
-
-
-def test_free_memory_is_that_of_this_machine() -> None:
-    assert 0 < free_memory(torch.device("cpu")) < 1 << 50
-
-
-def test_auto_is_no_more_than_there_are_units_and_no_more_than_eight_on_a_cpu() -> None:
-    for asked, expected in (("features.5", 8), ("features.5:0-2", 3), (["features.0", "features.5"], 8)):
-        targets = FeatureTargets(asked)
-        predict(FeatureSweep(toy(), steps=1, size=8), targets)
-        assert targets.batch_size == expected
