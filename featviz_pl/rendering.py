@@ -9,7 +9,6 @@ import io
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +18,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 
 from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
@@ -40,7 +38,7 @@ from featviz_pl.statistics import Statistics
 from featviz_pl.statistics.arguments import as_statistics, image_arguments
 from featviz_pl.training import FeatureVisualization
 from featviz_pl.training.device import device_to_measure
-from featviz_pl.training.stopping import TERMINATED
+from featviz_pl.training.stopping import TERMINATED, run_until_stopped
 from featviz_pl_callbacks.render_checkpoint import RenderCheckpoint, checkpoint_to_resume
 
 # What a render shows that is asked for nothing: chosen by eye.
@@ -220,9 +218,12 @@ def render(
         log_every_n_steps=min(50, steps),
     )
     began = time.perf_counter()
-    interrupted = _fit_until_interrupted(trainer, model, ckpt_path)
-    seconds = time.perf_counter() - began
-    result = _result(model, trainer, seconds, interrupted)
+    stopped = run_until_stopped(trainer, partial(trainer.fit, model, ckpt_path=ckpt_path, weights_only=True))
+    if stopped == signal.SIGTERM:
+        raise SystemExit(TERMINATED)
+    if stopped and trainer.global_step == 0:
+        raise KeyboardInterrupt
+    result = _result(model, trainer, time.perf_counter() - began, interrupted=stopped is not None)
     return_freed_memory()
     return result
 
@@ -247,28 +248,6 @@ def _measured_precision(
     )
     logging.getLogger(__name__).info("%s", found)
     return found.name
-
-
-def _fit_until_interrupted(trainer: Trainer, model: FeatureVisualization, ckpt_path: str | None) -> bool:
-    """Fit, and say whether Ctrl-C ended it: what was done by then is still in the module.
-
-    Lightning lets its callbacks finish, then turns Ctrl-C into an exit, sometimes with the signal still ignored.
-    """
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(model, ckpt_path=ckpt_path, weights_only=True)
-    except SIGTERMException:
-        raise SystemExit(TERMINATED) from None  # Lightning's own exception would end the process with 0
-    except SystemExit as stopped:
-        if not isinstance(stopped.__context__, KeyboardInterrupt):
-            raise
-        if in_main_thread:
-            signal.signal(signal.SIGINT, handler)
-        if trainer.global_step == 0:
-            raise KeyboardInterrupt from None
-        return True
-    return False
 
 
 def _image(

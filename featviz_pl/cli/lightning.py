@@ -6,7 +6,6 @@ import inspect
 import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,16 +16,15 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from featviz_pl.callbacks import FeatureWriter, StepProgressBar, SweepProgressBar
 from featviz_pl.cli.config_parser import ConfigError, ConfigFile, ConfigParser, as_line
 from featviz_pl.cli.config_saving import SavedConfig, picture_folders
-from featviz_pl.cli.exit_codes import INTERRUPTED, SOME_FAILED, TERMINATED
+from featviz_pl.cli.exit_codes import SOME_FAILED, STOPPED
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 from featviz_pl.training import FeatureVisualization
+from featviz_pl.training.stopping import run_until_stopped
 
-_STOPPED = {INTERRUPTED: "interrupted", TERMINATED: "terminated"}
 _SHOWN = 5  # failures that are named
 # What Lightning's methods take that is the configuration's own, or no matter of pictures.
 _NOT_OFFERED = {
@@ -164,34 +162,13 @@ class FeatvizCLI(LightningCLI):
             }
         return super().instantiate_trainer(**kwargs)
 
-    def run(self, **more: Any) -> int:
-        """Run the Trainer's method, and return 0, or the exit code of the signal that ended it once its callbacks had finished."""
+    def run(self, **more: Any) -> signal.Signals | None:
+        """Run the Trainer's method, and return the signal that stopped it, or None."""
         named = {name: self._get(self.config_init, name) for name in self._offered}
         if self.datamodule is not None:
             named["datamodule"] = self.datamodule
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        handler = signal.getsignal(signal.SIGINT)
-        try:
-            getattr(self.trainer, self.method)(self.model, **named, **more)
-        except SystemExit as stopped:
-            self._end_other_processes()
-            if isinstance(stopped, SIGTERMException) or stopped.code == TERMINATED:
-                return TERMINATED  # Lightning's own exception would end the process with 0
-            if not isinstance(stopped.__context__, KeyboardInterrupt):
-                raise
-            if in_main_thread:
-                signal.signal(signal.SIGINT, handler)  # which Lightning leaves ignored
-            return INTERRUPTED
-        except BaseException:
-            self._end_other_processes()
-            raise
-        return 0
-
-    def _end_other_processes(self) -> None:
-        """End the processes that this one has started: alone they would wait for it, or go on."""
-        kill = getattr(self.trainer.strategy.launcher, "kill", None)
-        if kill is not None:
-            kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+        method = getattr(self.trainer, self.method)
+        return run_until_stopped(self.trainer, lambda: method(self.model, **named, **more))
 
 
 def _usual_rate(module: Any) -> Any:
@@ -212,7 +189,7 @@ def fit(args: Sequence[str] | ArgsType = None) -> int:
     cli = FeatvizCLI("fit", FeatureVisualization, args=list(args) if isinstance(args, Sequence) else args)
     began = time.perf_counter()
     stopped = cli.run()
-    if stopped == INTERRUPTED and cli.trainer.global_step == 0:
+    if stopped == signal.SIGINT and cli.trainer.global_step == 0:
         raise KeyboardInterrupt
     if cli.trainer.is_global_zero:
         folders = ", ".join(map(str, picture_folders(cli.trainer)))
@@ -223,14 +200,14 @@ def fit(args: Sequence[str] | ArgsType = None) -> int:
         if stopped:
             saved = folders and cli.trainer.global_step > 0
             kept = f"the pictures so far are in {folders}" if saved else "no callback has saved the pictures so far"
-            print(f"featviz fit: {_STOPPED[stopped]} after {cli.model.steps_taken} steps; {kept}", file=sys.stderr)
+            print(f"featviz fit: {STOPPED[stopped]} after {cli.model.steps_taken} steps; {kept}", file=sys.stderr)
         else:
             print(
                 f"{folders}: {done}"
                 if folders
                 else f"{done}; no picture was saved: trainer.callbacks has no ImageSnapshot"
             )
-    return stopped
+    return 128 + stopped if stopped else 0
 
 
 def predict(args: Sequence[str] | ArgsType = None) -> int:
@@ -253,11 +230,11 @@ def predict(args: Sequence[str] | ArgsType = None) -> int:
     stopped = cli.run(return_predictions=False)
     if stopped and cli.trainer.is_global_zero:
         print(
-            f"featviz predict: {_STOPPED[stopped]}; what is done is whole, and the same command goes on from there",
+            f"featviz predict: {STOPPED[stopped]}; what is done is whole, and the same command goes on from there",
             file=sys.stderr,
         )
     if stopped or not cli.trainer.is_global_zero:
-        return stopped
+        return 128 + stopped if stopped else 0
     return 0 if own is None else _report(own, time.perf_counter() - began)
 
 

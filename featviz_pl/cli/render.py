@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from featviz_pl.cli.arguments import _network
-from featviz_pl.cli.exit_codes import INTERRUPTED, TERMINATED
+from featviz_pl.cli.exit_codes import INTERRUPTED
 
 
 def _render(options: argparse.Namespace) -> int:
@@ -20,6 +20,7 @@ def _render(options: argparse.Namespace) -> int:
 
     from featviz_pl.cli.progress import announced
     from featviz_pl.rendering import render
+    from featviz_pl.training.stopping import TERMINATED
     from featviz_pl_callbacks.render_checkpoint import checkpoint_beside, discard
 
     for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here

@@ -6,13 +6,12 @@ import argparse
 import json
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featviz_pl.cli.exit_codes import INTERRUPTED, SOME_FAILED
+from featviz_pl.cli.exit_codes import SOME_FAILED, STOPPED
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
@@ -141,11 +140,13 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
                     writer.folder, source, sweep, targets, trainer.strategy.root_device, progress
                 )
         except KeyboardInterrupt:
-            stopped = INTERRUPTED
+            stopped = signal.SIGINT
     if stopped:
-        word = "interrupted" if stopped == INTERRUPTED else "terminated"
-        print(f"featviz sweep: {word}; what is done is whole, and the same command goes on from there", file=sys.stderr)
-        return stopped
+        print(
+            f"featviz sweep: {STOPPED[stopped]}; what is done is whole, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 128 + stopped
     return _report(options, sweep, writer, time.perf_counter() - began, photos)
 
 
@@ -211,34 +212,15 @@ def _trainer(options: argparse.Namespace, precision: Any) -> tuple[Trainer, Feat
     return trainer, writer
 
 
-def _predict(trainer: Trainer, sweep: FeatureSweep, targets: FeatureTargets, writer: FeatureWriter) -> int:
-    """Sweep, and return 0, or the exit code of what stopped it."""
+def _predict(
+    trainer: Trainer, sweep: FeatureSweep, targets: FeatureTargets, writer: FeatureWriter
+) -> signal.Signals | None:
+    """Sweep, and return the signal that stopped it, or None."""
+    from featviz_pl.training.stopping import run_until_stopped
+
     if trainer.is_global_zero:  # before other processes are started: what is refused here is refused in one line
         writer.claim(trainer, sweep, targets)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.predict(sweep, targets, return_predictions=False)
-    except SystemExit as stopped:
-        _end_other_processes(trainer)
-        if isinstance(
-            stopped.__context__, KeyboardInterrupt
-        ):  # Lightning turns Ctrl-C into an exit, and leaves the signal ignored
-            if in_main_thread:
-                signal.signal(signal.SIGINT, handler)
-            return INTERRUPTED
-        return stopped.code if isinstance(stopped.code, int) else 1
-    except BaseException:
-        _end_other_processes(trainer)
-        raise
-    return 0
-
-
-def _end_other_processes(trainer: Trainer) -> None:
-    """End the processes that this one has started: alone they would go on rendering."""
-    kill = getattr(trainer.strategy.launcher, "kill", None)
-    if kill is not None:
-        kill(getattr(signal, "SIGKILL", signal.SIGTERM))
+    return run_until_stopped(trainer, lambda: trainer.predict(sweep, targets, return_predictions=False))
 
 
 def _report(
