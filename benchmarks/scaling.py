@@ -120,7 +120,7 @@ def memory(options: argparse.Namespace) -> list[tuple[int, float]]:
     watch = Resident()
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(**QUIET, callbacks=[FeatureWriter(folder), watch])
-        module, targets = FeatureSweep(wide(), size=options.memory_size, steps=4), FeatureTargets("2", MEMORY_BATCH)
+        module, targets = FeatureSweep(wide(), size=options.memory_size, steps=4), FeatureTargets("2:all", MEMORY_BATCH)
         trainer.predict(module, targets, return_predictions=False)
     return watch.readings
 

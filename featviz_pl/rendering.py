@@ -27,12 +27,13 @@ from featviz_pl.engine.start import read_start, start_digest
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved, save_png, to_pillow
 from featviz_pl.io.files import check_output
-from featviz_pl.io.sheets import picture_names, sheet
+from featviz_pl.io.sheets import sheet
 from featviz_pl.networks import FrozenNetwork, as_network, load_network
 from featviz_pl.numerics.checks import size_pair, whole_number
 from featviz_pl.numerics.host_memory import return_freed_memory
 from featviz_pl.numerics.resampling import resize
-from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.objectives import Objective, Target
+from featviz_pl.objectives.target_syntax import parse_objective, picture_names
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, image_class, recipe
 from featviz_pl.statistics import Statistics
 from featviz_pl.statistics.arguments import as_statistics, image_arguments
@@ -95,7 +96,7 @@ class RenderResult:
 
 def render(
     network: str | nn.Module | FrozenNetwork = "embedded",
-    target: str | Objective | None = None,
+    target: str | Target | Objective | None = None,
     *,
     weights: str = "DEFAULT",
     steps: int | None = None,
@@ -166,7 +167,8 @@ def render(
         target = FIRST_TARGET
         size = FIRST_SIZE if size is None and image is None and start is None else size
         steps = FIRST_STEPS if steps is None else steps
-    objective = parse_target(target) if isinstance(target, str) else target
+    probed = image.size if isinstance(image, Image) else chosen.size if size is None else size
+    objective = parse_objective("target", target, lambda layer: frozen.count_units(layer, probed))
     chosen = chosen.for_layers(source.layer for source in objective.sources())
     steps = chosen.steps if steps is None else whole_number("steps", steps)
     measured = None if stats is None else as_statistics(stats, frozen.channels)

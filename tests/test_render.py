@@ -62,6 +62,16 @@ def test_several_objectives_at_once() -> None:
     assert len(result.provenance) == 3
 
 
+def test_every_unit_of_a_layer_and_the_layer_as_a_whole_have_their_own_spelling() -> None:
+    units = render(toy(), "features.5:0-7", **CPU)
+    every = render(toy(), "features.5:all", **CPU)
+    assert every.targets == [f"features.5:{unit}" for unit in range(8)]
+    assert torch.equal(every.images, units.images)
+    assert FeatureVisualization(toy(), "features.5:all", FourierImage(12)).targets == every.targets
+    assert render(toy(), "features.5", **CPU).targets == ["features.5"]
+    assert len(render(toy(), "features.0:all@1,2", **CPU).targets) == 6
+
+
 @pytest.mark.parametrize("size", [9, (8, 14)])
 def test_the_size_is_as_asked(size: Any) -> None:
     assert render(toy(), "features.5:1", **{**CPU, "size": size}).images.shape[-2:] == ((9, 9) if size == 9 else size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,10 +14,10 @@ from torch import Tensor
 from featviz_pl.engine import Ascent, Step, ascend
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved, to_uint8
-from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.objectives import Objective, Target
+from featviz_pl.objectives.target_syntax import ALL
 from featviz_pl.presets import Recipe
 from featviz_pl.transforms import Views
-from featviz_pl_callbacks._monitor_targets import Target, _shorthand
 from featviz_pl_callbacks._watched_network import GuestNetwork, Picture
 
 MOST_TOGETHER = 16  # pictures in one batch
@@ -87,14 +87,14 @@ def batches_of(targets: Sequence[Target], rank: int, ranks: int) -> list[list[in
     """Return the indices of one process's targets, in batches that are rendered together.
 
     Example:
-        >>> from featviz_pl_callbacks._monitor_targets import listed_targets
-        >>> batches_of(listed_targets(["a:0-4", "b:1"]), 0, 2), batches_of(listed_targets(["a:0-4", "b:1"]), 1, 2)
+        >>> targets = [*Target.parse("a:0-4").singles(), Target.parse("b:1")]
+        >>> batches_of(targets, 0, 2), batches_of(targets, 1, 2)
         ([[0, 2, 4]], [[1, 3], [5]])
     """
-    groups: dict[tuple[str, bool, str], list[int]] = {}
+    groups: dict[Target, list[int]] = {}  # by the target without its unit; a whole layer is another group
     for index in range(rank, len(targets), ranks):
         target = targets[index]
-        groups.setdefault((target.layer, target.unit is None, target.place), []).append(index)
+        groups.setdefault(replace(target, units=None if target.units is None else ALL), []).append(index)
     return [
         group[first : first + MOST_TOGETHER]
         for group in groups.values()
@@ -126,8 +126,9 @@ def render_share(
     """
     share, began = Share(), time.monotonic()
     for done, batch in enumerate(batches):
-        units = [unit for index in batch if (unit := targets[index].unit) is not None]
-        objective = parse_target(_shorthand(names[batch[0]], units, targets[batch[0]].place))
+        first = targets[batch[0]]
+        units = None if first.units is None else tuple(targets[index].unit for index in batch)
+        objective = replace(first, layer=names[batch[0]], units=units).objective()
         end = None
         if settings.seconds is not None:  # what is left is divided over the batches that are left
             now = time.monotonic()

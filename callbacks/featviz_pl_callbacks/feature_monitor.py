@@ -18,10 +18,11 @@ from typing_extensions import override
 from featviz_pl.io.provenance import versions
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.numerics.checks import finite_number, size_pair, unknown, whole_number
+from featviz_pl.objectives import Target
+from featviz_pl.objectives.target_syntax import ALL, parse_targets
 from featviz_pl.presets import DEFAULT_PRESET, recipe
 from featviz_pl_callbacks._monitor_film import save_film, save_moment
 from featviz_pl_callbacks._monitor_render import Rendered, Settings, Share, batches_of, render_share
-from featviz_pl_callbacks._monitor_targets import listed_targets
 from featviz_pl_callbacks._training_guard import check_strategy, gathered, undisturbed
 from featviz_pl_callbacks._watched_network import (
     GuestNetwork,
@@ -56,8 +57,8 @@ class FeatureMonitor(Callback):
 
     Args:
         targets: one or several of ``"net.layer3"`` (the whole layer), ``"net.layer3:5"``, ``"net.layer3:0-15"``,
-            ``"net.layer3:3,8"``, ``"net.layer3:5@y,x"`` (a neuron; ``@`` alone is the centre). One picture for each
-            unit.
+            ``"net.layer3:all"`` (every unit), ``"net.layer3:3,8"``, ``"net.layer3:5@y,x"`` (a neuron; ``@`` alone is
+            the centre). One picture for each unit.
         network: name of the module that is shown the pictures; layers are then relative to it.
         every_n_epochs: epochs between two times, 1 or more.
         steps: of each picture each time, 1 or more.
@@ -109,7 +110,7 @@ class FeatureMonitor(Callback):
 
     def __init__(
         self,
-        targets: str | Sequence[str],
+        targets: str | Target | Sequence[str | Target],
         network: str | None = None,
         every_n_epochs: int = 1,
         steps: int = 64,
@@ -130,7 +131,7 @@ class FeatureMonitor(Callback):
         super().__init__()
         given = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         self._given = {key: str(value) if isinstance(value, os.PathLike) else value for key, value in given.items()}
-        self._targets = listed_targets(targets)
+        self._requested = [target.without_names() for target in parse_targets(targets)]
         self.network = network
         self.every_n_epochs = whole_number("every_n_epochs", every_n_epochs)
         self.every_n_steps = None if every_n_steps is None else whole_number("every_n_steps", every_n_steps)
@@ -159,6 +160,7 @@ class FeatureMonitor(Callback):
         self._reset()
 
     def _reset(self) -> None:
+        self._targets = self._requested  # of every picture, as soon as the units of `layer:all` are known
         self._rendered: dict[int, Rendered] = {}  # the latest picture of each target
         self._files: list[str] = []
         self._picture: Picture | None = None  # shape of the training's own pictures
@@ -167,7 +169,7 @@ class FeatureMonitor(Callback):
 
     @property
     def targets(self) -> list[str]:
-        """What each picture looks for, in the order of the sheets."""
+        """What each picture looks for, in the order of the sheets; ``layer:all`` until the first pictures."""
         return [str(target) for target in self._targets]
 
     @property
@@ -185,11 +187,12 @@ class FeatureMonitor(Callback):
     @property
     def state_key(self) -> str:
         """Tell two instances apart in a checkpoint."""
-        return self._generate_state_key(name=self.name, network=self.network, targets=self.targets)
+        return self._generate_state_key(name=self.name, network=self.network, targets=[*map(str, self._requested)])
 
     @override
     def state_dict(self) -> dict[str, Any]:
         return {
+            "targets": self.targets,
             "pictures": {index: one.levels for index, one in self._rendered.items()},
             "scores": {index: one.score for index, one in self._rendered.items()},
             "files": list(self._files),
@@ -198,6 +201,7 @@ class FeatureMonitor(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._targets = parse_targets(state_dict.get("targets", self.targets))
         scores = state_dict["scores"]
         self._rendered = {index: Rendered(levels, scores[index], 0) for index, levels in state_dict["pictures"].items()}
         self._files = list(state_dict["files"])
@@ -305,11 +309,16 @@ class FeatureMonitor(Callback):
 
     def _share(self, trainer: Trainer, module: LightningModule) -> Share:
         """Render this process's targets; whatever goes wrong is in the share, so that every process comes to the gathering."""
-        batches = batches_of(self._targets, trainer.global_rank, trainer.world_size)
         device = trainer.strategy.root_device
         try:
             network, forward, picture = self._network(module, device)
-            names = [relative(full_path(target.layer, self.network), forward) for target in self._targets]
+            self._targets = [
+                single
+                for target in self._targets
+                for single in target.resolve(self._count_units(target, network, forward, picture)).singles()
+            ]
+            names = [self._layer_name(target, forward) for target in self._targets]
+            batches = batches_of(self._targets, trainer.global_rank, trainer.world_size)
             starts = {
                 index: one.levels
                 for index, one in self._rendered.items()
@@ -321,6 +330,18 @@ class FeatureMonitor(Callback):
             share = Share()
             share.failed(range(trainer.global_rank, len(self._targets), trainer.world_size), error)
             return share
+
+    def _layer_name(self, target: Target, forward: str) -> str:
+        """Return the name of a target's layer below the module that is shown the pictures."""
+        return relative(full_path(target.layer, self.network), forward)
+
+    def _count_units(self, target: Target, network: GuestNetwork, forward: str, picture: Picture) -> int:
+        """Return the number of units of a target's layer where it asks for all, else 0."""
+        return (
+            0
+            if target.units != ALL
+            else network.count_units(self._layer_name(target, forward), picture[1:], picture[0])
+        )
 
     def _network(self, module: LightningModule, device: torch.device) -> tuple[GuestNetwork, str, Picture]:
         """Return what is shown the pictures, its name, and their shape."""

@@ -17,9 +17,10 @@ from typing_extensions import override
 from featviz_pl.io import save_png
 from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.io.files import layer_folder
+from featviz_pl.objectives import Target
 from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch
 from featviz_pl.sweep.folder import Entry, SweepFolder, finished_entry, picture_path, read_manifest, read_origin
-from featviz_pl.sweep.targets import target_order
+from featviz_pl.sweep.targets import by_layer
 
 
 @dataclass
@@ -70,7 +71,7 @@ class FeatureWriter(BasePredictionWriter):
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     writer = FeatureWriter(folder)
         ...     trainer = Trainer(accelerator="cpu", callbacks=[writer], **quiet)
-        ...     _ = trainer.predict(sweep, FeatureTargets("output", batch_size=2), return_predictions=False)
+        ...     _ = trainer.predict(sweep, FeatureTargets("output:all", batch_size=2), return_predictions=False)
         ...     print(sorted(path.name for path in writer.folder.rglob("*.*") if path.is_file() and path.name != ".lock"))
         ['0.png', '1.png', '2.png', '3.png', 'manifest.jsonl', 'output.png']
 
@@ -159,7 +160,7 @@ class FeatureWriter(BasePredictionWriter):
 
     def _path(self, target: str) -> Path:
         assert self._targets is not None
-        return picture_path(self.folder, target, self._targets.layer_units[target.rpartition(":")[0]])
+        return picture_path(self.folder, target, self._targets.layer_units[Target.parse(target).layer])
 
     @override
     def on_predict_batch_end(
@@ -219,12 +220,12 @@ class FeatureWriter(BasePredictionWriter):
             missing=[target for target in targets if target not in asked],
             scores=[asked[target]["score"] for target in targets if target in pictures],
         )
+        of_layers = by_layer(entries)
         for layer in self._targets.units:
-            self._save_sheet(layer, entries)
+            self._save_sheet(layer, of_layers.get(layer, []), entries)
 
-    def _save_sheet(self, layer: str, entries: dict[str, Entry]) -> None:
+    def _save_sheet(self, layer: str, own: list[str], entries: dict[str, Entry]) -> None:
         """Lay out all pictures of a layer, unless its sheet shows just these."""
-        own = sorted((target for target in entries if target.rpartition(":")[0] == layer), key=target_order)
         place = layer_folder(self.folder, layer)
         path = place.with_name(f"{place.name}.png")
         files = {target: self.folder / entries[target]["path"] for target in own if "failed" not in entries[target]}

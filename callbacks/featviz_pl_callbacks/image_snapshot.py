@@ -12,8 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
 from featviz_pl.io import save_animation, save_png
-from featviz_pl.io.sheets import picture_names, sheet
+from featviz_pl.io.sheets import sheet
 from featviz_pl.numerics.checks import whole_number
+from featviz_pl.objectives.target_syntax import picture_names
 from featviz_pl.training import FeatureVisualization
 from featviz_pl_callbacks._support import visualization
 from featviz_pl_callbacks.image_logging import log_images

@@ -25,7 +25,8 @@ from featviz_pl.metrics.top_photos.top_k import Cut, KeptPhotos, ScoreStatistics
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.numerics.checks import unknown, whole_number
 from featviz_pl.numerics.random import mix
-from featviz_pl_callbacks._monitor_targets import listed_targets
+from featviz_pl.objectives import Target
+from featviz_pl.objectives.target_syntax import ALL, parse_targets
 from featviz_pl_callbacks._photo_numbers import PhotoNumbers, listed_loaders
 from featviz_pl_callbacks._photo_patches import PatchCutter, cut_out, is_compiled
 from featviz_pl_callbacks._top_gathering import joined_results
@@ -51,7 +52,7 @@ class TopActivations(Callback):
     compiled runs uncompiled meanwhile, because compiled ones ignore hooks.
 
     Args:
-        targets: one or several of ``"net.layer3"`` (all its units), ``"net.layer3:5"``, ``"net.layer3:0-15"``,
+        targets: one or several of ``"net.layer3:all"`` (all its units), ``"net.layer3:5"``, ``"net.layer3:0-15"``,
             ``"net.layer3:3,8"``. Names are those of the LightningModule's ``named_modules()``; ``"output"`` is the
             result of the LightningModule's forward, or of `network`.
         k: photos of each kind for each unit, 1 or more.
@@ -106,7 +107,7 @@ class TopActivations(Callback):
 
     def __init__(
         self,
-        targets: str | Sequence[str],
+        targets: str | Target | Sequence[str | Target],
         k: int = 9,
         network: str | None = None,
         folder: str | os.PathLike[str] | None = None,
@@ -402,20 +403,16 @@ class TopActivations(Callback):
         return f"TopActivations({', '.join([repr(self._given['targets']), *more])})"
 
 
-def _units_by_layer(targets: str | Sequence[str]) -> dict[str, list[int] | None]:
+def _units_by_layer(targets: str | Target | Sequence[str | Target]) -> dict[str, list[int] | None]:
     """Return the units of each layer, None for all of them."""
-    found: dict[str, list[int] | None] = {}
-    for target in listed_targets(targets):
-        if target.place:
-            raise ValueError(
-                f"targets: {str(target)!r} is one position, and photos are found by units at all positions; leave '@' out"
-            )
-        units = found.setdefault(target.layer, [])
-        if target.unit is None:
-            found[target.layer] = None
+    layers: dict[str, list[int] | None] = {}
+    for target in parse_targets(targets):
+        units = layers.setdefault(target.by_number().layer, [])
+        if target.units == ALL:
+            layers[target.layer] = None
         elif units is not None:
             units.append(target.unit)
-    return found
+    return layers
 
 
 def _shape(pictures: Tensor) -> tuple[int, int, int]:

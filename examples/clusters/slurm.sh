@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A job that goes on by itself when its time is over or others need its nodes: sbatch slurm.sh, with what follows `featviz`.
 #
-#   sbatch slurm.sh sweep squeezenet1_0 'features.*' --weights /shared/squeezenet1_0.pth -o /shared/atlas
+#   sbatch slurm.sh sweep squeezenet1_0 'features.*:all' --weights /shared/squeezenet1_0.pth -o /shared/atlas
 #   sbatch slurm.sh render squeezenet1_0 features.9:33 --views 64 --resume -o /shared/unit.png
 #
 #SBATCH --job-name=featviz

@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--size", type=int, default=96, help="of photos and features, in pixels")
     parser.add_argument("--steps", type=int, default=128, help="of each feature")
-    parser.add_argument("--layers", nargs="+", default=["net.layer2", "output"])
+    parser.add_argument("--layers", nargs="+", default=["net.layer2:all", "output:all"])
     parser.add_argument("--workers", type=int, default=2, help="processes that read photos")
     asked = parser.parse_args(arguments)
 

@@ -98,7 +98,7 @@ def _check_cheaply(options: argparse.Namespace) -> None:
     if any(side is not None and side < 1 for side in sides):
         raise ValueError(f"size must be at least 1, got {options.size}")
     from featviz_pl.io import read_picture
-    from featviz_pl.objectives import parse_target
+    from featviz_pl.objectives import Target
     from featviz_pl.presets import image_class, recipe
 
     recipe(options.preset)
@@ -111,4 +111,4 @@ def _check_cheaply(options: argparse.Namespace) -> None:
 
         as_statistics(options.stats)
     if options.target is not None:
-        parse_target(options.target)
+        Target.parse(options.target)

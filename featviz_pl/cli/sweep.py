@@ -31,7 +31,7 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         "layers",
         nargs="+",
         metavar="LAYERS",
-        help="layer (every unit), layer:0-63, layer:3,5, 'features.*:0-63', or a FILE.txt of these",
+        help="layer:all (every unit), layer:0-63, layer:3,5, 'features.*:0-63', or a FILE.txt of these",
     )
     parser.add_argument(
         "-o", "--output", required=True, metavar="DIR", help="folder of the pictures; a sweep there goes on"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -50,17 +48,3 @@ def sheet(images: Tensor) -> Tensor:
         (torch.Size([3, 8, 8]), torch.Size([3, 18, 18]))
     """
     return images[0] if len(images) == 1 else contact_sheet(images)
-
-
-def picture_names(targets: Sequence[str]) -> list[str]:
-    """Return a short file name part for each picture: its unit or class where these differ, else its number.
-
-    Example:
-        >>> picture_names(["features.9:3", "features.9:12"]), picture_names(["a:1", "b:1"])
-        (['3', '12'], ['0', '1'])
-    """
-    names = [re.sub(r"[^\w,@-]+", "-", target.rpartition(":")[2]).strip("-") for target in targets]
-    if len(set(names)) == len(names) and all(names):
-        return names
-    width = len(str(len(names) - 1))
-    return [f"{index:0{width}d}" for index in range(len(names))]

@@ -17,7 +17,7 @@ from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.networks.probing import probe
 from featviz_pl.numerics.activation_axes import at_positions
 from featviz_pl.numerics.checks import near, size_pair, whole_number
-from featviz_pl.objectives import DeepDream, Neuron, Observation, Setting
+from featviz_pl.objectives import Observation, Setting, Source
 
 _KIND, _VERSION, _MAKER = (
     "photo_activations",
@@ -150,16 +150,16 @@ class PhotoActivations:
         Raises:
             ValueError: when it is no such target, or its layer, unit or class is not held.
         """
-        objective, source = single_target(target)
-        if isinstance(objective, (DeepDream, Neuron)):
+        parsed = single_target(target)
+        if parsed.units is None or parsed.position is not None:
             raise ValueError(
                 f"target: {target!r} is no channel or class, and photos are measured for those; give 'layer:unit'"
             )
-        if source.layer not in self.values:
+        if parsed.layer not in self.values:
             raise ValueError(
-                f"target: the photos were not measured at {source.layer!r}; {near(source.layer, self.layers)}"
+                f"target: the photos were not measured at {parsed.layer!r}; {near(parsed.layer, self.layers)}"
             )
-        held = self.values[source.layer]
+        held, source, objective = self.values[parsed.layer], Source(parsed.layer), parsed.objective()
         objective.check(Setting({source: tuple(held.shape[1:])}, 1, (1, 1, 1), self.classes))
         score: Tensor = objective(
             Observation(held.new_zeros(len(held), 1, 1, 1), {source: held[:, None]}, self.classes)

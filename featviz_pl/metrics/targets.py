@@ -10,25 +10,24 @@ from torch import Tensor
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.networks.probing import probe
 from featviz_pl.numerics.color import on_grey
-from featviz_pl.objectives import Objective, Observation, Setting, Source, parse_target
+from featviz_pl.objectives import Objective, Observation, Setting, Source, Target
+from featviz_pl.objectives.target_syntax import ALL
 from featviz_pl.transforms import Views
 
 _AT_ONCE = 32  # pictures or views in one pass, so that a large batch does not fill the memory
 
 
-def single_target(target: str) -> tuple[Objective, Source]:
-    """Return the objective of a target for one picture, and the layer that it reads.
+def single_target(text: str) -> Target:
+    """Return the target of one picture.
 
     Raises:
         ValueError: when the target does not parse, or is one of several units.
     """
-    objective = parse_target(target)
-    if objective.count() not in (None, 1):
-        raise ValueError(
-            f"targets: {target!r} names {objective.count()} units; give each picture a target with one of them"
-        )
-    (source,) = objective.sources()
-    return objective, source
+    target = Target.parse(text)
+    if target.units is not None and (target.units == ALL or len(target.units) > 1):
+        count = "all" if target.units == ALL else len(target.units)
+        raise ValueError(f"targets: {text!r} names {count} units; give each picture a target with one of them")
+    return target
 
 
 class Scorer:
@@ -50,20 +49,21 @@ class Scorer:
         """
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(pictures.device.type, enabled=False):
             opaque = self._opaque(pictures)
-            parsed = {target: single_target(target) for target in dict.fromkeys(targets)}
-            for objective, source in parsed.values():
-                self._check(objective, source, opaque, views)
+            layers = {text: single_target(text).layer for text in dict.fromkeys(targets)}
+            objectives = {text: Target.parse(text).objective() for text in layers}
+            for text, layer in layers.items():
+                self._check(objectives[text], Source(layer), opaque, views)
             scores = torch.empty(len(opaque), dtype=torch.float64, device=opaque.device)
             by_layer: dict[str, list[int]] = {}
             for place, target in enumerate(targets):
-                by_layer.setdefault(parsed[target][1].layer, []).append(place)
+                by_layer.setdefault(layers[target], []).append(place)
             at_once = max(1, _AT_ONCE // (1 if views is None else views.count))
             for layer, places in by_layer.items():
                 for first in range(0, len(places), at_once):
                     part = places[first : first + at_once]
                     seen = _shown(opaque[part], views, seed)
                     own = [targets[place] for place in part]
-                    scores[part] = self._of_layer(seen, layer, {target: parsed[target][0] for target in own}, own)
+                    scores[part] = self._of_layer(seen, layer, {target: objectives[target] for target in own}, own)
             return scores
 
     def _of_layer(self, views: Tensor, layer: str, objectives: dict[str, Objective], targets: list[str]) -> Tensor:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.networks.compiled_reader import Compiler
-from featviz_pl.networks.probing import LayerInfo, describe_layers
+from featviz_pl.networks.probing import LayerInfo, describe_layers, probe
 from featviz_pl.networks.reader import ActivationReader
+from featviz_pl.numerics.activation_axes import unit_axis
 from featviz_pl.numerics.checks import finite_number, size_pair
 
 
@@ -112,6 +113,21 @@ class FrozenNetwork:
         """
         side = size_pair("size", size if size is not None else self.size or 224)
         return describe_layers(self.reader(), side, channels or self.channels)
+
+    def count_units(self, layer: str, size: int | Sequence[int] | None = None, channels: int | None = None) -> int:
+        """Return the number of units of a layer: channels of a map, features of tokens, entries of a vector.
+
+        Args:
+            layer: dotted module name, or ``"output"``.
+            size: of the picture; the network's own, or 224, unless given.
+            channels: of the picture; found from mean, std or the first weights unless given.
+
+        Raises:
+            ValueError: when there is no such layer.
+        """
+        side = size_pair("size", size if size is not None else self.size or 224)
+        shape = probe(self.reader(), (channels or self.channels, *side), [layer])[layer]
+        return shape[unit_axis(shape)]
 
     @property
     def channels(self) -> int:

@@ -25,7 +25,7 @@ from featviz_pl.objectives.reference import Caricature, Content, Inversion
 from featviz_pl.objectives.sort_matching import SortMatching
 from featviz_pl.objectives.stay_near import StayNear
 from featviz_pl.objectives.style import Style
-from featviz_pl.objectives.target_syntax import parse_target
+from featviz_pl.objectives.target_syntax import Target, parse_target
 from featviz_pl.objectives.weighted_channels import WeightedChannels
 
 __all__ = [
@@ -69,6 +69,7 @@ __all__ = [
     "StayNear",
     "Style",
     "Sum",
+    "Target",
     "TensorDirection",
     "Term",
     "TotalVariation",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from featviz_pl.objectives.base import Objective
 from featviz_pl.objectives.protocol import Network, Observation, Setting, Source
-from featviz_pl.objectives.target_syntax import wanted
+from featviz_pl.objectives.target_syntax import parse_objective
 
 
 class Across(Objective):
@@ -50,7 +50,7 @@ class Across(Objective):
         super().__init__()
         one = isinstance(objectives, (Objective, str))
         listed = [
-            wanted("objectives", part)
+            parse_objective("objectives", part)
             for part in ([objectives] if isinstance(objectives, (Objective, str)) else objectives)
         ]
         self.networks = (

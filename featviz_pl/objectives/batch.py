@@ -13,7 +13,7 @@ from featviz_pl.numerics.device_transfer import numbers_on
 from featviz_pl.objectives.activation import LayerTerm
 from featviz_pl.objectives.base import Objective, Term, number_formula
 from featviz_pl.objectives.protocol import Observation, Setting, Source
-from featviz_pl.objectives.target_syntax import wanted
+from featviz_pl.objectives.target_syntax import parse_objective
 
 
 class Interpolation(Objective):
@@ -50,7 +50,7 @@ class Interpolation(Objective):
         weights: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
-        self.first, self.second = wanted("first", first), wanted("second", second)
+        self.first, self.second = parse_objective("first", first), parse_objective("second", second)
         self.asked = None if count is None else whole_number("count", count, least=2)
         given = None if weights is None else [finite_number("weights", weight) for weight in weights]
         if given is not None and not given:

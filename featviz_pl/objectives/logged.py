@@ -9,7 +9,7 @@ from torch import Tensor
 
 from featviz_pl.objectives.base import Objective
 from featviz_pl.objectives.protocol import Observation
-from featviz_pl.objectives.target_syntax import wanted
+from featviz_pl.objectives.target_syntax import parse_objective
 
 
 class Logged(Objective):
@@ -26,14 +26,14 @@ class Logged(Objective):
     Example:
         >>> from featviz_pl.objectives import Source
         >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.tensor([[[1.0, 5.0]]])})
-        >>> objective = wanted("objective", "a:0") + Logged("a:1")
+        >>> objective = parse_objective("objective", "a:0") + Logged("a:1")
         >>> objective(seen).item(), seen.terms["Channel.a.2"].item(), objective.targets(1)
         (1.0, 5.0, ['a:0'])
     """
 
     def __init__(self, objective: Objective | str) -> None:
         super().__init__()
-        self.objective = wanted("objective", objective)
+        self.objective = parse_objective("objective", objective)
 
     def forward(self, seen: Observation) -> Tensor:
         """Record the score, and return zeros."""

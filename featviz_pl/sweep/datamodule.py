@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 
 from featviz_pl.networks import FrozenNetwork, LayerInfo
 from featviz_pl.numerics.checks import whole_number
+from featviz_pl.objectives import Target
 from featviz_pl.sweep.targets import TargetBatch, TargetBatches, batches_of, parse_sweep, resolve_units
 
 
@@ -34,8 +35,8 @@ class FeatureTargets(LightningDataModule):
     rendered once. What is there already when a sweep goes on has no place in any batch.
 
     Args:
-        targets: one or several of ``"features.9"`` (every unit of a layer), ``"features.9:3,5"``, ``"features.*:0-63"``
-            (a pattern over layers), or a file that ends in ``.txt`` with one of these on each line.
+        targets: one or several of ``"features.9:all"`` (every unit of a layer), ``"features.9:3,5"``,
+            ``"features.*:0-63"`` (a pattern over layers), or a file that ends in ``.txt`` with one of these on each line.
         batch_size: pictures that are rendered together, or ``"auto"``: 4 on a CPU, and on an accelerator as many as fit
             into its memory, 64 at most. A sweep that goes on in a folder keeps the folder's.
 
@@ -45,16 +46,16 @@ class FeatureTargets(LightningDataModule):
 
     Example:
         >>> from torch import nn
-        >>> targets = FeatureTargets(["0", "2:0-1"], batch_size=4)
+        >>> targets = FeatureTargets(["0:all", "2:0-1"], batch_size=4)
         >>> network = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3))
         >>> targets.resolve(FrozenNetwork(network).layers(16))
         >>> [(batch.layer, batch.units, batch.padding) for batch in targets.batches()]
         [('0', (0, 1, 2, 3), 0), ('0', (4, 5, 4, 5), 2), ('2', (0, 1, 0, 1), 2)]
     """
 
-    def __init__(self, targets: str | Sequence[str], batch_size: int | str = "auto") -> None:
+    def __init__(self, targets: str | Target | Sequence[str | Target], batch_size: int | str = "auto") -> None:
         super().__init__()
-        self.asked = parse_sweep(targets)
+        self.requested = parse_sweep(targets)
         self.batch_size: int | None = None
         if batch_size != "auto":
             if isinstance(batch_size, str):
@@ -66,7 +67,7 @@ class FeatureTargets(LightningDataModule):
 
     def resolve(self, layers: Sequence[LayerInfo]) -> None:
         """Look up the layers and units."""
-        self.units = resolve_units(self.asked, layers)
+        self.units = resolve_units(self.requested, layers)
         self.layer_units = {layer.name: layer.units for layer in layers if layer.name in self.units}
 
     @property

@@ -22,6 +22,7 @@ from PIL import Image as Pillow
 from featviz_pl.io import read_provenance
 from featviz_pl.io.files import layer_folder, write_whole
 from featviz_pl.io.provenance import PROVENANCE_KEY
+from featviz_pl.objectives import Target
 from featviz_pl.sweep.targets import target_order
 
 try:
@@ -56,9 +57,9 @@ def picture_path(folder: str | os.PathLike[str], target: str, units: int) -> Pat
         >>> picture_path("atlas", "features.9:33", 512).as_posix(), picture_path("atlas", "fc:1234", 4096).as_posix()
         ('atlas/features.9/33.png', 'atlas/fc/1/1234.png')
     """
-    layer, _, unit = target.rpartition(":")
-    place = layer_folder(folder, layer)
-    return (place / str(int(unit) // UNITS_PER_FOLDER) if units > UNITS_PER_FOLDER else place) / f"{unit}.png"
+    parsed = Target.parse(target)
+    place = layer_folder(folder, parsed.layer)
+    return (place / str(parsed.unit // UNITS_PER_FOLDER) if units > UNITS_PER_FOLDER else place) / f"{parsed.unit}.png"
 
 
 def read_manifest(folder: str | os.PathLike[str]) -> tuple[Entry | None, dict[str, Entry]]:

@@ -25,7 +25,7 @@ from featviz_pl.io.provenance import versions
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.networks.reader import OUTPUT
 from featviz_pl.numerics.checks import finite_number, whole_number
-from featviz_pl.objectives import Channel, Objective
+from featviz_pl.objectives import Channel, Objective, Target
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
 from featviz_pl.statistics import Statistics
 from featviz_pl.statistics.arguments import as_statistics
@@ -204,8 +204,8 @@ class FeatureSweep(LightningModule):
 
     def origin(self, target: str) -> dict[str, Any]:
         """Return what the provenance of a target's picture says besides the settings, all but its score."""
-        layer, _, unit = target.rpartition(":")
-        return {"target": target, "objective": self._objective(layer, int(unit)).origin()}
+        parsed = Target.parse(target)
+        return {"target": target, "objective": self._objective(parsed.layer, parsed.unit).origin()}
 
     def _objective(self, layer: str, units: int | Sequence[int]) -> Objective:
         objective: Objective = Channel(layer, units)

@@ -22,6 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.io.files import layer_folder, write_whole
 from featviz_pl.io.provenance import PROVENANCE_KEY
+from featviz_pl.objectives import Target
 from featviz_pl.sweep.datamodule import FeatureTargets
 from featviz_pl.sweep.folder import (
     PHOTO_RECORD,
@@ -34,7 +35,7 @@ from featviz_pl.sweep.folder import (
 )
 from featviz_pl.sweep.module import FeatureSweep
 from featviz_pl.sweep.photos import Found, PhotoSource, Progress, Shown
-from featviz_pl.sweep.targets import target_order
+from featviz_pl.sweep.targets import by_layer
 
 LEAST, MOST = 160, 256  # pixels: heights between which a picture is shown in its own size
 GAP, MARGIN, CAPTION, LETTERS = 2, 10, 18, 12  # pixels
@@ -116,14 +117,15 @@ def save_photo_sheets(
         }
         new: set[str] = set()
         for target in targets.targets():
-            path = sheet_path(folder, target, targets.layer_units[target.rpartition(":")[0]])
+            path = sheet_path(folder, target, targets.layer_units[Target.parse(target).layer])
             if read_origin(path) != origins[target]:
                 _save_unit(
                     path, folder, entries.get(target, {}), source, found[target], origins[target], sweep, settings
                 )
                 new.add(target)
+        of_layers = by_layer(origins)
         for layer, count in targets.layer_units.items():
-            own = {target: origin for target, origin in origins.items() if target.rpartition(":")[0] == layer}
+            own = {target: origins[target] for target in of_layers.get(layer, ())}
             _save_layer(folder, layer, count, own, {**swept, "photos": settings})
     finally:
         files.close()
@@ -294,7 +296,7 @@ def _save_layer(
     folder: Path, layer: str, units: int, origins: Mapping[str, dict[str, Any]], origin: Mapping[str, Any]
 ) -> None:
     """Lay out the sheets of a layer, without those of an earlier sweep, unless that has been done."""
-    paths = {target: sheet_path(folder, target, units) for target in sorted(origins, key=target_order)}
+    paths = {target: sheet_path(folder, target, units) for target in origins}
     own = [target for target, path in paths.items() if read_origin(path) == origins[target]]
     digest = hashlib.sha256(json.dumps([origins[target] for target in own], sort_keys=True).encode()).hexdigest()[:16]
     whole = dict(json.loads(json.dumps({**origin, "target": layer, "sheets": digest})))

@@ -23,6 +23,7 @@ from featviz_pl.metrics.top_photos.top_k import KeptPhotos
 from featviz_pl.networks import ActivationReader, FrozenNetwork
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
 from featviz_pl.numerics.checks import near
+from featviz_pl.objectives import Target
 
 USUAL = 6  # photos beside a feature
 _TOGETHER = 32  # photos in one pass
@@ -259,6 +260,7 @@ class PatchIndex:
                 name: list(unit["top"]) for name, unit in json.loads(text)["units"].items()
             }
             most = max((len(top) for top in self._held.values()), default=0)
+            self._layers = list(dict.fromkeys(Target.parse(target).layer for target in self._held))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"photos: {str(folder / INDEX)!r} is no index of TopActivations ({error}); write it again"
@@ -272,7 +274,6 @@ class PatchIndex:
         self.unreadable: list[str] = []
         self.reason = ""
         self._digest = hashlib.sha256(text).hexdigest()[:16]
-        self._layers = list(dict.fromkeys(target.rpartition(":")[0] for target in self._held))
 
     def settings(self) -> dict[str, Any]:
         """Return a digest of the index."""

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from featviz_pl.networks import FrozenNetwork, LayerInfo
 from featviz_pl.numerics.checks import unknown
-from featviz_pl.objectives import Channel, DeepDream, parse_target
+from featviz_pl.objectives import Target
 
-FORMS = "layer (every unit), layer:0-63, layer:3,5,8, a pattern such as features.*:0-63, or a file that ends in .txt"
+FORMS = "layer:all, layer:0-63, layer:3,5,8, a pattern such as features.*:all, or a file that ends in .txt"
 
 
 class TargetBatch(NamedTuple):
@@ -53,35 +53,34 @@ class TargetBatches:
         return iter(self.batches)
 
 
-def parse_sweep(entries: str | Sequence[str]) -> list[tuple[str, tuple[int, ...] | None]]:
-    """Turn what a sweep is asked for into pairs of a layer, or a pattern, and its units; None for every unit.
+def parse_sweep(entries: str | Target | Sequence[str | Target]) -> list[Target]:
+    """Return the targets of a sweep: units of layers, or of patterns over layers.
 
     Args:
-        entries: targets, patterns and files of targets; a file has one on each line, and comments after ``#``.
+        entries: targets, and files of targets; a file has one on each line, and comments after ``#``.
 
     Raises:
         ValueError: when one does not parse, with the line number in a file.
 
     Example:
-        >>> parse_sweep(["features.9", "features.*:0-2"])
-        [('features.9', None), ('features.*', (0, 1, 2))]
+        >>> [target.units for target in parse_sweep(["features.9:all", "features.*:0-2"])]
+        ['all', (0, 1, 2)]
     """
-    listed = [entries] if isinstance(entries, str) else list(entries)
+    listed = [entries] if isinstance(entries, (str, Target)) else list(entries)
     if not listed:
         raise ValueError(f"targets: there are none; forms: {FORMS}")
-    return [pair for entry in listed for pair in (_in_file(entry) if entry.endswith(".txt") else [_parsed(entry)])]
+    return [
+        target
+        for entry in listed
+        for target in (_in_file(entry) if isinstance(entry, str) and entry.endswith(".txt") else [_parse(entry)])
+    ]
 
 
-def _parsed(entry: str) -> tuple[str, tuple[int, ...] | None]:
-    objective = parse_target(entry)
-    if type(objective) is DeepDream:
-        return objective.layer, None
-    if type(objective) is Channel:
-        return objective.layer, objective.units
-    raise ValueError(f"target: a sweep renders units by number, not {entry!r}; forms: {FORMS}")
+def _parse(entry: str | Target) -> Target:
+    return (entry if isinstance(entry, Target) else Target.parse(entry)).by_number()
 
 
-def _in_file(name: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
+def _in_file(name: str) -> Iterator[Target]:
     try:
         lines = Path(name).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -92,16 +91,14 @@ def _in_file(name: str) -> Iterator[tuple[str, tuple[int, ...] | None]]:
         if entry:
             empty = False
             try:
-                yield _parsed(entry)
+                yield _parse(entry)
             except ValueError as error:
                 raise ValueError(f"targets: {name!r}, line {number}: {error}") from error
     if empty:
         raise ValueError(f"targets: {name!r} names none; write one on each line")
 
 
-def resolve_units(
-    asked: Iterable[tuple[str, tuple[int, ...] | None]], layers: Sequence[LayerInfo]
-) -> dict[str, tuple[int, ...]]:
+def resolve_units(targets: Iterable[Target], layers: Sequence[LayerInfo]) -> dict[str, tuple[int, ...]]:
     """Return the units of every layer that is asked for, each once, in the order of the network.
 
     Of a pattern, layers with fewer units give those that they have.
@@ -111,23 +108,24 @@ def resolve_units(
 
     Example:
         >>> layers = [LayerInfo("a.0", "Conv2d", (4, 8, 8), 4), LayerInfo("a.1", "Conv2d", (2, 8, 8), 2)]
-        >>> resolve_units([("a.*", (1, 2)), ("a.0", None)], layers)
+        >>> resolve_units(parse_sweep(["a.*:1-2", "a.0:all"]), layers)
         {'a.0': (0, 1, 2, 3), 'a.1': (1,)}
     """
     counts = {layer.name: layer.units for layer in layers}
     found: dict[str, set[int]] = {}
-    for name, units in asked:
+    for target in targets:
+        name = target.layer
         pattern = name not in counts
         names = [other for other in counts if fnmatchcase(other, name)] if pattern else [name]
         if not names:
             raise unknown("layer", "layer or pattern of layers", name, counts)
         most = max(counts[other] for other in names)
-        for unit in units or ():
-            if unit >= most:
-                raise ValueError(f"unit: {name!r} has {most} units, 0 to {most - 1}; there is no {unit}")
+        units = [single.unit for single in target.resolve(most).singles()]
+        beyond = next((unit for unit in units if unit >= most), None)
+        if beyond is not None:
+            raise ValueError(f"unit: {name!r} has {most} units, 0 to {most - 1}; there is no {beyond}")
         for other in names:
-            own = range(counts[other]) if units is None else [unit for unit in units if unit < counts[other]]
-            found.setdefault(other, set()).update(own)
+            found.setdefault(other, set()).update(unit for unit in units if unit < counts[other])
     return {name: tuple(sorted(found[name])) for name in counts if found.get(name)}
 
 
@@ -154,9 +152,22 @@ def target_order(target: str) -> tuple[list[tuple[int, str]], int]:
         >>> sorted(["a.10:0", "a.9:10", "a.9:2"], key=target_order)
         ['a.9:2', 'a.9:10', 'a.10:0']
     """
-    layer, _, unit = target.rpartition(":")
-    parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", layer)]
-    return parts, int(unit)
+    parsed = Target.parse(target)
+    parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", parsed.layer)]
+    return parts, parsed.unit
+
+
+def by_layer(targets: Iterable[str]) -> dict[str, list[str]]:
+    """Return the targets of each layer, in the order of their units.
+
+    Example:
+        >>> by_layer(["a:10", "b:1", "a:2"])
+        {'a': ['a:2', 'a:10'], 'b': ['b:1']}
+    """
+    layers: dict[str, list[str]] = {}
+    for target in sorted(targets, key=target_order):
+        layers.setdefault(Target.parse(target).layer, []).append(target)
+    return layers
 
 
 class ListedNetwork(FrozenNetwork):

@@ -24,7 +24,8 @@ from featviz_pl.io.provenance import versions
 from featviz_pl.io.sheets import sheet
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.numerics.checks import finite_number, whole_number
-from featviz_pl.objectives import Objective, parse_target
+from featviz_pl.objectives import Objective, Target
+from featviz_pl.objectives.target_syntax import parse_objective
 from featviz_pl.training.checkpoint import KEY, description, require_same, whole_steps
 from featviz_pl.training.signals import HeldSignals
 from featviz_pl.training.steps import StepSource as StepSource
@@ -86,7 +87,7 @@ class FeatureVisualization(LightningModule):
     def __init__(
         self,
         network: FrozenNetwork | nn.Module | str = "embedded",
-        objective: Objective | str = "output:0",
+        objective: Objective | Target | str = "output:0",
         image: Image | None = None,
         steps: int = 512,
         seed: int = 0,
@@ -99,14 +100,12 @@ class FeatureVisualization(LightningModule):
         self.lr = finite_number("lr", lr, above=0.0)
         self.save_hyperparameters({"steps": self.steps, "seed": self.seed, "lr": self.lr})  # a subclass may take others
         self.network = as_network(network)  # no nn.Module: it stays out of checkpoints, optimizers and DDP
-        self.objective = parse_target(objective) if isinstance(objective, str) else objective
-        if not isinstance(self.objective, Objective):
-            raise TypeError(
-                f"objective must be an Objective or a target such as 'features.9:33', got {type(objective).__name__}"
-            )
         self.image = FourierImage(self.network.size or 224, channels=self.network.channels) if image is None else image
         if not isinstance(self.image, Image):
             raise TypeError(f"image must be an Image, got {type(image).__name__}")
+        self.objective = parse_objective(
+            "objective", objective, lambda layer: self.network.count_units(layer, self.image.size)
+        )
         self.optimizer, self.scheduler = optimizer, scheduler
         maker: Any = optimizer or torch.optim.Adam
         # What the provenance says of the run: optimizer, learning rate, scheduler, views, steps. A run puts in what it

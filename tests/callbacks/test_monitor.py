@@ -102,6 +102,20 @@ def test_a_network_is_named_once_and_its_layers_below_it(tmp_path: Path) -> None
     assert list(below.images) == ["4:1", "output:1"]
 
 
+def test_every_unit_of_a_layer_is_rendered_after_a_restart_too(tmp_path: Path) -> None:
+    units = [f"net.4:{unit}@" for unit in range(8)]
+    watch, _ = watched(tmp_path, 1, targets=["net.4:all@", "net.9"])
+    assert list(watch.images) == watch.targets == [*units, "net.9"]
+    alone, _ = watched(tmp_path, 1, targets="net.4:3@")
+    assert torch.equal(watch.images["net.4:3@"], alone.images["net.4:3@"])
+    state = copy.deepcopy(watch.state_dict())
+    fresh = FeatureMonitor(["net.4:all@", "net.9"], steps=3)
+    assert fresh.targets == ["net.4:all@", "net.9"]
+    assert fresh.state_key == watch.state_key
+    fresh.load_state_dict(state)
+    assert list(fresh.images) == [*units, "net.9"]
+
+
 def test_pictures_are_normalised_as_the_training_does(tmp_path: Path) -> None:
     plain, _ = watched(tmp_path / "a", 1, frozen(), targets="net.4:1", steps=6)
     same, _ = watched(tmp_path / "b", 1, frozen(), targets="net.4:1", steps=6, mean=[0.0, 0.0, 0.0], std=1.0)

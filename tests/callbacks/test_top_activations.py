@@ -92,7 +92,7 @@ def order(scores: Array, k: int) -> list[int]:
     [("validate", 4, "mean"), ("test", 1, "max"), ("predict", 23, "mean"), ("validate", 5, "max")],
 )
 def test_finds_what_a_plain_look_at_all_photos_finds(stage: str, batch_size: int, reduction: Any) -> None:
-    found = look(TopActivations("net.features.5", k=3, reduction=reduction), batch_size=batch_size, stage=stage)
+    found = look(TopActivations("net.features.5:all", k=3, reduction=reduction), batch_size=batch_size, stage=stage)
     scores, peaks, places = brute_force(pictures(), reduction)
     assert list(found) == [f"net.features.5:{unit}" for unit in range(8)]
     for unit, one in enumerate(found.values()):
@@ -141,7 +141,7 @@ def test_pictures_of_whole_numbers_are_levels() -> None:
             return x.float().mean((2, 3))
 
     levels = (pictures() * 255).round().to(torch.uint8)
-    found = look(TopActivations("net", k=2), TensorDataset(levels), OfLevels())
+    found = look(TopActivations("net:all", k=2), TensorDataset(levels), OfLevels())
     assert all(torch.equal(photo.levels, levels[photo.photo]) for photo in found["net:1"].top)
 
 
@@ -211,7 +211,7 @@ def run_worker(folder: Path, job: str, ranks: int, limit: int = 100) -> list[dic
 
 
 def test_two_processes_find_what_one_finds_and_repeated_photos_count_once(tmp_path: Path) -> None:
-    alone = look(TopActivations(["net.features.5", "net.head:1,3"], k=3, seed=5))
+    alone = look(TopActivations(["net.features.5:all", "net.head:1,3"], k=3, seed=5))
     for found in run_worker(tmp_path, "toy", 2):  # 23 photos: the sampler repeats one
         assert list(found) == list(alone)
         for target, one in found.items():
@@ -298,7 +298,7 @@ def test_what_follows_in_place_changes_nothing() -> None:
     with torch.no_grad():
         scores = toy().eval().features[0](pictures()).mean((2, 3)).numpy()
     assert (scores < 0).any()
-    found = look(TopActivations("net.features.0", k=2))
+    found = look(TopActivations("net.features.0:all", k=2))
     assert [[photo.photo for photo in one.least] for one in found.values()] == [
         order(scores[:, unit], 2) for unit in range(6)
     ]
@@ -306,10 +306,10 @@ def test_what_follows_in_place_changes_nothing() -> None:
 
 def test_a_compiled_network_is_read_too() -> None:
     compiled: Any = torch.compile(toy(), backend="eager")
-    plain = look(TopActivations("net.features.5", k=2))
+    plain = look(TopActivations("net.features.5:all", k=2))
     loader = DataLoader(TensorDataset(pictures()), 4)
     Trainer(**QUIET).validate(Everywhere(compiled), loader, verbose=False)  # hooks that come later would be ignored
-    found = look(TopActivations("net.features.5", k=2), net=compiled)
+    found = look(TopActivations("net.features.5:all", k=2), net=compiled)
     assert {name: one.top for name, one in found.items()} == {name: one.top for name, one in plain.items()}
 
 
@@ -386,7 +386,7 @@ def test_what_cannot_be_probed_has_whole_photos_as_patches() -> None:
 
 def test_a_training_ends_as_it_ends_without(tmp_path: Path) -> None:
     plain, _ = monitored.train("none", kind="dropout", folder=tmp_path)
-    callback = TopActivations("net.4", k=2, folder=tmp_path / "photos")
+    callback = TopActivations("net.4:all", k=2, folder=tmp_path / "photos")
     watched, _ = monitored.train("none", kind="dropout", folder=tmp_path, callbacks=[callback])
     assert monitored.differences(plain, watched) == []
     assert len(callback.results) == 8
@@ -422,7 +422,7 @@ def test_hooks_are_gone_after_a_run_and_after_an_exception(error: type[BaseExcep
             if batch_idx == 2:
                 raise error("on purpose")
 
-    module, callback = Breaks(toy()), TopActivations("net.features.5", k=2)
+    module, callback = Breaks(toy()), TopActivations("net.features.5:all", k=2)
     with pytest.raises((error, SystemExit)):
         Trainer(**QUIET, callbacks=[callback]).validate(module, DataLoader(TensorDataset(pictures()), 4), verbose=False)
     assert hooks_of(module) == 0
@@ -445,7 +445,7 @@ def test_memory_does_not_grow_with_the_number_of_photos(monkeypatch: pytest.Monk
             return (torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(index)),)
 
     def peak(count: int) -> int:
-        callback = TopActivations("net.features.5", k=4)
+        callback = TopActivations("net.features.5:all", k=4)
         look(callback)  # everything is imported
         tracemalloc.start()
         look(callback, Many(count), batch_size=10)
@@ -528,12 +528,12 @@ def test_a_score_that_is_no_number_is_never_a_top_one(tmp_path: Path) -> None:
 
 REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a layer that is not there": (
-        lambda: look(TopActivations("net.features.55")),
+        lambda: look(TopActivations("net.features.55:all")),
         ValueError,
         "targets: unknown layer .*did you mean",
     ),
     "a network that is not there": (
-        lambda: look(TopActivations("0", network="nat")),
+        lambda: look(TopActivations("0:all", network="nat")),
         ValueError,
         "network: unknown module 'nat'",
     ),
@@ -543,12 +543,16 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "has 8 units, 0 to 7; there is no 8",
     ),
     "a position": (lambda: TopActivations("net.features.5:3@1,2"), ValueError, "targets: .*leave '@' out"),
-    "no photos": (lambda: TopActivations("a", k=0), ValueError, "k must be at least 1, got 0"),
-    "a wrong reduction": (lambda: TopActivations("a", reduction="sum"), ValueError, "reduction: unknown choice 'sum'"),  # type: ignore[arg-type]
-    "a negative number": (lambda: TopActivations("a", least=-1), ValueError, "least must be at least 0"),
-    "a wrong std": (lambda: TopActivations("a", std=0.0), ValueError, "std"),
+    "no photos": (lambda: TopActivations("a:all", k=0), ValueError, "k must be at least 1, got 0"),
+    "a wrong reduction": (
+        lambda: TopActivations("a:all", reduction="sum"),  # type: ignore[arg-type]
+        ValueError,
+        "reduction: unknown choice 'sum'",
+    ),
+    "a negative number": (lambda: TopActivations("a:all", least=-1), ValueError, "least must be at least 0"),
+    "a wrong std": (lambda: TopActivations("a:all", std=0.0), ValueError, "std"),
     "batches without pictures": (
-        lambda: look(TopActivations("net", k=1), TensorDataset(torch.rand(4, 6)), nn.Linear(6, 2)),
+        lambda: look(TopActivations("net:all", k=1), TensorDataset(torch.rand(4, 6)), nn.Linear(6, 2)),
         ValueError,
         "batch: it holds no pictures",
     ),
@@ -574,24 +578,27 @@ def test_a_layer_that_the_step_does_not_run_or_runs_on_something_else_is_refused
             return y
 
     with pytest.raises(ValueError, match=r"did not run 'net\.unused'"):
-        look(TopActivations("net.unused", k=1), net=Skips())
+        look(TopActivations("net.unused:all", k=1), net=Skips())
     with pytest.raises(ValueError, match="gave 8 results for a batch of 4 pictures"):
-        look(TopActivations("net.used", k=1), net=Skips())
+        look(TopActivations("net.used:all", k=1), net=Skips())
 
 
 def test_two_may_not_write_the_same_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="folder: two TopActivations would write"):
-        look(TopActivations("net.features.5", folder=tmp_path), callbacks=[TopActivations("net.head", folder=tmp_path)])
+        look(
+            TopActivations("net.features.5:all", folder=tmp_path),
+            callbacks=[TopActivations("net.head:all", folder=tmp_path)],
+        )
 
 
 # As an object.
 
 
 def test_survives_copies_pickles_and_yaml(tmp_path: Path) -> None:
-    callback = TopActivations(["net.features.5:1-2", "net.head"], k=2, mean=[0.1, 0.2, 0.3], folder=tmp_path)
+    callback = TopActivations(["net.features.5:1-2", "net.head:all"], k=2, mean=[0.1, 0.2, 0.3], folder=tmp_path)
     assert (
         repr(callback)
-        == f"TopActivations(['net.features.5:1-2', 'net.head'], k=2, folder={str(tmp_path)!r}, mean=[0.1, 0.2, 0.3])"
+        == f"TopActivations(['net.features.5:1-2', 'net.head:all'], k=2, folder={str(tmp_path)!r}, mean=[0.1, 0.2, 0.3])"
     )
     found = look(callback)
     for made in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback)), eval(repr(callback))):
@@ -603,10 +610,10 @@ def test_survives_copies_pickles_and_yaml(tmp_path: Path) -> None:
     path = "featviz_pl_callbacks.top_activations.TopActivations"
     config = {
         "class_path": path,
-        "init_args": {"targets": ["net.head"], "k": 2, "std": [0.5, 0.5, 0.5], "reduction": "max"},
+        "init_args": {"targets": ["net.head:all"], "k": 2, "std": [0.5, 0.5, 0.5], "reduction": "max"},
     }
     made = parser.instantiate(parser.parse_object({"callback": config})).callback
-    assert repr(made) == "TopActivations(['net.head'], k=2, std=[0.5, 0.5, 0.5], reduction='max')"
+    assert repr(made) == "TopActivations(['net.head:all'], k=2, std=[0.5, 0.5, 0.5], reduction='max')"
 
 
 # Real photos.

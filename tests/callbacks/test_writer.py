@@ -40,7 +40,7 @@ class Asked(Callback):
 
 def sweep(
     folder: Path,
-    targets: str | Sequence[str] = "features.5",
+    targets: str | Sequence[str] = "features.5:all",
     batch_size: int | str = 3,
     network: nn.Module | None = None,
     overwrite: bool = False,
@@ -69,7 +69,7 @@ def names(units: Sequence[int], layer: str = "features.5") -> list[str]:
 
 
 def test_every_unit_has_its_file_and_every_layer_its_sheet(tmp_path: Path) -> None:
-    writer, asked = sweep(tmp_path, ["features.5", "features.0:1-2"])
+    writer, asked = sweep(tmp_path, ["features.5:all", "features.0:1-2"])
     assert asked == [*names([1, 2], "features.0"), *names(range(8))]
     expected = {f"features.5/{unit}.png" for unit in range(8)} | {"features.0/1.png", "features.0/2.png"}
     assert set(files(tmp_path)) == expected | {"manifest.jsonl", "features.0.png", "features.5.png"}
@@ -89,7 +89,9 @@ def test_every_unit_has_its_file_and_every_layer_its_sheet(tmp_path: Path) -> No
 
 def test_files_hold_the_pictures_and_their_origin(tmp_path: Path) -> None:
     sweep(tmp_path, seed=4)
-    predicted = Trainer(**QUIET).predict(FeatureSweep(toy(), steps=3, size=10, seed=4), FeatureTargets("features.5", 3))
+    predicted = Trainer(**QUIET).predict(
+        FeatureSweep(toy(), steps=3, size=10, seed=4), FeatureTargets("features.5:all", 3)
+    )
     assert predicted is not None
     entries = read_manifest(tmp_path)[1]
     for batch in predicted:
@@ -166,19 +168,19 @@ def test_a_lost_manifest_is_rebuilt(tmp_path: Path) -> None:
 
 def test_a_sweep_is_extended_to_more_units_and_layers(tmp_path: Path) -> None:
     whole, grown = tmp_path / "whole", tmp_path / "grown"
-    sweep(whole, ["features.0", "features.5"])
+    sweep(whole, ["features.0:all", "features.5:all"])
     sweep(grown, "features.5:0-4")
-    _, asked = sweep(grown, ["features.0", "features.5"])
+    _, asked = sweep(grown, ["features.0:all", "features.5:all"])
     assert asked == [*names(range(6), "features.0"), *names([5, 6, 7])]
     assert files(grown) == files(whole)
 
 
 def test_the_batch_size_of_the_folder_is_kept(tmp_path: Path) -> None:
     sweep(tmp_path, "features.5:0-1", 3)
-    sweep(tmp_path, "features.5", "auto")
+    sweep(tmp_path, "features.5:all", "auto")
     assert read_provenance(tmp_path / "features.5" / "7.png")["batch_size"] == 3
     with pytest.raises(ValueError, match=r"batch_size: the pictures in .* were made with 3, and this asks for 4"):
-        sweep(tmp_path, "features.5", 4)
+        sweep(tmp_path, "features.5:all", 4)
 
 
 def test_auto_is_written_into_the_manifest(tmp_path: Path) -> None:
@@ -232,7 +234,7 @@ def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
 def test_a_sweep_lets_go_of_its_folder_however_it_ends(tmp_path: Path) -> None:
     sweep(tmp_path, "features.5:0-2")
     with pytest.raises(ValueError, match=r"unknown layer or pattern"):
-        sweep(tmp_path, "features.55")
+        sweep(tmp_path, "features.55:all")
     with pytest.raises(ValueError, match="steps"):
         sweep(tmp_path, steps=9)
     sweep(tmp_path)
@@ -266,7 +268,7 @@ class Brittle(nn.Module):
 
 def test_units_that_fail_are_recorded_and_not_tried_again(tmp_path: Path) -> None:
     arguments: dict[str, Any] = {"network": Brittle(), "steps": 30, "lr": 0.2, "batch_size": 2}
-    writer, asked = sweep(tmp_path, "output", **arguments)
+    writer, asked = sweep(tmp_path, "output:all", **arguments)
     assert asked == names([0, 1, 2], "output")
     assert writer.summary is not None
     assert set(writer.summary.failed) == {"output:1", "output:2"}
@@ -276,7 +278,7 @@ def test_units_that_fail_are_recorded_and_not_tried_again(tmp_path: Path) -> Non
     assert entries["output:1"] == {"target": "output:1", "failed": writer.summary.failed["output:1"]}
     assert set(files(tmp_path)) == {"manifest.jsonl", "output.png", "output/0.png"}
     held = files(tmp_path)
-    again, asked = sweep(tmp_path, "output", **arguments)
+    again, asked = sweep(tmp_path, "output:all", **arguments)
     assert asked == []
     assert again.summary is not None
     assert again.summary.failed == writer.summary.failed
@@ -321,7 +323,7 @@ def test_a_folder_that_vanishes_stops_the_sweep(tmp_path: Path) -> None:
 def test_a_sweep_that_is_cut_short_says_what_is_missing(tmp_path: Path) -> None:
     writer = FeatureWriter(tmp_path)
     trainer = Trainer(**{**QUIET, "callbacks": [writer], "limit_predict_batches": 2})
-    trainer.predict(FeatureSweep(toy(), steps=2, size=8), FeatureTargets("features.5", 3), return_predictions=False)
+    trainer.predict(FeatureSweep(toy(), steps=2, size=8), FeatureTargets("features.5:all", 3), return_predictions=False)
     assert writer.summary is not None
     assert writer.summary.missing == names([6, 7])
 

@@ -139,7 +139,19 @@ def test_a_sweep_measures_once_and_goes_on_in_what_it_found(tmp_path: Path, caps
 
 def test_a_sweep_over_processes_wants_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        main(["sweep", "embedded", "blocks.2", "--precision", "auto", "--devices", "2", "-o", str(tmp_path / "sweep")])
+        main(
+            [
+                "sweep",
+                "embedded",
+                "blocks.2:all",
+                "--precision",
+                "auto",
+                "--devices",
+                "2",
+                "-o",
+                str(tmp_path / "sweep"),
+            ]
+        )
         == 2
     )
     assert "precision: 'auto' is measured in one process, not on devices=2" in capsys.readouterr().err

@@ -61,7 +61,7 @@ def test_the_default_is_the_same_everywhere() -> None:
     assert presets.DEFAULT_PRESET == "featviz" == next(iter(PRESETS))
     for door in (render, FeatureSweep.__init__):
         assert inspect.signature(door).parameters["preset"].default == "featviz"
-    for command in (["render"], ["sweep", "embedded", "stem", "-o", "x"]):
+    for command in (["render"], ["sweep", "embedded", "stem:all", "-o", "x"]):
         assert _parser().parse_args(command).preset == "featviz"
 
 

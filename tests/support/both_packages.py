@@ -158,13 +158,13 @@ def over_two(package: str, folder: Path) -> None:
     for name, listed in (("without", []), ("with", [monitor(package, folder / "monitor")])):
         write = writer(package, folder / name, listed[0] if listed else None)
         trainer(package, *listed, write, max_epochs=2, **two).fit(classifier(package), data(), data())
-    top = ours(package, "TopActivations", targets="net.0", k=2)
+    top = ours(package, "TopActivations", targets="net.0:all", k=2)
     trainer(package, top, writer(package, folder / "top", top), **two).validate(
         classifier(package), data(), verbose=False
     )
     sweep = ours(package, "FeatureSweep", network=toy(), steps=2, size=10)
     files = ours(package, "FeatureWriter", folder=folder / "atlas")
-    targets = ours(package, "FeatureTargets", targets=["features.5", "head:1"], batch_size=3)
+    targets = ours(package, "FeatureTargets", targets=["features.5:all", "head:1"], batch_size=3)
     trainer(package, files, **two).predict(sweep, targets, return_predictions=False)
 
 

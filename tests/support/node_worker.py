@@ -29,7 +29,12 @@ from featviz_pl.images import FourierImage
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 from featviz_pl.training import FeatureVisualization
 
-UNITS = ["features.0", "features.1:0-1", "features.[235]", "head"]  # 6 + 2 + 3 x 8 + 5 = 37 units in 14 batches of 3
+UNITS = [
+    "features.0:all",
+    "features.1:0-1",
+    "features.[235]:all",
+    "head:all",
+]  # 6 + 2 + 3 x 8 + 5 = 37 units in 14 batches of 3
 MESSAGE = "the device of the second process is lost"
 
 

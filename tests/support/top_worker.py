@@ -70,13 +70,13 @@ def job(name: str) -> tuple[Looker, DataLoader[Any], TopActivations]:
         return (
             Looker(toy()),
             DataLoader(TensorDataset(pictures()), 4),
-            TopActivations(["net.features.5", "net.head:1,3"], k=3, seed=5),
+            TopActivations(["net.features.5:all", "net.head:1,3"], k=3, seed=5),
         )
     kind, _, count = name.partition("-")
     assert kind == "photos"
     data: Any = photos()
     some = Subset(data, range(0, len(data), len(data) // int(count))) if count else data
-    return Looker(squeezenet()), DataLoader(some, 25), TopActivations("net.features.9", k=9, mean=MEAN, std=STD)
+    return Looker(squeezenet()), DataLoader(some, 25), TopActivations("net.features.9:all", k=9, mean=MEAN, std=STD)
 
 
 class Write(Callback):

@@ -18,7 +18,7 @@ from featviz_pl.sweep.batch_size import automatic_batch_size, free_memory, large
 
 
 @pytest.mark.parametrize(
-    ("units", "expected"), [("features.5", 4), ("features.5:0-2", 3), (["features.0", "features.5"], 4)]
+    ("units", "expected"), [("features.5:all", 4), ("features.5:0-2", 3), (["features.0:all", "features.5:all"], 4)]
 )
 def test_four_pictures_on_a_cpu_and_no_more_than_there_are_units(units: str | list[str], expected: int) -> None:
     targets = FeatureTargets(units)

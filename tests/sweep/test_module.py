@@ -25,7 +25,7 @@ from featviz_pl.engine import Ascent, NonFiniteError, ascend
 from featviz_pl.engine.picture_health import DEAD_AFTER
 from featviz_pl.images import FourierImage, PixelImage, SharedImage
 from featviz_pl.networks import ActivationReader, FrozenNetwork, LayerInfo, load_network
-from featviz_pl.objectives import Channel
+from featviz_pl.objectives import Channel, Target
 from featviz_pl.presets import lucid
 from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch
 from featviz_pl.sweep.targets import TargetBatch, TargetBatches, batches_of, parse_sweep, resolve_units, target_order
@@ -58,13 +58,13 @@ LAYERS = [
     LayerInfo("b", "Linear", (2,), 2),
 ]
 FORMS: list[tuple[list[str], dict[str, tuple[int, ...]]]] = [
-    (["a.1"], {"a.1": (0, 1, 2)}),
+    (["a.1:all"], {"a.1": (0, 1, 2)}),
     (["a.0:1-3"], {"a.0": (1, 2, 3)}),
     (["a.0:5,1"], {"a.0": (1, 5)}),
-    (["a.*"], {"a.0": (0, 1, 2, 3, 4, 5), "a.1": (0, 1, 2)}),
+    (["a.*:all"], {"a.0": (0, 1, 2, 3, 4, 5), "a.1": (0, 1, 2)}),
     (["a.*:2-4"], {"a.0": (2, 3, 4), "a.1": (2,)}),
     (["*:1"], {"a.0": (1,), "a.1": (1,), "b": (1,)}),
-    (["b", "a.0:0", "b:1", "a.?:0"], {"a.0": (0,), "a.1": (0,), "b": (0, 1)}),
+    (["b:all", "a.0:0", "b:1", "a.?:0"], {"a.0": (0,), "a.1": (0,), "b": (0, 1)}),
     (["a.[01]:4-5"], {"a.0": (4, 5)}),
 ]
 
@@ -83,14 +83,15 @@ def test_targets_are_resolved_each_once_in_the_order_of_the_network(
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        (["a.2"], r"unknown layer .* 'a\.2'; did you mean 'a\.[01]'"),
-        (["c.*"], r"unknown layer .* 'c\.\*'"),
+        (["a.2:all"], r"unknown layer .* 'a\.2'; did you mean 'a\.[01]'"),
+        (["c.*:all"], r"unknown layer .* 'c\.\*'"),
         (["a.0:6"], r"'a\.0' has 6 units, 0 to 5; there is no 6"),
         (["a.*:0-6"], r"'a\.\*' has 6 units, 0 to 5; there is no 6"),
         (["a.0:3-1"], "ends before it begins"),
         (["a.0:-1"], "negative unit"),
-        (["a.0:1@2,3"], "renders units by number, not 'a.0:1@2,3'"),
-        (["output:church"], "renders units by number"),
+        (["a.0:1@2,3"], "targets: 'a.0:1@2,3' is one position"),
+        (["a.0"], "targets: 'a.0' is the whole layer, one picture; write 'a.0:all'"),
+        (["output:church"], "targets: 'output:church' names a class"),
         (["a b"], "does not parse"),
         ([""], "does not parse"),
         ([], "there are none"),
@@ -105,9 +106,9 @@ def test_impossible_targets_are_refused(entries: list[str], message: str) -> Non
 
 def test_a_file_holds_one_target_on_each_line_with_comments(tmp_path: Path) -> None:
     file = tmp_path / "units.txt"
-    file.write_text("# those of interest\na.0:1-2\n\n  a.1   # every one\nb:1\n")
-    assert parse_sweep(str(file)) == [("a.0", (1, 2)), ("a.1", None), ("b", (1,))]
-    assert parse_sweep(["a.0:0", str(file)])[0] == ("a.0", (0,))
+    file.write_text("# those of interest\na.0:1-2\n\n  a.1:all   # every one\nb:1\n")
+    assert parse_sweep(str(file)) == [Target("a.0", (1, 2)), Target("a.1", "all"), Target("b", (1,))]
+    assert parse_sweep(["a.0:0", str(file)])[0] == Target("a.0", (0,))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_a_file_holds_one_target_on_each_line_with_comments(tmp_path: Path) -> N
         ("a.0:1\n# fine\na.0:x:y\n", r"line 3: target: 'a\.0:x:y' does not parse"),
         ("a.0:3-1\n", "line 1: target: .* ends before it begins"),
         ("a.0:1\nb:cat\n", "line 2: target: 'b:cat' does not parse"),
-        ("a.0:1\n\noutput:cat\n", "line 3: target: a sweep renders units by number"),
+        ("a.0:1\n\noutput:cat\n", "line 3: targets: 'output:cat' names a class"),
         ("# nothing\n\n", "names none"),
     ],
 )
@@ -130,7 +131,7 @@ def test_a_bad_line_of_a_file_is_refused_with_its_number(text: str, message: str
 @pytest.mark.parametrize("size", [0, -1, 1.5, "many", True])
 def test_impossible_batch_sizes_are_refused(size: Any) -> None:
     with pytest.raises((ValueError, TypeError), match="batch_size must be"):
-        FeatureTargets("a", size)
+        FeatureTargets("a:all", size)
 
 
 def test_numbers_in_names_are_ordered_by_value() -> None:
@@ -146,7 +147,7 @@ def test_numbers_in_names_are_ordered_by_value() -> None:
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 def test_each_unit_is_in_one_batch_of_one_process_and_every_batch_is_full(size: int, ranks: int) -> None:
     units = {"a": tuple(range(7)), "b": (3,), "c": (5, 9)}
-    targets = FeatureTargets("a", size)
+    targets = FeatureTargets("a:all", size)
     targets.units = units
     shares = [targets.batches(rank, ranks) for rank in range(ranks)]
     rendered = [target for share in shares for batch in share for target in batch.targets]
@@ -164,7 +165,7 @@ def test_the_last_batch_is_filled_with_its_own_units() -> None:
 
 
 def test_what_is_finished_has_no_place_in_any_batch() -> None:
-    targets = FeatureTargets("a", 3)
+    targets = FeatureTargets("a:all", 3)
     targets.units = {"a": tuple(range(8)), "b": (1, 2)}
     targets.finished = {"a:1", "a:3", "a:4", "b:1", "b:2"}
     assert [(batch.units, batch.padding) for batch in targets.batches()] == [((0, 2, 5), 0), ((6, 7, 6), 1)]
@@ -186,7 +187,7 @@ def test_more_processes_than_units_are_refused() -> None:
 def test_targets_belong_to_a_sweep() -> None:
     with pytest.raises(TypeError, match="FeatureTargets belong to a FeatureSweep, not to FeatureVisualization"):
         Trainer(**QUIET).predict(
-            FeatureVisualization(toy(), "features.5:1", FourierImage(8)), FeatureTargets("features.5", 2)
+            FeatureVisualization(toy(), "features.5:1", FourierImage(8)), FeatureTargets("features.5:all", 2)
         )
 
 
@@ -391,7 +392,7 @@ def test_copies_and_pickles_render_the_same() -> None:
             assert [batch.scores for batch in again] == [batch.scores for batch in expected]
     fresh = FeatureTargets(["features.5:0-2"], 3)
     for other in (copy.deepcopy(fresh), pickle.loads(pickle.dumps(fresh))):
-        assert (other.asked, other.batch_size) == (fresh.asked, 3)
+        assert (other.requested, other.batch_size) == (fresh.requested, 3)
 
 
 # Lightning 2.6 calls a method that jsonargparse 4.53 deprecates.
@@ -402,7 +403,7 @@ def test_a_configuration_file_builds_a_sweep(tmp_path: Path, monkeypatch: pytest
     quiet = "".join(f", {name}: {str(value).lower()}" for name, value in QUIET.items())
     config.write_text(
         "model: {network: 'toys:toy', preset: article, image: pixel, size: [8, 10], views: 2, steps: 2, lr: 0.1, seed: 3}\n"
-        "data: {targets: [features.0, 'features.5:0-2'], batch_size: 2}\n"
+        "data: {targets: ['features.0:all', 'features.5:0-2'], batch_size: 2}\n"
         f"trainer: {{callbacks: [{{class_path: FeatureWriter, init_args: {{folder: {tmp_path / 'atlas'}}}}}]{quiet}}}\n"
     )
     arguments: dict[str, Any] = {"run": False, "save_config_callback": None, "seed_everything_default": False}
@@ -428,7 +429,7 @@ def brittle(steps: int = 24, **arguments: Any) -> FeatureSweep:
 
 
 def test_a_unit_that_fails_is_reported_and_harms_nobody() -> None:
-    (batch,) = predict(brittle(), FeatureTargets("output", 4))
+    (batch,) = predict(brittle(), FeatureTargets("output:all", 4))
     assert batch.failures[0] is None
     assert batch.failures[3] is None
     assert batch.failures[1] is not None
@@ -454,7 +455,7 @@ def test_a_unit_that_only_the_redirected_gradient_moves_is_dead() -> None:
     with torch.no_grad():
         convolution.load_state_dict({"weight": torch.ones(2, 3, 1, 1), "bias": torch.tensor([0.0, -1000.0])})
     sweep = FeatureSweep(nn.Sequential(convolution, nn.ReLU()), steps=30, size=6)
-    (batch,) = predict(sweep, FeatureTargets("1", 2))
+    (batch,) = predict(sweep, FeatureTargets("1:all", 2))
     assert [failure is None for failure in batch.failures] == [True, False]
 
 
@@ -524,7 +525,9 @@ def test_nothing_of_a_batch_outlives_it() -> None:
     gc.disable()  # a cycle would hold a batch's memory until the collector happens to run
     try:
         Trainer(**{**QUIET, "callbacks": [Count()]}).predict(
-            FeatureSweep(toy(), **TINY), FeatureTargets(["features.0", "features.5"], 1), return_predictions=False
+            FeatureSweep(toy(), **TINY),
+            FeatureTargets(["features.0:all", "features.5:all"], 1),
+            return_predictions=False,
         )
     finally:
         gc.enable()

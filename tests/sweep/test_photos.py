@@ -224,7 +224,7 @@ def test_a_network_whose_channels_no_photo_has_is_refused_before_anything_is_ren
 
 
 def test_a_unit_that_failed_has_its_photos(sweep: Any, photos: Path, tmp_path: Path) -> None:
-    code, report, _ = sweep("1", "--photos", str(photos), "--steps", "20", network="sweep_networks:partly_dead")
+    code, report, _ = sweep("1:all", "--photos", str(photos), "--steps", "20", network="sweep_networks:partly_dead")
     assert (code, report["failed"], report["photo_sheets"]) == (3, 1, 3)
     origin = read_provenance(tmp_path / "atlas" / "1" / "1-photos.png")
     assert (origin["score"], len(origin["shown"])) == (None, 6)
@@ -268,7 +268,7 @@ class Looker(LightningModule):
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """Return a folder that TopActivations wrote, of four units of a layer and all of another."""
-    top = TopActivations(["net.features.5:0-3", "net.head"], k=4, folder=tmp_path / "written", least=0, random=0)
+    top = TopActivations(["net.features.5:0-3", "net.head:all"], k=4, folder=tmp_path / "written", least=0, random=0)
     loader = DataLoader(TensorDataset(PICTURES.float() / 255), 6)
     Trainer(**QUIET, callbacks=[top]).predict(Looker(), loader, return_predictions=False)
     return tmp_path / "written"

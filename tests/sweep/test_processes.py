@@ -19,7 +19,12 @@ from featviz_pl.io import read_picture
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 QUICK = ["--steps", "3", "--size", "10", "--batch-size", "3", "--accelerator", "cpu"]
-UNITS = ["features.0", "features.1:0-1", "features.[235]", "head"]  # 6 + 2 + 3 x 8 + 5 = 37 units in 14 batches of 3
+UNITS = [
+    "features.0:all",
+    "features.1:0-1",
+    "features.[235]:all",
+    "head:all",
+]  # 6 + 2 + 3 x 8 + 5 = 37 units in 14 batches of 3
 
 
 def environment() -> dict[str, str]:
@@ -162,7 +167,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
 def busy(folder: Path, devices: int = 1) -> subprocess.Popen[str]:
     """Start a sweep that takes long, and wait until every process of it has made its first picture."""
     flags = ["--steps", "300", "--size", "10", "--batch-size", "1", "--accelerator", "cpu", "--devices", str(devices)]
-    running = start("-m", "featviz_pl", "sweep", "sweep_networks:wide", "0", "-o", str(folder), *flags)
+    running = start("-m", "featviz_pl", "sweep", "sweep_networks:wide", "0:all", "-o", str(folder), *flags)
     until(lambda: all((folder / "0" / f"{rank}.png").exists() for rank in range(devices)), running)
     return running
 
@@ -173,7 +178,7 @@ def test_a_second_sweep_of_a_folder_is_refused_in_one_line(tmp_path: Path, capsy
     try:
         header = (folder / "manifest.jsonl").read_bytes()
         for more in ([], ["--overwrite"]):
-            assert run("sweep", "sweep_networks:wide", "0", "-o", str(folder), *QUICK, *more) == 2
+            assert run("sweep", "sweep_networks:wide", "0:all", "-o", str(folder), *QUICK, *more) == 2
             message = f"output: another sweep works in {str(folder)!r}; wait for it, or give another folder"
             assert capsys.readouterr() == ("", f"featviz sweep: error: {message}\n")
         assert first.poll() is None
@@ -251,7 +256,7 @@ def run(*arguments: str) -> int:
 def test_units_that_fail_have_an_exit_code_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flags = ["--steps", "20", "--size", "8", "--accelerator", "cpu", "--json", "-o", str(tmp_path / "atlas")]
     for new in (2, 0):
-        assert run("sweep", "sweep_networks:partly_dead", "1", *flags) == 3
+        assert run("sweep", "sweep_networks:partly_dead", "1:all", *flags) == 3
         out, err = capsys.readouterr()
         report = json.loads(out)
         assert (report["done"], report["skipped"], report["failed"]) == (new, 2 - new, 1)
@@ -272,18 +277,21 @@ def test_a_sweep_says_what_it_did(
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "unknown layer": (["features.55"], "unknown layer or pattern of layers 'features.55'; did you mean 'features.5'"),
+    "unknown layer": (
+        ["features.55:all"],
+        "unknown layer or pattern of layers 'features.55'; did you mean 'features.5'",
+    ),
     "unit out of range": (["features.5:8"], "'features.5' has 8 units, 0 to 7; there is no 8"),
     "bad line": (["units.txt"], "'units.txt', line 2: target: 'a:b:c' does not parse"),
-    "steps 0": (["features.5", "--steps", "0"], "steps must be at least 1"),
-    "batch size 0": (["features.5", "--batch-size", "0"], "batch_size must be at least 1"),
+    "steps 0": (["features.5:all", "--steps", "0"], "steps must be at least 1"),
+    "batch size 0": (["features.5:all", "--batch-size", "0"], "batch_size must be at least 1"),
     "batch size of words": (
-        ["features.5", "--batch-size", "many"],
+        ["features.5:all", "--batch-size", "many"],
         "batch size must be auto or a number of pictures, got 'many'",
     ),
-    "unknown preset": (["features.5", "--preset", "lucit"], "unknown preset 'lucit'; did you mean 'lucid'"),
-    "unknown image": (["features.5", "--image", "furier"], "unknown parameterization 'furier'"),
-    "no folder": (["features.5", "-o", "units.txt/below"], "cannot write into 'units.txt/below'"),
+    "unknown preset": (["features.5:all", "--preset", "lucit"], "unknown preset 'lucit'; did you mean 'lucid'"),
+    "unknown image": (["features.5:all", "--image", "furier"], "unknown parameterization 'furier'"),
+    "no folder": (["features.5:all", "-o", "units.txt/below"], "cannot write into 'units.txt/below'"),
     "more devices than targets": (
         ["features.5:0", "--devices", "2"],
         "1 targets cannot be divided over 2 processes; give at most 1",
@@ -328,7 +336,7 @@ def test_what_needs_no_network_is_refused_before_one_is_loaded(
         ["a:1@2"],
         ["a", "--preset", "lucit"],
         ["a", "--image", "furier"],
-        ["a", "--steps", "0"],
+        ["a:all", "--steps", "0"],
         ["missing.txt"],
     ):
         assert run("sweep", "toys:toy", "-o", "atlas", *arguments) == 2

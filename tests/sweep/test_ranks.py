@@ -114,7 +114,7 @@ def test_the_command_refuses_a_manifest_of_another_version_in_one_line(
 ) -> None:
     (tmp_path / "manifest.jsonl").write_text('{"featviz_sweep": 9, "settings": {}}\n')
     with_two = ["--devices", "2", "--accelerator", "cpu", "--steps", "2", "--size", "10", "--batch-size", "1"]
-    assert main(["sweep", "toys:toy", "head", "-o", str(tmp_path), *with_two]) == 2
+    assert main(["sweep", "toys:toy", "head:all", "-o", str(tmp_path), *with_two]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert err.startswith(

@@ -27,7 +27,6 @@ from featviz_pl.metrics.spectrum import HighFrequencyShare, SpectrumSlope, natur
 from featviz_pl.metrics.targets import single_target
 from featviz_pl.metrics.transfer import TransferProbability, TransferRank, judge_classes
 from featviz_pl.networks import FrozenNetwork
-from featviz_pl.objectives import Channel, ClassLogit, Neuron
 
 COLUMNS = (
     "score",
@@ -165,7 +164,7 @@ class Table(Batches):
         recorded = None if held is None or folder is None else recorded_photos(folder, held, limit)
         if measures:
             assert folder is not None
-            layers = list(dict.fromkeys(single_target(unit)[1].layer for unit in units if unit is not None))
+            layers = list(dict.fromkeys(single_target(unit).layer for unit in units if unit is not None))
             with said_of("photos"):
                 size = self._common_size()
                 held = measure_activations(
@@ -299,8 +298,8 @@ class Table(Batches):
 
 def is_unit(target: str) -> bool:
     """Say whether photos are measured for a target: a channel or a class."""
-    objective, _ = single_target(target)
-    return isinstance(objective, (Channel, ClassLogit)) and not isinstance(objective, Neuron)
+    parsed = single_target(target)
+    return parsed.units is not None and parsed.position is None
 
 
 def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:
@@ -336,14 +335,14 @@ def target_of(picture: EvaluatedPicture, own: bool) -> str | None:
         ValueError: when it does not parse, and is none that the file says.
     """
     try:
-        objective, _ = single_target(picture.target)
+        target = single_target(picture.target)
     except ValueError as error:
         if own:
             return None
         raise ValueError(f"{picture.name}: {error}") from error
     # 'output:Direction-…' would be read as a class of that name.
     said = str(picture.origin.get("objective", "Class"))
-    return None if own and isinstance(objective, ClassLogit) and "Class" not in said else picture.target
+    return None if own and target.class_name is not None and "Class" not in said else picture.target
 
 
 def class_of(target: str, network: FrozenNetwork) -> str | None:
@@ -356,14 +355,15 @@ def class_of(target: str, network: FrozenNetwork) -> str | None:
         ('church', 'tench', None)
     """
     try:
-        objective, source = single_target(target)
+        parsed = single_target(target)
     except ValueError:
         return None
-    if isinstance(objective, ClassLogit):
-        return str(objective.classes[0])
-    if isinstance(objective, Channel) and not isinstance(objective, Neuron) and source.layer == "output":
-        return network.classes[objective.units[0]] if objective.units[0] < len(network.classes) else None
-    return None
+    if parsed.units is None or parsed.position is not None or parsed.layer != "output":
+        return None
+    unit = parsed.units[0]
+    if isinstance(unit, str):
+        return unit
+    return network.classes[unit] if unit < len(network.classes) else None
 
 
 def one_form(target: str, network: FrozenNetwork) -> str:
@@ -376,9 +376,7 @@ def one_form(target: str, network: FrozenNetwork) -> str:
         ('output:4', 'output:4', 'blocks.2:4')
     """
     try:
-        objective, _ = single_target(target)
+        name = single_target(target).class_name
     except ValueError:
         return target
-    if isinstance(objective, ClassLogit) and objective.classes[0] in network.classes:
-        return f"output:{network.classes.index(str(objective.classes[0]))}"
-    return target
+    return f"output:{network.classes.index(name)}" if name is not None and name in network.classes else target

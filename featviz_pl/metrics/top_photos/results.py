@@ -13,6 +13,7 @@ from torch import Tensor
 
 from featviz_pl.io import contact_sheet, save_png
 from featviz_pl.io.files import layer_folder, write_whole
+from featviz_pl.objectives import Target
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 KINDS = ("top", "random", "least")
@@ -122,8 +123,8 @@ def unit_folder(folder: Path, target: str) -> Path:
         >>> unit_folder(Path("photos"), "net.layer3:5").as_posix()
         'photos/net.layer3/5'
     """
-    layer, _, unit = target.rpartition(":")
-    return layer_folder(folder, layer) / unit
+    parsed = Target.parse(target)
+    return layer_folder(folder, parsed.layer) / str(parsed.unit)
 
 
 def _write_unit(folder: Path, target: str, result: UnitActivations, settings: dict[str, Any]) -> dict[str, Any]:
