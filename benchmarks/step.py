@@ -36,6 +36,7 @@ from featviz_pl.callbacks import Augmentation
 from featviz_pl.cli.progress import announced
 from featviz_pl.engine import Ascent, Step, ascend
 from featviz_pl.objectives import Channel
+from featviz_pl.presets import recipe
 from featviz_pl.transforms import Views, view_preset
 
 DTYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
@@ -83,7 +84,7 @@ def ascend_step(
         times.append(now(device))
 
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        ascend(problem, options.steps, on_step=note)
+        ascend(problem, options.steps, recipe("lucid").make_optimizer, on_step=note)
     return median_step(times)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from toys import SHARED, needs_shared
+from toys import SHARED, adam, needs_shared
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import FourierImage
@@ -27,7 +27,7 @@ def network() -> FrozenNetwork:
 def pictures(objective: Objective, count: int) -> Tensor:
     """Optimise a few steps without views."""
     problem = Ascent(FourierImage(SIZE, count), network(), objective)
-    ascend(problem, steps=16)
+    ascend(problem, steps=16, optimizer=adam())
     shown: Tensor = problem.image()
     return shown.detach()
 

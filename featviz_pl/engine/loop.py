@@ -15,12 +15,12 @@ from featviz_pl.numerics.checks import whole_number
 
 def ascend(
     problem: Ascent,
-    steps: int = 512,
-    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer] | None = None,
-    lr: float = 0.05,
+    steps: int,
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+    *,
+    scheduler: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler | None] | None = None,
     on_step: Callable[[int, Step], None] | None = None,
     failures: dict[int, str] | None = None,
-    scheduler: Callable[[torch.optim.Optimizer, int], torch.optim.lr_scheduler.LRScheduler | None] | None = None,
 ) -> Tensor:
     """Optimise the image of a problem in a bare loop, without a Trainer, and return the final scores (N,).
 
@@ -31,26 +31,26 @@ def ascend(
         problem: initialised and prepared here if it is not yet.
         steps: number of optimizer steps, 1 or more.
         optimizer: makes an optimizer of the image's parameters, or of each picture's slices of them where there are
-            `failures`; Adam with `lr` unless given.
-        lr: learning rate of the default optimizer.
+            `failures`; such as ``recipe("featviz").make_optimizer``.
+        scheduler: makes a scheduler of the optimizer and the number of steps, stepped after every step.
         on_step: called after every step with its index and result.
         failures: where given, a picture that fails does not end the run and does no harm to the others: its index and
             the reason are put in here; when all have failed the run ends. A picture fails when its score or gradient is
             not finite, or when no gradient but a redirected one reaches it in its first 64 steps.
-        scheduler: makes a scheduler of the optimizer and the number of steps, stepped after every step.
 
     Raises:
         NonFiniteError: when a step gives NaN or infinity, and no `failures` take it.
         ValueError: when `failures` are asked for of pictures that share weights.
 
     Example:
+        >>> from functools import partial
         >>> from featviz_pl.images import PixelImage
         >>> from featviz_pl.networks import FrozenNetwork
         >>> from featviz_pl.objectives import Channel
         >>> net = FrozenNetwork(nn.Conv2d(3, 4, 3))
         >>> problem = Ascent(PixelImage(8), net, Channel("output", 1))
         >>> problem.initialize(); problem.prepare(); before = problem.scores()
-        >>> bool((ascend(problem, steps=8) > before).all())
+        >>> bool((ascend(problem, 8, partial(torch.optim.Adam, lr=0.05)) > before).all())
         True
     """
     steps = whole_number("steps", steps)
@@ -66,7 +66,7 @@ def ascend(
         if watch is not None:
             slices = [[nn.Parameter(own.data[index : index + 1]) for own in parameters] for index in indices]
         optimized = [parameter for own in slices for parameter in own]
-        stepper = torch.optim.Adam(optimized, lr=lr) if optimizer is None else optimizer(optimized)
+        stepper = optimizer(optimized)
         schedule = None if scheduler is None else scheduler(stepper, steps)
         for step in range(steps):
             result = problem.step(step, steps)

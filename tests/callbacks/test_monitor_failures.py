@@ -276,7 +276,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at_call: int, error: BaseExceptio
     """Raise in the middle of a rendering."""
     calls = [0]
 
-    def ascend(problem: Any, steps: int, optimizer: Any, on_step: Any, failures: Any) -> Any:
+    def ascend(*arguments: Any, on_step: Any, **options: Any) -> Any:
         def stop(index: int, step: Any) -> None:
             on_step(index, step)
             calls[0] += 1
@@ -285,7 +285,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, at_call: int, error: BaseExceptio
                 random.random()
                 raise error
 
-        return featviz_pl.engine.loop.ascend(problem, steps, optimizer, on_step=stop, failures=failures)
+        return featviz_pl.engine.loop.ascend(*arguments, on_step=stop, **options)
 
     monkeypatch.setattr(featviz_pl_callbacks._monitor_render, "ascend", ascend)
 

@@ -9,7 +9,7 @@ import torch
 from guests import Breakable, condition, require_same, shrinking
 from runs import fit, weights
 from torch import Tensor, nn
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, NonFiniteError, Step, ascend
 from featviz_pl.engine import ascent as room
@@ -60,7 +60,7 @@ def test_the_published_number_of_redirected_steps() -> None:
 def test_a_dead_start_is_revived_by_the_redirected_gradient() -> None:
     made = problem_of([0])
     assert made.scores().item() == 0.0
-    assert ascend(made, steps=REDIRECTED_STEPS, lr=0.3).item() > 0.1
+    assert ascend(made, steps=REDIRECTED_STEPS, optimizer=adam(0.3)).item() > 0.1
 
 
 def test_a_dead_start_stays_dead_without_the_redirected_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_a_dead_start_stays_dead_without_the_redirected_gradient(monkeypatch: py
     made = problem_of([0])
     before = made.image().detach().clone()
     with pytest.warns(UserWarning, match="no gradient"):
-        assert ascend(made, steps=16, lr=0.3).item() == 0.0
+        assert ascend(made, steps=16, optimizer=adam(0.3)).item() == 0.0
     assert torch.equal(made.image().detach(), before)
 
 
@@ -103,13 +103,13 @@ def test_a_live_picture_beside_a_dead_one_has_exactly_its_own_gradient() -> None
 def test_a_unit_that_nothing_moves_warns_after_sixteen_steps_and_names_it() -> None:
     made = problem_of([1, 2], torch.full((3, 4, 4), 0.7))
     with pytest.warns(UserWarning, match=r"at step 16 no gradient .* 1 of 2 pictures.*\(1:2\)") as caught:
-        ascend(made, steps=60)
+        ascend(made, steps=60, optimizer=adam())
     assert len(caught) == 1
 
 
 def test_a_unit_that_nothing_moves_warns_at_the_end_of_a_short_run() -> None:
     with pytest.warns(UserWarning, match=r"at step 2 no gradient .* 1 of 1 pictures.*\(1:2\)") as caught:
-        ascend(problem_of([2]), steps=3)
+        ascend(problem_of([2]), steps=3, optimizer=adam())
     assert len(caught) == 1
 
 
@@ -169,14 +169,14 @@ def test_scores_rise(objective: Objective) -> None:
     made.initialize()
     made.prepare()
     before = made.scores()
-    assert bool((ascend(made, steps=12) > before).all())
+    assert bool((ascend(made, steps=12, optimizer=adam()) > before).all())
 
 
 def test_on_step_sees_every_step_with_scores_and_terms_that_add_up() -> None:
     seen: list[tuple[int, Step]] = []
     objective = Channel("features.2", [0, 1]) - 0.5 * TotalVariation()
     made = Ascent(PixelImage(6), FrozenNetwork(toy()), objective, views=Views(Jitter(1), 3))
-    ascend(made, steps=3, on_step=lambda index, step: seen.append((index, step)))
+    ascend(made, steps=3, optimizer=adam(), on_step=lambda index, step: seen.append((index, step)))
     assert [index for index, _ in seen] == [0, 1, 2]
     for _, step in seen:
         assert step.scores.shape == (2,)
@@ -198,7 +198,7 @@ def test_a_network_that_gives_nan_never_reaches_the_picture(at: int) -> None:
 
     network.switch.on = at == 0
     with pytest.raises(NonFiniteError, match=f"step {at}: the score is not finite"):
-        ascend(made, steps=6, on_step=watch)
+        ascend(made, steps=6, optimizer=adam(), on_step=watch)
     assert len(last) == at + 1
     assert torch.equal(made.image().detach(), last[-1])
 
@@ -215,7 +215,7 @@ def test_the_loop_leaves_the_network_and_other_gradients_alone() -> None:
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     before = condition(network)
-    ascend(Ascent(FourierImage(8), FrozenNetwork(network), Channel("features.5", 1)), steps=3)
+    ascend(Ascent(FourierImage(8), FrozenNetwork(network), Channel("features.5", 1)), steps=3, optimizer=adam())
     require_same(before, condition(network))
 
 
@@ -225,10 +225,10 @@ def test_the_loop_runs_where_gradients_are_switched_off(context: Callable[[], to
         return Ascent(FourierImage(8), FrozenNetwork(toy()), Channel("features.5", 1))
 
     outside = run()
-    expected = ascend(outside, steps=3)
+    expected = ascend(outside, steps=3, optimizer=adam())
     inside = run()
     with context():
-        scores = ascend(inside, steps=3)
+        scores = ascend(inside, steps=3, optimizer=adam())
     assert torch.equal(scores, expected)
     assert torch.equal(inside.image().detach(), outside.image().detach())
 
@@ -254,7 +254,7 @@ def test_another_number_of_pictures_than_the_objective_asks_for_is_refused() -> 
 @pytest.mark.parametrize("steps", [0, -1])
 def test_steps_below_one_are_refused(steps: int) -> None:
     with pytest.raises(ValueError, match="steps must be at least 1"):
-        ascend(Ascent(FourierImage(8), FrozenNetwork(toy()), Channel("features.5", 1)), steps=steps)
+        ascend(Ascent(FourierImage(8), FrozenNetwork(toy()), Channel("features.5", 1)), steps=steps, optimizer=adam())
 
 
 @pytest.mark.parametrize("seed", [-1, 0.5])

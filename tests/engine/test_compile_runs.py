@@ -12,7 +12,7 @@ from counting_backend import CountingBackend, backend, nothing_left
 from lightning.pytorch import Trainer
 from runs import build, fit
 from torch import Tensor, nn
-from toys import QUIET, toy
+from toys import QUIET, adam, toy
 
 import featviz_pl as fv
 from featviz_pl.callbacks import Augmentation
@@ -61,7 +61,7 @@ def test_ascend_compiles_once(make: Any, layer: str, backend: CountingBackend) -
             0,
             Views(view_preset("lucid")[0], 2),
         )
-        scores = ascend(problem, STEPS)
+        scores = ascend(problem, STEPS, adam())
         found.append((scores, problem.decoded().detach()))
     assert torch.equal(found[0][0], found[1][0])
     assert torch.equal(found[0][1], found[1][1])

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from sweep_networks import partly_dead
+from toys import adam
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.engine.picture_health import DEAD_AFTER, Watch
@@ -36,6 +37,6 @@ def test_the_bare_loop_ends_when_all_its_pictures_have_failed(units: list[int], 
         dict[int, str](),
     )
     taken: list[int] = []
-    ascend(problem, 100, failures=failures, on_step=lambda index, _: taken.append(index))
+    ascend(problem, 100, adam(), failures=failures, on_step=lambda index, _: taken.append(index))
     assert len(taken) == steps
     assert set(failures) == {index for index, unit in enumerate(units) if unit == 1}

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from toys import adam
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import AlphaImage, FourierImage, PixelImage
@@ -92,7 +93,7 @@ def test_a_run_shows_the_picture_on_backgrounds() -> None:
     problem = Ascent(AlphaImage(8), FrozenNetwork(network), Layer("output"))
     problem.initialize()
     before = problem.image()[:, 3].mean().item()
-    ascend(problem, steps=100)
+    ascend(problem, steps=100, optimizer=adam())
     after = problem.image().detach()
     assert after[:, 3].mean().item() > before + 0.1
     assert after[:, :3].mean().item() > 0.6

@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import BallImage
@@ -59,7 +59,9 @@ def test_no_run_leaves_the_ball_nor_the_range(norm: Norm, radius: float) -> None
     problem.prepare()
     before = problem.scores()
     seen: list[NDArray[np.float32]] = []
-    after = ascend(problem, steps=20, lr=50.0, on_step=lambda *_: seen.append(problem.image().detach().numpy().copy()))
+    after = ascend(
+        problem, steps=20, optimizer=adam(50.0), on_step=lambda *_: seen.append(problem.image().detach().numpy().copy())
+    )
     assert bool((after > before).all())
     for shown in seen:
         assert distances(shown, given.numpy(), norm).max() <= radius * (1 + 1e-5)

@@ -15,7 +15,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl import images
 from featviz_pl.engine import Ascent, ascend
@@ -512,7 +512,7 @@ def test_pictures_climb_on_a_network(made: type[Image], count: int) -> None:
     problem.initialize()
     problem.prepare()
     before = problem.scores()
-    climb = ascend(problem, steps=12, lr=0.05) - before
+    climb = ascend(problem, steps=12, optimizer=adam(0.05)) - before
     # Pictures that share their parts also share what moves them: then the sum is what climbs.
     assert float(climb.mean() if CASES[made].joint else climb.min()) > 1e-3
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from guests import condition, require_same
 from torch import Tensor, nn
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import GeneratorImage
@@ -65,7 +65,7 @@ def test_a_run_leaves_the_generator_as_it_was() -> None:
     problem.initialize()
     problem.prepare()
     start = problem.scores()
-    assert bool((ascend(problem, steps=10) > start).all())
+    assert bool((ascend(problem, steps=10, optimizer=adam()) > start).all())
     require_same(before, condition(generator))
     assert [name for name, _ in problem.image.named_parameters()] == ["weight"]
     assert [name for name, _ in problem.image.named_modules()] == [""]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import MacoImage
@@ -264,7 +264,7 @@ def test_listening_keeps_no_graph_alive() -> None:
 def test_a_step_of_a_run_is_recorded_and_survives_a_checkpoint() -> None:
     image = MacoImage((12, 9), spectrum=template(3, (12, 9)))
     problem = Ascent(image, FrozenNetwork(toy()), Channel("features.5", [1, 4]))
-    ascend(problem, steps=3)
+    ascend(problem, steps=3, optimizer=adam())
     assert image.transparency is not None
     assert bool((image.transparency.sum((1, 2)) > 0).all())
     fresh = MacoImage((12, 9), spectrum=template(3, (12, 9)))
@@ -277,7 +277,7 @@ def test_pictures_alone_have_the_transparency_they_have_together() -> None:
         image = MacoImage((12, 9), spectrum=template(3, (12, 9))).double()
         problem = Ascent(image, FrozenNetwork(toy().double()), Channel("features.5", units))
         problem.prepare(dtype=torch.float64)
-        ascend(problem, steps=3)
+        ascend(problem, steps=3, optimizer=adam())
         assert image.transparency is not None
         return image.transparency
 

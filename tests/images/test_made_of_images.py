@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl import images
 from featviz_pl.engine import Ascent, ascend
@@ -380,7 +380,7 @@ def test_an_ascent_raises_the_score(kind: type[Image]) -> None:
     problem.initialize()
     problem.prepare()
     before = problem.scores()
-    assert bool((ascend(problem, steps=12) > before).all())
+    assert bool((ascend(problem, steps=12, optimizer=adam()) > before).all())
 
 
 @pytest.mark.parametrize("kind", [AlphaImage, BallImage, MaskedImage, StackImage], ids=lambda kind: kind.__name__)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image as Pillow
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import AlphaImage, CPPNImage, FourierImage, MaskedImage, PixelImage
@@ -97,7 +97,7 @@ def test_outside_nothing_changes_in_a_run_and_inside_it_does(kind: type[PixelIma
     problem.initialize()
     problem.prepare()
     before = problem.scores()
-    assert bool((ascend(problem, steps=15) > before).all())
+    assert bool((ascend(problem, steps=15, optimizer=adam()) > before).all())
     shown = problem.image().detach()
     outside = (mask == 0).expand_as(shown)
     assert torch.equal(shown[outside], picture.expand(2, -1, -1, -1)[outside]), "to the last bit"

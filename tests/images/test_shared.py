@@ -11,7 +11,7 @@ import pytest
 import torch
 from enlarging import Array, enlarged
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import CPPNImage, FourierImage, LaplacianPyramidImage, PixelImage, SharedImage
@@ -164,7 +164,7 @@ def test_sharing_draws_the_pictures_of_different_units_together() -> None:
         problem.initialize()
         problem.prepare()
         before = problem.scores()
-        after = ascend(problem, steps=20)
+        after = ascend(problem, steps=20, optimizer=adam())
         assert float((after - before).mean()) > 0
         shown = image().detach()
         return torch.nn.functional.cosine_similarity(shown[0].flatten() - 0.5, shown[1].flatten() - 0.5, dim=0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import FixedImage, FourierImage, Image, PixelImage, StackImage
@@ -87,7 +87,7 @@ def test_fixed_pictures_stay_and_others_move() -> None:
     problem.initialize()
     problem.prepare()
     before, scores = problem.image().detach(), problem.scores()
-    after = ascend(problem, steps=10)
+    after = ascend(problem, steps=10, optimizer=adam())
     shown = problem.image().detach()
     assert torch.equal(shown[1:3], given)
     assert bool((after[[0, 3]] > scores[[0, 3]]).all())

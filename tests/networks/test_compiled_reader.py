@@ -16,7 +16,7 @@ import torch
 import torch._dynamo
 from counting_backend import CountingBackend, backend, nothing_left
 from torch import Tensor, fx, nn
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
@@ -289,7 +289,7 @@ def test_objectives_that_go_back_twice_give_the_same(
     for flag in (False, True):
         objective = unit + StayNear(torch.full((1, 3, 12, 12), 0.3), layer="features.3", balance=unit)
         problem = Ascent(PixelImage(12), FrozenNetwork(toy(), compile=flag), objective)
-        ascend(problem, 20)
+        ascend(problem, 20, adam())
         found.append(problem.decoded().detach())
     torch.testing.assert_close(*found)
     assert "is compiled" in lines.text

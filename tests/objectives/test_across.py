@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
@@ -159,7 +159,7 @@ def test_networks_run_as_if_each_were_the_run_s_own(wrap: Any) -> None:
     together = bound(Across("features.3:2", [None, wrap(second)]), first)
     torch.testing.assert_close(together.scores(), torch.stack(alone).mean(0))
     before = together.scores()
-    assert bool((ascend(together, steps=5) > before).all())
+    assert bool((ascend(together, steps=5, optimizer=adam()) > before).all())
     for network in (first, second):
         assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
 
@@ -205,8 +205,8 @@ def test_what_is_logged_is_read_and_checked_but_names_no_picture() -> None:
 def test_what_is_logged_changes_no_picture() -> None:
     wanted = Channel("features.3", 2)
     plain, watched = bound(wanted, toy()), bound(wanted + Logged("features.5:1"), toy())
-    ascend(plain, steps=3)
+    ascend(plain, steps=3, optimizer=adam())
     names: list[list[str]] = []
-    ascend(watched, steps=3, on_step=lambda _, step: names.append(list(step.terms)))
+    ascend(watched, steps=3, optimizer=adam(), on_step=lambda _, step: names.append(list(step.terms)))
     assert torch.equal(plain.image(), watched.image())
     assert names == [["Channel.features.3", "Channel.features.5"]] * 3

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
@@ -315,7 +315,7 @@ def rendered(objective: Objective, count: int = 4) -> Tensor:
     problem = Ascent(image, network, objective, seed=5)
     problem.initialize()
     problem.prepare(dtype=torch.float64)
-    ascend(problem, steps=30, lr=0.05)
+    ascend(problem, steps=30, optimizer=adam(0.05))
     return network.activations(image().detach(), ["features.5"])["features.5"]
 
 

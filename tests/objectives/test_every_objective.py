@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl import objectives
 from featviz_pl.engine import Ascent, ascend
@@ -282,7 +282,7 @@ def test_ascent_raises_what_is_wanted(name: str) -> None:
     count = 3 if name in JOINT else example(name).count() or 1
     made = problem(example(name), count)
     before = made.scores()
-    after = ascend(made, steps=6, lr=0.05)
+    after = ascend(made, steps=6, optimizer=adam(0.05))
     assert before.shape == after.shape == (count,)
     assert bool((after.sum() > before.sum() if name in JOINT else after > before).all())
 
@@ -291,7 +291,7 @@ def test_ascent_raises_what_is_wanted(name: str) -> None:
 def test_ascent_of_the_negative_lowers_a_penalty(name: str) -> None:
     made = problem(-example(name))
     before = -made.scores()
-    after = -ascend(made, steps=6, lr=0.05)
+    after = -ascend(made, steps=6, optimizer=adam(0.05))
     assert bool((after < before).all())
     assert bool((after >= 0).all())
 

@@ -24,6 +24,7 @@ from references import (
     weight_gradient,
 )
 from torch import Tensor, nn
+from toys import adam
 
 from featviz_pl import objectives
 from featviz_pl.engine import ascend
@@ -117,7 +118,7 @@ def test_ascent_raises_the_score() -> None:
     unit = Channel("4", 1)
     made = bound(Facet(unit, {"1": [1.0, 0.5, 1.0, 2.0]}), pictures(2), moving(4))
     before = made.scores()
-    assert bool((ascend(made, steps=8, lr=0.03) > before).all())
+    assert bool((ascend(made, steps=8, optimizer=adam(0.03)) > before).all())
 
 
 def test_the_probe_decides_what_is_shown() -> None:
@@ -125,7 +126,7 @@ def test_the_probe_decides_what_is_shown() -> None:
     for probe in ([1.0, 0, 0, 0], [0, 0, 0, 1.0]):
         unit = Channel("4", 1)
         made = bound(unit + Facet(unit, {"1": probe}, 30), pictures(1))
-        ascend(made, steps=10, lr=0.05)
+        ascend(made, steps=10, optimizer=adam(0.05))
         mean = run_parts(small(), made.image())["1"].detach().mean((0, 2, 3))
         shares.append(float(mean[0] / mean.sum()))
     assert shares[0] > shares[1]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from references import bound, from_yaml, numbers, pictures, weight_gradient
+from toys import adam
 
 from featviz_pl import objectives
 from featviz_pl.engine import Ascent, ascend
@@ -160,7 +161,7 @@ def test_the_share_of_fine_detail_lies_between_nothing_and_all() -> None:
 def test_ascent_of_the_negative_lowers_the_penalty(make: Callable[[], Any]) -> None:
     made = bound(-make(), pictures(2))
     before = -made.scores()
-    after = -ascend(made, steps=8, lr=0.03)
+    after = -ascend(made, steps=8, optimizer=adam(0.03))
     assert bool((after < before).all())
     assert bool((after >= 0).all())
 
@@ -215,7 +216,7 @@ def test_pictures_become_transparent_where_nothing_needs_them() -> None:
     made.initialize()
     made.prepare()
     before = made.scores()
-    after = ascend(made, steps=5, lr=0.1)
+    after = ascend(made, steps=5, optimizer=adam(0.1))
     assert float(after) > float(before)
     steered = Channel("0", 1) * (1 - AlphaMean())
     assert repr(steered) == "Channel('0', 1) * (1 - AlphaMean())"

@@ -27,6 +27,7 @@ from references import (
     weight_gradient,
 )
 from torch import Tensor
+from toys import adam
 
 from featviz_pl import objectives
 from featviz_pl.engine import ascend
@@ -237,7 +238,7 @@ def test_a_run_of_an_attributed_caricature_equals_plain_autograd(
 def test_ascent_raises_the_score(make: Callable[..., Any]) -> None:
     made = bound(make("2", pictures(1, seed=5)), pictures(2), moving(4))
     before = made.scores()
-    assert bool((ascend(made, steps=8, lr=0.03) > before).all())
+    assert bool((ascend(made, steps=8, optimizer=adam(0.03)) > before).all())
 
 
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from references import bound, from_yaml, moving, observed, pictures, run_parts, small, views_of, weight_gradient
 from torch import Tensor
+from toys import adam
 
 from featviz_pl import objectives
 from featviz_pl.engine import ascend
@@ -98,7 +99,7 @@ def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
 def test_ascent_raises_the_score() -> None:
     made = bound(SortMatching(["0", "2", "4"], pictures(5, seed=5) ** 4), pictures(2), moving(4))
     before = made.scores()
-    assert bool((ascend(made, steps=10, lr=0.03) > 0.8 * before).all())
+    assert bool((ascend(made, steps=10, optimizer=adam(0.03)) > 0.8 * before).all())
 
 
 def test_pictures_do_not_know_each_other() -> None:

@@ -27,7 +27,7 @@ from references import (
 )
 from runs import fit
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl import objectives
 from featviz_pl.engine import ascend
@@ -286,14 +286,14 @@ def test_a_balanced_run_equals_plain_autograd(seen_through: Any) -> None:
 def test_ascent_raises_the_score(make: Callable[[Tensor], Objective]) -> None:
     made = bound(make(pictures(1, seed=5)), pictures(2), moving(4))
     before = made.scores()
-    assert bool((ascend(made, steps=8, lr=0.03) > before).all())
+    assert bool((ascend(made, steps=8, optimizer=adam(0.03)) > before).all())
 
 
 def test_a_stronger_pull_back_leaves_the_picture_nearer() -> None:
     start, distances = pictures(1), []
     for weight in (0.0, 1.0, 20.0):
         made = bound(Channel("4", 1) + weight * StayNear(start, "1", balance=Channel("4", 1)), start, moving(4))
-        ascend(made, steps=12, lr=0.03)
+        ascend(made, steps=12, optimizer=adam(0.03))
         final = run_parts(small(), made.image())["1"] - run_parts(small(), start)["1"]
         distances.append(float(final.detach().norm()))
     assert distances[0] > distances[1] > distances[2]

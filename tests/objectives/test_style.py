@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from references import bound, from_yaml, moving, observed, pictures, run_parts, small, views_of, weight_gradient
 from runs import fit
 from torch import Tensor
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl import objectives
 from featviz_pl.engine import ascend
@@ -236,7 +236,7 @@ def test_ascent_raises_the_score(average: float) -> None:
     dark = pictures(1, size=20, seed=5) ** 4
     made = bound(Style(["0", "2"], dark, average=average), pictures(2), moving(4))
     before = made.scores()
-    assert bool((ascend(made, steps=10, lr=0.03) > 0.85 * before).all())
+    assert bool((ascend(made, steps=10, optimizer=adam(0.03)) > 0.85 * before).all())
 
 
 @pytest.mark.parametrize("average", [0.0, 0.5])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer, vit_b_16
+from toys import adam
 
 from featviz_pl import render
 from featviz_pl.engine import Ascent, ascend
@@ -107,7 +108,7 @@ def test_scores_are_those_of_the_tokens(name: str) -> None:
 def test_ascent_raises_them(name: str) -> None:
     made = problem(VALUES[name][0], count=2)
     before = made.scores()
-    assert bool((ascend(made, steps=4, lr=0.02) > before).all())
+    assert bool((ascend(made, steps=4, optimizer=adam(0.02)) > before).all())
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_ascent_raises_them(name: str) -> None:
 def test_joint_objectives_rise(objective: Objective) -> None:
     made = problem(objective, count=3)
     before = made.scores().sum()
-    assert bool(ascend(made, steps=4, lr=0.02).sum() > before)
+    assert bool(ascend(made, steps=4, optimizer=adam(0.02)).sum() > before)
 
 
 OWN: dict[str, Callable[[list[int]], Objective]] = {

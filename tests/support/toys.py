@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +51,8 @@ def toy(channels: int = 3, classes: int = 5, seed: int = 0) -> ToyNet:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return ToyNet(channels, classes)
+
+
+def adam(lr: float = 0.05) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
+    """Return what makes an Adam of parameters."""
+    return partial(torch.optim.Adam, lr=lr)

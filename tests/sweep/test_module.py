@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningCLI
 from runs import fit
 from sweep_networks import partly_dead
 from torch import Tensor, nn
-from toys import QUIET, SHARED, needs_shared, toy
+from toys import QUIET, SHARED, adam, needs_shared, toy
 
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.engine import Ascent, NonFiniteError, ascend
@@ -490,7 +490,9 @@ def test_an_optimizer_that_looks_at_whole_tensors_couples_no_pictures() -> None:
 def test_without_a_record_of_failures_the_bare_loop_stops_as_before() -> None:
     with pytest.raises(NonFiniteError, match="is not finite"):
         ascend(
-            Ascent(PixelImage(6, color="none"), FrozenNetwork(Brittle()), Channel("output", [0, 1])), steps=24, lr=0.1
+            Ascent(PixelImage(6, color="none"), FrozenNetwork(Brittle()), Channel("output", [0, 1])),
+            steps=24,
+            optimizer=adam(0.1),
         )
 
 
@@ -499,7 +501,7 @@ def test_the_record_of_failures_changes_no_healthy_run() -> None:
         made = Ascent(
             FourierImage(10), FrozenNetwork(toy()), Channel("features.5", [1, 6]), views=Views(lucid().transforms, 2)
         )
-        return ascend(made, steps=20, failures=failures), made.image().detach()
+        return ascend(made, steps=20, optimizer=adam(), failures=failures), made.image().detach()
 
     failures: dict[int, str] = {}
     (scores, shown), (watched_scores, watched) = run(None), run(failures)

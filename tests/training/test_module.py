@@ -15,7 +15,7 @@ from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_c
 from lightning.pytorch.loggers import CSVLogger
 from runs import Record, build, fit, weights
 from torch import Tensor, nn
-from toys import toy
+from toys import adam, toy
 
 from featviz_pl.callbacks import Augmentation, ImageSnapshot
 from featviz_pl.engine import Ascent, ascend
@@ -39,6 +39,7 @@ def test_the_trainer_takes_the_steps_of_the_bare_loop_bit_for_bit(views: int) ->
             image, FrozenNetwork(toy()), Channel("features.5", [1, 4]), 7, Views(article(), views) if views else None
         ),
         steps=6,
+        optimizer=adam(),
     )
     assert torch.equal(model.images, image().detach())
 
