@@ -24,7 +24,8 @@ FLOORS = [
     {"featviz_pl.objectives"},
     {"featviz_pl.images"},
     {"featviz_pl.statistics"},
-    {"featviz_pl.transforms", "featviz_pl.networks", "featviz_pl.io"},
+    {"featviz_pl.transforms", "featviz_pl.networks"},
+    {"featviz_pl.io"},
     {"featviz_pl.numerics"},
 ]
 WITH_LIGHTNING = {"cli", "rendering", "compat", "callbacks", "sweep", "training"}

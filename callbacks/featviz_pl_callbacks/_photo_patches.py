@@ -17,10 +17,10 @@ from featviz_pl.metrics.top_photos.layer_reader import Said
 from featviz_pl.metrics.top_photos.top_k import Cut
 from featviz_pl.networks import ActivationReader
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
+from featviz_pl.numerics.checks import first_line
 from featviz_pl_callbacks._watched_network import (
     Picture,
     find_forward,
-    first_line,
     full_path,
     guest,
     modules_by_name,

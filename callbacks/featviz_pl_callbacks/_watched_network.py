@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from featviz_pl.networks import ActivationReader, FrozenNetwork
-from featviz_pl.numerics.checks import unknown
+from featviz_pl.numerics.checks import first_line, unknown
 
 OUTPUT = "output"
 Picture = tuple[int, int, int]  # (C, H, W)
@@ -272,8 +272,3 @@ def _run(
     if missing:
         raise ValueError(f"its forward does not run {', '.join(missing)}")
     return given
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from typing import Any
@@ -14,6 +13,7 @@ from typing_extensions import override
 
 from featviz_pl.engine.distributed import mean_over_ranks
 from featviz_pl.numerics.checks import whole_number
+from featviz_pl.numerics.digest import digest
 from featviz_pl.training import FeatureVisualization
 from featviz_pl_callbacks._support import visualization
 
@@ -104,10 +104,6 @@ class DistributedViews(Callback):
 
 def _digest(image: nn.Module) -> list[int]:
     """Return four whole numbers that change with any bit of what an image keeps."""
-    digest = hashlib.sha256()
-    for name, value in sorted(image.state_dict().items()):
-        if isinstance(value, Tensor):
-            digest.update(
-                name.encode() + value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
-            )
-    return [int.from_bytes(digest.digest()[start : start + 8], "big", signed=True) for start in range(0, 32, 8)]
+    tensors = ((name, value) for name, value in sorted(image.state_dict().items()) if isinstance(value, Tensor))
+    sha = bytes.fromhex(digest((part for pair in tensors for part in pair), digits=64))
+    return [int.from_bytes(sha[start : start + 8], "big", signed=True) for start in range(0, 32, 8)]

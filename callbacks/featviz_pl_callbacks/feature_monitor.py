@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
-from featviz_pl.io.provenance import versions
+from featviz_pl.io.provenance import provenance
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.numerics.checks import finite_number, size_pair, unknown, whole_number
 from featviz_pl.objectives import Target
@@ -388,8 +388,7 @@ class FeatureMonitor(Callback):
         """Return where the pictures come from: plain values, equal for equal trainings."""
         network = guest(module, self._forward[0] if self._forward is not None else "", self.mean, self.std)
         plan, ordered = self._settings, [self._rendered.get(index) for index in range(len(self._targets))]
-        return {
-            **versions(),
+        values = {
             "network": network.name,
             "weights": network.weights_hash(),
             "mean": self.mean,
@@ -405,6 +404,7 @@ class FeatureMonitor(Callback):
             "seed": plan.seed,
             "warm_start": self.warm_start,
         }
+        return provenance(values)
 
     def _say(
         self, trainer: Trainer, rendered: dict[int, Rendered], trouble: Sequence[str], error: Exception | None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from typing_extensions import override
 from featviz_pl.io import save_png
 from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.io.files import layer_folder
+from featviz_pl.numerics.digest import digest
 from featviz_pl.objectives import Target
 from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch
 from featviz_pl.sweep.folder import Entry, SweepFolder, finished_entry, picture_path, read_manifest, read_origin
@@ -232,9 +232,7 @@ class FeatureWriter(BasePredictionWriter):
         files = {
             target: file for target, file in files.items() if file.is_file()
         }  # somebody may delete one that is not asked for again
-        shown = hashlib.sha256(
-            json.dumps([[target, entries[target].get("score")] for target in files]).encode()
-        ).hexdigest()[:16]
+        shown = digest([json.dumps([[target, entries[target].get("score")] for target in files])])
         if (read_origin(path) or {}).get("pictures") != shown:
             save_sheet(
                 [files.get(target) for target in own],

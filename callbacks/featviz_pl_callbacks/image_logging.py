@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
 from featviz_pl.io import save_png, to_pillow, to_uint8
-from featviz_pl.io.pictures import displayable
+from featviz_pl.io.pictures import displayable, encode_png
 from featviz_pl.io.sheets import sheet
 from featviz_pl.numerics.checks import whole_number
 
@@ -260,13 +260,14 @@ def _log_to_mlflow(logger: Any, name: str, images: Tensor, step: int, captions: 
 def _save_beside_csv(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
     _ = logger.experiment  # makes its folder; later it would warn that the folder is not empty
     path = os.path.join(logger.log_dir, "images", *_file_name(name).split("/"), _step_name(step))
+    provenance = {"step": step} if captions is None else {"step": step, "caption": captions}
     if "://" in path:  # a store in the net, as Lightning writes its numbers to
         import fsspec  # type: ignore[import-untyped, unused-ignore]
 
         with fsspec.open(path, "wb") as file:
-            to_pillow(sheet(images)).save(file, format="PNG")
+            encode_png(to_pillow(sheet(images)), file, provenance)
     else:
-        save_png(sheet(images), path, {"step": step} if captions is None else {"step": step, "caption": captions})
+        save_png(sheet(images), path, provenance)
 
 
 def _step_name(step: int) -> str:

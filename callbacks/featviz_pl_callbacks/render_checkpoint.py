@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from featviz_pl.io.torch_files import read_torch_file
 from featviz_pl.numerics.checks import whole_number
 from featviz_pl.training import FeatureVisualization
 from featviz_pl.training.checkpoint import optimizer_description
@@ -97,14 +98,8 @@ def checkpoint_to_resume(path: str | os.PathLike[str]) -> str | None:
     """
     if not Path(path).exists():
         return None
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        fits = isinstance(held, dict) and _KEY in held
-    except Exception as error:
-        raise ValueError(
-            f"resume: {os.fspath(path)!r} cannot be read as a checkpoint: {_first_line(error)}; delete the file"
-        ) from error
-    if not fits:
+    checkpoint = read_torch_file(path, "resume", "delete the file to start anew")
+    if not isinstance(checkpoint, dict) or _KEY not in checkpoint:
         raise ValueError(
             f"resume: {os.fspath(path)!r} is no checkpoint of a render; move it away, or choose another output"
         )
@@ -132,7 +127,3 @@ def _arguments(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         "steps": trainer.max_steps,
         **{name: str(value) for name, value in module.origin.items()},
     }
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -57,8 +57,4 @@ def keep_config(path: Path, text: str) -> None:
             number for number in range(1, 1 << 31) if not path.with_name(f"{path.stem}-{number}{path.suffix}").exists()
         )
         path.replace(path.with_name(f"{path.stem}-{number}{path.suffix}"))
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    write_whole(path, write)
+    write_whole(path, text)

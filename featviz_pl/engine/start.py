@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from torch import Tensor
 
 from featviz_pl.images.base import check_pictures
 from featviz_pl.io import read_picture, to_uint8
+from featviz_pl.numerics.digest import digest
 
 
 def read_start(start: str | os.PathLike[str] | Tensor, channels: int) -> Tensor:
@@ -33,4 +33,4 @@ def start_digest(pictures: Tensor) -> str:
         >>> len(start_digest(torch.zeros(1, 3, 4, 5)))
         16
     """
-    return hashlib.sha256(to_uint8(pictures).cpu().numpy().tobytes()).hexdigest()[:16]
+    return digest([to_uint8(pictures)])

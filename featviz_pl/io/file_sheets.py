@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image as Pillow
-from PIL.PngImagePlugin import PngInfo
 
-from featviz_pl.io.files import write_whole
-from featviz_pl.io.provenance import PROVENANCE_KEY
+from featviz_pl.io.pictures import write_png
 
 WIDEST = 8192  # pixels: what programs still show; the pictures of larger layers are reduced
 GAP = 2
@@ -44,6 +41,4 @@ def save_sheet(pictures: Sequence[Path | None], path: Path, provenance: Mapping[
             with Pillow.open(file) as picture:
                 shown = picture if picture.size == cell else picture.resize(cell, Pillow.Resampling.BOX)
                 sheet.paste(shown, (index % across * (cell[0] + GAP), index // across * (cell[1] + GAP)))
-    info = PngInfo()
-    info.add_text(PROVENANCE_KEY, json.dumps(dict(provenance), sort_keys=True, ensure_ascii=True))
-    return write_whole(path, lambda temporary: sheet.save(temporary, format="PNG", pnginfo=info))
+    return write_png(sheet, path, provenance)

@@ -30,13 +30,21 @@ def check_output(path: str | os.PathLike[str], suffix: str = ".png") -> Path:
     return chosen
 
 
-def write_whole(path: str | os.PathLike[str], write: Callable[[Path], None]) -> Path:
-    """Write a file under a temporary name beside its place, then rename it: readers see all of it or none."""
+def write_whole(path: str | os.PathLike[str], content: str | Callable[[Path], object]) -> Path:
+    """Write a file under a temporary name in its folder, then rename it: readers see all of it or none.
+
+    Args:
+        path: of the file; missing folders are made.
+        content: text, written as UTF-8, or a function that writes the file at the path it is called with.
+    """
     chosen = Path(path)
     chosen.parent.mkdir(parents=True, exist_ok=True)
     temporary = chosen.with_name(f".{chosen.stem[:100]}.{os.getpid()}.part")
     try:
-        write(temporary)
+        if isinstance(content, str):
+            temporary.write_bytes(content.encode())
+        else:
+            content(temporary)
         os.replace(temporary, chosen)
     finally:
         temporary.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -80,11 +80,25 @@ def save_png(image: Tensor, path: str | os.PathLike[str], provenance: Mapping[st
         ...     read_provenance(save_png(torch.rand(3, 4, 4), f"{folder}/a.png", {"seed": 0}))
         {'seed': 0}
     """
-    chosen = check_output(path)
+    return write_png(to_pillow(image), check_output(path), provenance)
+
+
+def write_png(picture: Pillow.Image, path: str | os.PathLike[str], provenance: Mapping[str, Any] | None = None) -> Path:
+    """Write a Pillow image as PNG with its provenance; the file is whole or absent."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            encode_png(picture, file, provenance)
+
+    return write_whole(path, write)
+
+
+def encode_png(picture: Pillow.Image, file: IO[bytes], provenance: Mapping[str, Any] | None = None) -> None:
+    """Write a Pillow image as PNG, with its provenance in a text chunk, to an open file."""
     info = PngInfo()
     if provenance is not None:
-        info.add_text(PROVENANCE_KEY, json.dumps(provenance, sort_keys=True, ensure_ascii=True))
-    return write_whole(chosen, lambda temporary: to_pillow(image).save(temporary, format="PNG", pnginfo=info))
+        info.add_text(PROVENANCE_KEY, json.dumps(dict(provenance), sort_keys=True, ensure_ascii=True))
+    picture.save(file, format="PNG", pnginfo=info)
 
 
 def read_picture(path: str | os.PathLike[str], channels: int = 3) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -14,8 +15,27 @@ PROVENANCE_KEY = "featviz_pl"
 
 
 def versions() -> dict[str, str]:
-    """Return the releases of this library and of torch, as every provenance names them."""
+    """Return the releases of this library and of torch, which every provenance holds."""
     return {"featviz_pl": version("featviz_pl"), "torch": version("torch").partition("+")[0]}
+
+
+def provenance(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the releases of this library and of torch together with values, as JSON holds them.
+
+    Example:
+        >>> provenance({"seed": 0, "size": (4, 6)})["size"]
+        [4, 6]
+    """
+    return as_plain({**versions(), **values})
+
+
+def as_plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they are read back from JSON: tuples become lists.
+
+    Raises:
+        TypeError: when a value has no JSON form.
+    """
+    return dict(json.loads(json.dumps(dict(values))))
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from featviz_pl.io.files import write_whole
+from featviz_pl.io.torch_files import read_torch_file
 
 
 def save_record(path: str | os.PathLike[str], kind: str, version: int, content: Mapping[str, Any]) -> Path:
@@ -23,7 +23,9 @@ def save_record(path: str | os.PathLike[str], kind: str, version: int, content: 
     return write_whole(path, write)
 
 
-def load_record(path: str | os.PathLike[str], kind: str, version: int, maker: str) -> dict[str, Any]:
+def load_record(
+    path: str | os.PathLike[str], kind: str, version: int, maker: str, argument: str = "path"
+) -> dict[str, Any]:
     """Read what `save_record` wrote.
 
     Args:
@@ -31,35 +33,18 @@ def load_record(path: str | os.PathLike[str], kind: str, version: int, maker: st
         kind: of the record, such as ``"photo_activations"``.
         version: of its format.
         maker: the function that makes such records, for messages.
+        argument: that names the path in errors.
 
     Raises:
         ValueError: when the file is missing, damaged, of another kind or of another version.
     """
     what = kind.replace("_", " ")
-    if not Path(path).is_file():
-        raise ValueError(f"path: there is no file {str(path)!r}")
-    try:
-        with Path(path).open("rb") as file:
-            held = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    content = read_torch_file(path, argument, f"make {what} of featviz_pl with {maker}")
+    if not isinstance(content, Mapping) or content.get("format") != f"featviz_pl.{kind}":
+        raise ValueError(f"{argument}: {str(path)!r} holds no {what} of featviz_pl; make some with {maker}")
+    if content.get("version") != version:
         raise ValueError(
-            f"path: {str(path)!r} is damaged or holds no {what} of featviz_pl; make some with {maker}"
-        ) from error
-    if not isinstance(held, Mapping) or held.get("format") != f"featviz_pl.{kind}":
-        raise ValueError(f"path: {str(path)!r} holds no {what} of featviz_pl; make some with {maker}")
-    if held.get("version") != version:
-        raise ValueError(
-            f"path: {str(path)!r} is of version {held.get('version')!r} of the format, this library reads version {version}; "
+            f"{argument}: {str(path)!r} has version {content.get('version')!r} of the format, this library reads {version}; "
             "measure again, or use the library that wrote it"
         )
-    return dict(held)
+    return dict(content)

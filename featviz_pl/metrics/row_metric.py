@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from featviz_pl.metrics.embedding import Embedding
+from featviz_pl.numerics.digest import digest
 from featviz_pl.statistics.exact_metric import ExactMetric
 
 
@@ -75,8 +75,7 @@ def width_of(embedding: Embedding) -> int:
 
 def target_keys(targets: Sequence[str]) -> Tensor:
     """Return a whole number (N,) for each target, the same in every process: processes exchange tensors only."""
-    digests = [hashlib.sha256(target.strip().encode()).digest() for target in targets]
-    return torch.tensor([int.from_bytes(digest[:8], "big") >> 1 for digest in digests], dtype=torch.int64)
+    return torch.tensor([int(digest([target.strip()]), 16) >> 1 for target in targets], dtype=torch.int64)
 
 
 def check_embedding(embedding: Any) -> Embedding:

@@ -14,7 +14,7 @@ from featviz_pl.metrics.base import PictureMetric
 from featviz_pl.metrics.embedding import in_channels
 from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.networks.reader import LayerError
-from featviz_pl.numerics.checks import unknown, whole_number
+from featviz_pl.numerics.checks import first_line, unknown, whole_number
 
 
 def judge_classes(names: Sequence[str | int], classes: Sequence[str]) -> list[int]:
@@ -157,10 +157,9 @@ class _Transfer(PictureMetric):
             except LayerError:
                 raise
             except Exception as error:  # networks refuse pictures in many ways
-                said = (str(error).strip() or type(error).__name__).splitlines()[0]
                 more = "; give FrozenNetwork(judge, size=…) where it takes one size" if size is None else ""
                 raise _FailsError(
-                    f"judge: {self.judge.name!r} fails on pictures of shape {tuple(seen.shape[1:])}: {said}{more}"
+                    f"judge: {self.judge.name!r} fails on pictures of shape {tuple(seen.shape[1:])}: {first_line(error)}{more}"
                 ) from error
         if answer.ndim != 2:
             raise ValueError(

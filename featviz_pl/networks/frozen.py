@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from featviz_pl.networks.compiled_reader import Compiler
@@ -15,6 +13,7 @@ from featviz_pl.networks.probing import LayerInfo, describe_layers, probe
 from featviz_pl.networks.reader import ActivationReader
 from featviz_pl.numerics.activation_axes import unit_axis
 from featviz_pl.numerics.checks import finite_number, size_pair
+from featviz_pl.numerics.digest import digest
 
 
 class FrozenNetwork:
@@ -142,12 +141,11 @@ class FrozenNetwork:
 
     def weights_hash(self) -> str:
         """Return the first 16 hexadecimal digits of the SHA-256 over all weights and buffers, by name."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.module.state_dict().items()):
-            if isinstance(tensor, Tensor):
-                digest.update(name.replace("_orig_mod.", "").encode())  # what torch.compile adds
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        tensors = (
+            (name, value) for name, value in sorted(self.module.state_dict().items()) if isinstance(value, Tensor)
+        )
+        # torch.compile adds "_orig_mod." to names.
+        return digest(part for name, tensor in tensors for part in (name.replace("_orig_mod.", ""), tensor))
 
     def __copy__(self) -> FrozenNetwork:
         """Share what is compiled, which a pickle leaves behind."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from featviz_pl.io.torch_files import read_torch_file
 from featviz_pl.networks.embedded import EmbeddedNetwork
 from featviz_pl.networks.frozen import FrozenNetwork
 from featviz_pl.networks.weights import load_weights, read_tensors
@@ -101,7 +102,7 @@ def load_network(
 def _embedded(name: str, weights: str) -> FrozenNetwork:
     source = resources.files("featviz_pl.networks").joinpath("embedded.pt")
     with resources.as_file(source) as path:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved = read_torch_file(path)
     with _own_random_numbers():
         module = EmbeddedNetwork(len(saved["classes"]), saved["width"])
     if weights == "DEFAULT":

@@ -11,6 +11,7 @@ from torch import nn
 
 from featviz_pl.networks.reader import OUTPUT, ActivationReader, LayerError, first_tensor
 from featviz_pl.numerics.activation_axes import unit_axis
+from featviz_pl.numerics.checks import first_line
 
 LARGEST_PROBE = 4096
 
@@ -74,7 +75,7 @@ def probe(reader: ActivationReader, picture: tuple[int, int, int], layers: Seque
         except Exception:
             reader.only_size = None
     raise ValueError(
-        f"network: its forward fails on a picture of shape {picture}: {_first_line(failure)}{_hint(reader, failure)}"
+        f"network: its forward fails on a picture of shape {picture}: {first_line(failure)}{_hint(reader, failure)}"
     ) from failure
 
 
@@ -122,7 +123,3 @@ def _least_size(reader: ActivationReader, channels: int, layers: Sequence[str]) 
         middle = (low + high) // 2
         low, high = (low, middle) if _works(reader, channels, middle, layers) else (middle, high)
     return high if _works(reader, channels, high + 1, layers) else None
-
-
-def _first_line(error: BaseException) -> str:
-    return whole_text[0] if (whole_text := str(error).strip().splitlines()) else type(error).__name__

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from featviz_pl.io.torch_files import read_torch_file
 
 _NESTS = ("state_dict", "model")
 
@@ -20,35 +20,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ValueError: when the file is missing, broken, holds other objects, or no tensors.
     """
-    if not Path(path).is_file():
-        raise ValueError(f"weights: there is no file {str(path)!r}")
-    try:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        said = str(error)
-        if "unsupported global" in said.lower() or ("WeightsUnpickler" in said and "Unsupported operand" not in said):
-            reason = "it holds objects besides tensors, which are not read for safety; save module.state_dict() alone"
-        else:
-            reason = "it is truncated or no file of torch.save"
-        raise ValueError(f"weights: cannot read {str(path)!r}: {reason}") from error
+    content = read_torch_file(path, "weights", "give what torch.save(module.state_dict(), path) wrote")
     for nest in _NESTS:
-        if isinstance(held, Mapping) and isinstance(held.get(nest), Mapping):
-            held = held[nest]
-    tensors = (
-        {str(key): value for key, value in held.items() if isinstance(value, Tensor)}
-        if isinstance(held, Mapping)
-        else {}
-    )
+        if isinstance(content, Mapping) and isinstance(content.get(nest), Mapping):
+            content = content[nest]
+    items = content.items() if isinstance(content, Mapping) else ()
+    tensors = {str(key): value for key, value in items if isinstance(value, Tensor)}
     if not tensors:
         raise ValueError(f"weights: {str(path)!r} holds no tensors by name; give a state dict")
     return tensors

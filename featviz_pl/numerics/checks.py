@@ -8,6 +8,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's message, or its class where it has none.
+
+    Example:
+        >>> first_line(KeyError()), first_line(ValueError("size: too small\nin line 3"))
+        ('KeyError', 'size: too small')
+    """
+    return next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+
+
 def near(name: str, names: Iterable[str], at_most: int = 3) -> str:
     """Return a sentence part that lists names like `name`, or the first ones when none is near."""
     known = list(names)

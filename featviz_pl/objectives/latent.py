@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.numerics.activation_axes import at_positions
+from featviz_pl.numerics.checks import first_line
 from featviz_pl.numerics.device_transfer import numbers_on
 from featviz_pl.numerics.isolated_copy import frozen_copy
 from featviz_pl.objectives.activation import LayerTerm, listed_units, units_formula
@@ -112,9 +113,8 @@ class Latent(LayerTerm):
                 with torch.no_grad():
                     result = _encoded(self._guest[0], parameter.new_zeros(1, 1, 1, width))
             except RuntimeError as error:
-                reason = str(error).splitlines()[0]
                 raise ValueError(
-                    f"dictionary: it does not take the {width} units of {self.layer!r}: {reason}"
+                    f"dictionary: it does not take the {width} units of {self.layer!r}: {first_line(error)}"
                 ) from error
             self._check_units(result.shape[-1])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics.checks import finite_number
+from featviz_pl.io.torch_files import read_torch_file
+from featviz_pl.numerics.checks import finite_number, first_line
+from featviz_pl.numerics.digest import digest
 
 Vectors = Tensor | Sequence[float] | Sequence[Sequence[float]] | str
 _SPELLED = 16  # numbers that a formula spells out; more are named by their content
@@ -59,17 +60,12 @@ def load_vectors(argument: str, value: Any, axes: Sequence[int] = (1, 2)) -> Ten
 
 def read_file(argument: str, path: str | os.PathLike[str]) -> Any:
     """Read an array (.npy) or whatever of tensors `torch.save` wrote; nothing in the file is executed."""
-    if not Path(path).is_file():
-        raise ValueError(f"{argument}: there is no file {os.fspath(path)!r}; give a .npy or what torch.save wrote")
+    if Path(path).suffix != ".npy" or not Path(path).is_file():
+        return read_torch_file(path, argument, "give a .npy or tensors that torch.save wrote")
     try:
-        if Path(path).suffix == ".npy":
-            return np.load(path, allow_pickle=False)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return np.load(path, allow_pickle=False)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(
-            f"{argument}: {os.fspath(path)!r} is no .npy and holds no tensors that torch.load reads safely: {reason}"
-        ) from error
+        raise ValueError(f"{argument}: cannot read {os.fspath(path)!r} as .npy: {first_line(error)}") from error
 
 
 def spelled(value: Tensor) -> str:
@@ -86,10 +82,7 @@ def spelled(value: Tensor) -> str:
 
 def content(*values: Tensor) -> str:
     """Return 8 digits that tell contents apart, whatever their precision."""
-    digest = hashlib.sha256()
-    for value in values:
-        digest.update(f"{tuple(value.shape)}".encode() + value.detach().cpu().double().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:8]
+    return digest((part for value in values for part in (str(tuple(value.shape)), value.double())), digits=8)
 
 
 def rows_of(vectors: Tensor, activation: Tensor) -> Tensor:

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import copy
 import functools
-import hashlib
-import io
 import os
-import pickle
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from featviz_pl.io.records import load_record, save_record
 from featviz_pl.numerics.checks import whole_number
+from featviz_pl.numerics.digest import digest
 from featviz_pl.statistics.color_covariance import ColorStatistics
 from featviz_pl.statistics.spectrum_statistics import SpectrumStatistics
 
-_FORMAT, _VERSION = "featviz_pl.statistics", 1
+_VERSION = 1  # of the file format
+_MAKER = "featviz stats FOLDER -o FILE, or Statistics.save in Python"
 
 
 class Statistics:
@@ -83,10 +81,7 @@ class Statistics:
         """
         matrix = self.spectrum.matrix
         parts = [self.mean, self.covariance, self.spectrum.magnitude.float(), *([] if matrix is None else [matrix])]
-        content = hashlib.sha256(repr([list(part.shape) for part in parts]).encode())
-        for part in parts:
-            content.update(part.double().numpy().astype("<f8").tobytes())
-        return content.hexdigest()[:16]
+        return digest([repr([list(part.shape) for part in parts]), *(part.double() for part in parts)])
 
     def save(self, path: str | os.PathLike[str], compact: bool = False) -> Path:
         """Write the statistics to a file for `load_statistics`; missing folders are made, and the file is whole or absent.
@@ -108,8 +103,6 @@ class Statistics:
         if not torch.isfinite(magnitude).all():
             raise ValueError("compact: a magnitude is beyond what float16 holds; save without it")
         content = {
-            "format": _FORMAT,
-            "version": _VERSION,
             "mean": self.mean,
             "covariance": self.covariance,
             "count": self.count,
@@ -120,24 +113,10 @@ class Statistics:
             "unreadable": self.unreadable,
             "too_small": self.too_small,
         }
-        buffer = io.BytesIO()  # through memory, because torch.save would write the file's temporary name into it
-        torch.save(content, buffer)
-        return _write_whole(Path(path), buffer.getvalue())
+        return save_record(path, "statistics", _VERSION, content)
 
     def __repr__(self) -> str:
         return f"Statistics(color={self.color!r}, spectrum={self.spectrum!r}, unreadable={self.unreadable}, too_small={self.too_small})"
-
-
-def _write_whole(path: Path, content: bytes) -> Path:
-    """Write under a temporary name, then rename: `io.write_whole` for a room beside `io`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
 
 
 def load_statistics(path: str | os.PathLike[str], channels: int | None = None, argument: str = "path") -> Statistics:
@@ -158,52 +137,21 @@ def load_statistics(path: str | os.PathLike[str], channels: int | None = None, a
         ...     load_statistics(natural_statistics().save(f"{folder}/own.pt")).spectrum.size
         (128, 128)
     """
-    if not Path(path).is_file():
-        raise ValueError(f"{argument}: there is no file {str(path)!r}")
+    content = load_record(path, "statistics", _VERSION, _MAKER, argument)
     try:
-        with Path(path).open("rb") as file:
-            held = torch.load(file, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        IndexError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise ValueError(
-            f"{argument}: {str(path)!r} is damaged or holds no statistics of featviz_pl; make some with {_MAKER}"
-        ) from error
-    statistics = _from_content(held, str(path), argument)
+        color = ColorStatistics(content["mean"], content["covariance"], content["count"])
+        spectrum = SpectrumStatistics(
+            content["magnitude"], content["size"], content["pictures"], content["spectrum_matrix"]
+        )
+        statistics = Statistics(color, spectrum, content["unreadable"], content["too_small"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{argument}: {str(path)!r} is damaged ({error}); measure again") from error
     if channels is not None and statistics.channels != channels:
         raise ValueError(
             f"{argument}: {str(path)!r} holds statistics of {statistics.channels}-channel pictures, which do not fit {channels} channels; "
             f"measure pictures of {channels} channels"
         )
     return statistics
-
-
-_MAKER = "featviz stats FOLDER -o FILE, or Statistics.save in Python"
-
-
-def _from_content(held: Any, name: str, argument: str) -> Statistics:
-    """Build statistics from what a file holds, or say what is wrong with it."""
-    if not isinstance(held, Mapping) or held.get("format") != _FORMAT:
-        raise ValueError(f"{argument}: {name!r} holds no statistics of featviz_pl; make some with {_MAKER}")
-    if held.get("version") != _VERSION:
-        raise ValueError(
-            f"{argument}: {name!r} is of version {held.get('version')!r} of the format, this library reads version {_VERSION}; "
-            "measure again, or use the library that wrote it"
-        )
-    try:
-        color = ColorStatistics(held["mean"], held["covariance"], held["count"])
-        spectrum = SpectrumStatistics(held["magnitude"], held["size"], held["pictures"], held["spectrum_matrix"])
-        return Statistics(color, spectrum, held["unreadable"], held["too_small"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{argument}: {name!r} is damaged ({error}); measure again") from error
 
 
 def natural_statistics() -> Statistics:

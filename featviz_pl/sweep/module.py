@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,7 @@ from featviz_pl.engine.start import start_digest
 from featviz_pl.engine.threads import available_cores, fair_threads, fewer_threads, processes_here
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved
-from featviz_pl.io.provenance import versions
+from featviz_pl.io.provenance import provenance
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.networks.reader import OUTPUT
 from featviz_pl.numerics.checks import finite_number, whole_number
@@ -166,7 +165,6 @@ class FeatureSweep(LightningModule):
         if self._weights_hash is None:
             self._weights_hash = self.network.weights_hash()
         values = {
-            **versions(),
             "network": self.network.name,
             "weights": self._weights_hash,
             "mean": self.network.mean,
@@ -192,7 +190,7 @@ class FeatureSweep(LightningModule):
             values["constants"] = {
                 name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()
             }
-        return dict(json.loads(json.dumps(values)))
+        return provenance(values)
 
     def _described_optimizer(self, layer: str) -> dict[str, Any]:
         """Return what decides how the pictures of a layer's units are optimised."""

@@ -6,7 +6,6 @@ all photos again. A sheet is finished when it can be read whole and its origin i
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,12 @@ from typing import Any
 import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.io.files import layer_folder, write_whole
-from featviz_pl.io.provenance import PROVENANCE_KEY
+from featviz_pl.io.pictures import write_png
+from featviz_pl.io.provenance import as_plain
+from featviz_pl.numerics.digest import digest
 from featviz_pl.objectives import Target
 from featviz_pl.sweep.datamodule import FeatureTargets
 from featviz_pl.sweep.folder import (
@@ -149,7 +149,7 @@ def _settings(source: PhotoSource, sweep: FeatureSweep) -> dict[str, Any]:
         "std": network.std,
         "size": network.size or sweep.views_size,
     }
-    return dict(json.loads(json.dumps(values)))
+    return as_plain(values)
 
 
 def _found(
@@ -169,11 +169,7 @@ def _found(
         found |= source.find(sweep.network, tuple(settings["size"]), missing, device, progress)
         unreadable = list(source.unreadable)
         text = json.dumps({"settings": settings, "unreadable": unreadable, "units": found})
-
-        def write(temporary: Path) -> None:
-            temporary.write_text(text + "\n", encoding="utf-8")
-
-        write_whole(folder / PHOTO_RECORD, write)
+        write_whole(folder / PHOTO_RECORD, text + "\n")
     return found, unreadable
 
 
@@ -195,7 +191,7 @@ def _origin(
     """Return where a sheet comes from. It names no objective, as sheets of several pictures do not."""
     own = {"target": target, "score": entry.get("score"), "failed": entry.get("failed"), "photos": settings}
     values = {**swept, **own, "shown": [[one.photo, one.score, one.box] for one in shown]}
-    return dict(json.loads(json.dumps(values)))
+    return as_plain(values)
 
 
 def _save_unit(
@@ -216,9 +212,7 @@ def _save_unit(
         with Pillow.open(folder / entry["path"]) as opened:
             picture = opened.copy()
     sheet = unit_sheet(picture, (height, width), patches, source.count, _captions(entry, origin["target"], shown))
-    info = PngInfo()
-    info.add_text(PROVENANCE_KEY, json.dumps(dict(origin), sort_keys=True, ensure_ascii=True))
-    write_whole(path, lambda temporary: sheet.save(temporary, format="PNG", pnginfo=info))
+    write_png(sheet, path, origin)
 
 
 def _captions(entry: Entry, target: str, shown: Sequence[Shown]) -> tuple[str, str]:
@@ -298,8 +292,8 @@ def _save_layer(
     """Lay out the sheets of a layer, without those of an earlier sweep, unless that has been done."""
     paths = {target: sheet_path(folder, target, units) for target in origins}
     own = [target for target, path in paths.items() if read_origin(path) == origins[target]]
-    digest = hashlib.sha256(json.dumps([origins[target] for target in own], sort_keys=True).encode()).hexdigest()[:16]
-    whole = dict(json.loads(json.dumps({**origin, "target": layer, "sheets": digest})))
+    sheets = digest([json.dumps([origins[target] for target in own], sort_keys=True)])
+    whole = as_plain({**origin, "target": layer, "sheets": sheets})
     path = layer_sheet_path(folder, layer)
     if read_origin(path) != whole:
         save_sheet([paths[target] for target in own], path, whole)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from featviz_pl.metrics.top_photos.top_k import KeptPhotos
 from featviz_pl.networks import ActivationReader, FrozenNetwork
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
 from featviz_pl.numerics.checks import near
+from featviz_pl.numerics.digest import digest
 from featviz_pl.objectives import Target
 
 USUAL = 6  # photos beside a feature
@@ -120,10 +120,8 @@ class PhotoFolder:
     def settings(self) -> dict[str, Any]:
         """Return how many photos there are, and a digest of their names and lengths: files that are replaced are looked at again."""
         lines = (f"{name} {_length(path)}" for name, path in zip(self._names(), self.paths))
-        digest = hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[
-            :16
-        ]  # as names on disk may be
-        return {"photos": len(self.paths), "names": digest, "count": self.count}
+        names = digest(["\n".join(lines).encode(errors="surrogateescape")])  # as names on disk may be
+        return {"photos": len(self.paths), "names": names, "count": self.count}
 
     def check(self, units: Units, channels: int) -> None:
         """Accept all units of networks that take photos."""
@@ -273,7 +271,7 @@ class PatchIndex:
         self.folder, self.count = folder, min(USUAL, most) if count is None else count
         self.unreadable: list[str] = []
         self.reason = ""
-        self._digest = hashlib.sha256(text).hexdigest()[:16]
+        self._digest = digest([text])
 
     def settings(self) -> dict[str, Any]:
         """Return a digest of the index."""

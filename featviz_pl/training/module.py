@@ -20,7 +20,7 @@ from featviz_pl.engine.distributed import highest_over_ranks, holds_in_all, mean
 from featviz_pl.engine.step import non_finite, require_finite
 from featviz_pl.images import FourierImage, Image
 from featviz_pl.io import as_saved, save_png
-from featviz_pl.io.provenance import versions
+from featviz_pl.io.provenance import provenance
 from featviz_pl.io.sheets import sheet
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.numerics.checks import finite_number, whole_number
@@ -187,8 +187,7 @@ class FeatureVisualization(LightningModule):
 
     def provenance(self, index: int = 0, **more: Any) -> dict[str, Any]:
         """Return where picture `index` comes from: plain values, equal for equal runs."""
-        return {
-            **versions(),
+        values = {
             "network": self.network.name,
             "weights": self._problem.weights_hash(),
             "target": self.targets[index],
@@ -197,9 +196,8 @@ class FeatureVisualization(LightningModule):
             "views": self._run.get("views", "None"),
             "seed": self.seed,
             **{name: value for name, value in self._run.items() if name not in ("views", "steps")},
-            **self.origin,
-            **more,
         }
+        return provenance({**values, **self.origin, **more})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the picture, or a sheet of all of them, as PNG with its origin."""

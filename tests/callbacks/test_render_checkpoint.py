@@ -115,7 +115,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"resume: .*a.ckpt' is no checkpoint of a render; move it away"):
         checkpoint_to_resume(path)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"resume: .*a.ckpt' cannot be read as a checkpoint: .*; delete the file"):
+    with pytest.raises(ValueError, match=r"resume: cannot read .*a.ckpt'.*; delete the file"):
         checkpoint_to_resume(path)
 
 
@@ -143,4 +143,4 @@ def test_the_command_goes_on_and_tidies_up(
     assert read_provenance("a.png") == read_provenance("whole.png")
     (tmp_path / "a.ckpt").write_text("something else")
     assert main(COMMAND) == 2
-    assert "resume: 'a.ckpt' cannot be read as a checkpoint" in capsys.readouterr().err
+    assert "resume: cannot read 'a.ckpt'" in capsys.readouterr().err

@@ -219,7 +219,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no activations": (["a.png", "--activations", "nowhere.pt"], r"activations: there is no file 'nowhere\.pt'"),
     "activations of nothing": (
         ["a.png", "--activations", "text.png"],
-        r"activations: 'text\.png' is damaged or holds no photo activations",
+        r"activations: cannot read 'text\.png'.* truncated",
     ),
     "a limit of nothing": (["a.png", "--limit", "3"], "limit: is of --photos DIR, which is not given"),
     "a limit of 0": (["a.png", "--photos", "photos", "--limit", "0"], "limit must be at least 1, got 0"),

@@ -148,7 +148,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(
             ValueError,
-            match="is damaged or holds no photo activations of featviz_pl; make some with featviz stats FOLDER",
+            match=r"cannot read .*; make photo activations of featviz_pl with featviz stats",
         ):
             load_activations(path)
     for other in (
@@ -158,7 +158,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
         torch.nn.Linear(1, 1),
     ):  # reading the last would run code
         torch.save(other, path)
-        with pytest.raises(ValueError, match="holds no photo activations of featviz_pl"):
+        with pytest.raises(ValueError, match=r"(holds no|make) photo activations of featviz_pl"):
             load_activations(path)
 
 
@@ -166,7 +166,7 @@ def test_other_versions_and_damaged_contents_are_refused(tmp_path: Path) -> None
     path = record().save(tmp_path / "own.pt")
     content = torch.load(path, weights_only=True)
     torch.save({**content, "version": 2}, path)
-    with pytest.raises(ValueError, match="of version 2 of the format, this library reads version 1"):
+    with pytest.raises(ValueError, match="version 2 of the format"):
         load_activations(path)
     for change in (
         {"size": [8, 8, 8]},

@@ -136,7 +136,7 @@ def test_files_that_do_not_fit_are_named_with_their_argument(argument: str, tmp_
     text.write_text("hello")
     with pytest.raises(
         ValueError,
-        match=rf"{argument}: '.*text\.pt' is damaged or holds no statistics .*; make some with featviz stats",
+        match=rf"{argument}: cannot read '.*text\.pt': .*; make statistics",
     ):
         read(text)
     with pytest.raises(

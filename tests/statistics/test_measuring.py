@@ -343,7 +343,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     whole = statistics().save(path).read_bytes()
     for content in (b"", b"hello", whole[:500]):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match="is damaged or holds no statistics of featviz_pl; make some with"):
+        with pytest.raises(ValueError, match=r"(cannot read|holds no statistics).*; make "):
             load_statistics(path)
     for other in ({"weight": torch.zeros(1)}, [1, 2], torch.zeros(3)):
         torch.save(other, path)
@@ -358,7 +358,7 @@ def test_other_versions_and_damaged_contents_are_refused(tmp_path: Path) -> None
     path = statistics().save(tmp_path / "own.pt")
     content = torch.load(path, weights_only=True)
     torch.save({**content, "version": 2}, path)
-    with pytest.raises(ValueError, match="of version 2 of the format, this library reads version 1"):
+    with pytest.raises(ValueError, match="version 2 of the format"):
         load_statistics(path)
     for change in ({"size": [8, 8]}, {"covariance": torch.zeros(2, 2)}, {"count": -1}, {"magnitude": None}):
         torch.save({**content, **change}, path)

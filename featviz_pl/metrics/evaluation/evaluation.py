@@ -98,7 +98,7 @@ class Evaluation:
         """
         chosen = check_table_path(path)
         text = self.to_json() + "\n" if chosen.suffix.lower() == ".json" else self._csv()
-        return write_whole(chosen, lambda temporary: _write(temporary, text))
+        return write_whole(chosen, text)
 
     def _csv(self) -> str:
         buffer = io.StringIO()
@@ -120,10 +120,6 @@ def check_table_path(path: str | os.PathLike[str]) -> Path:
     if chosen.is_dir():
         raise ValueError(f"output: {str(path)!r} is a folder; give the path of a file")
     return chosen
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _cell(value: Any) -> str:

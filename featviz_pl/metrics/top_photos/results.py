@@ -109,11 +109,7 @@ def write_results(folder: Path, results: dict[str, UnitActivations], settings: d
     (folder / INDEX).unlink(missing_ok=True)
     units = {target: _write_unit(folder, target, result, settings) for target, result in results.items()}
     text = json.dumps({"featviz_top_activations": 1, "settings": settings, "units": units}, indent=1, allow_nan=False)
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-    write_whole(folder / INDEX, write)
+    write_whole(folder / INDEX, text + "\n")
 
 
 def unit_folder(folder: Path, target: str) -> Path:

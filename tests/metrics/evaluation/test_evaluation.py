@@ -233,7 +233,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no embeddings": (
         noise(1),
         {"targets": "features.5:1", "photos": "text.png"},
-        r"^photos: 'text\.png' is damaged or holds no photo emb",
+        r"^photos: cannot read 'text\.png'",
     ),
     "no activations": (
         noise(1),
@@ -243,7 +243,7 @@ MISTAKES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "other activations": (
         noise(1),
         {"targets": "features.5:1", "activations": "text.png"},
-        r"^activations: 'text\.png' is damaged or hol",
+        r"^activations: cannot read 'text\.png",
     ),
 }
 
