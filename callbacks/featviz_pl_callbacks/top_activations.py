@@ -19,17 +19,17 @@ from typing_extensions import override
 
 from featviz_pl.io import to_uint8
 from featviz_pl.io.provenance import versions
-from featviz_pl.metrics.top_photos.layer_reader import LayerReader, Reduction, Said
+from featviz_pl.metrics.top_photos.layer_reader import LayerOutputs, LayerReader, Reduction
 from featviz_pl.metrics.top_photos.results import UnitActivations, write_results
-from featviz_pl.metrics.top_photos.top_k import Cut, KeptPhotos, ScoreStatistics
+from featviz_pl.metrics.top_photos.top_k import Crop, ScoreStatistics, TopPhotos
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.numerics.checks import unknown, whole_number
 from featviz_pl.numerics.random import mix
 from featviz_pl.objectives import Target
 from featviz_pl.objectives.target_syntax import ALL, parse_targets
-from featviz_pl_callbacks._photo_numbers import PhotoNumbers, listed_loaders
-from featviz_pl_callbacks._photo_patches import PatchCutter, cut_out, is_compiled
-from featviz_pl_callbacks._top_gathering import joined_results
+from featviz_pl_callbacks._photo_numbers import PhotoNumbers, list_loaders
+from featviz_pl_callbacks._photo_patches import PatchBoxes, crop_position, is_compiled
+from featviz_pl_callbacks._top_gathering import merge_results
 from featviz_pl_callbacks._training_guard import check_strategy, undisturbed
 from featviz_pl_callbacks._watched_network import check_names, full_path, modules_by_name, pictures_in
 
@@ -143,11 +143,11 @@ class TopActivations(Callback):
         """Forget what belongs to one pass through the photos."""
         self._hooks: ExitStack | None = None
         self._readers: dict[str, LayerReader] = {}
-        self._kept: dict[str, dict[str, KeptPhotos]] = {}
+        self._kept: dict[str, dict[str, TopPhotos]] = {}
         self._statistics: dict[str, ScoreStatistics] = {}
         self._numbers: dict[int, PhotoNumbers] = {}
         self._loaders: list[Any] = []
-        self._cutter: PatchCutter | None = None
+        self._patch_boxes: PatchBoxes | None = None
         self._batch: Tensor | None = None
 
     @property
@@ -265,7 +265,7 @@ class TopActivations(Callback):
     def _start(self, module: LightningModule, loaders: Any) -> None:
         self._stop()
         check_names(module, list(self._units), self.network)
-        self._loaders = [] if loaders is None else listed_loaders(loaders)
+        self._loaders = [] if loaders is None else list_loaders(loaders)
         parts = modules_by_name(module)
         self._hooks = ExitStack()
         if is_compiled(module):
@@ -287,17 +287,17 @@ class TopActivations(Callback):
                 "batch: it holds no pictures (N, C, H, W), and TopActivations looks for the photos that excite units"
             )
         self._batch = pictures
-        if self._cutter is None:
+        if self._patch_boxes is None:
             self._compare_range(pictures)
             device = trainer.strategy.root_device
-            self._cutter = PatchCutter(module, list(self._units), self.network, device)
+            self._patch_boxes = PatchBoxes(module, list(self._units), self.network, device)
             with undisturbed(module, device):
-                self._cutter.prepare(_shape(pictures))
+                self._patch_boxes.prepare(_shape(pictures))
             assert self._hooks is not None
-            self._cutter.watch(self._hooks)
+            self._patch_boxes.register_hook(self._hooks)
             for layer, reader in self._readers.items():
-                reader.channels_last = self._cutter.channels_last(layer)
-                reader.said = None  # of the probing
+                reader.channels_last = self._patch_boxes.channels_last(layer)
+                reader.outputs = None  # of the probing
 
     def _compare_range(self, pictures: Tensor) -> None:
         """Say once when pictures are normalised and would be shown cut at 0 and 1."""
@@ -314,7 +314,7 @@ class TopActivations(Callback):
         assert pictures is not None
         numbers = self._of_batch(trainer, which, len(pictures))
         rows = [row for row, number in enumerate(numbers) if number is not None]
-        said = {layer: reader.take(len(pictures)) for layer, reader in self._readers.items()}
+        said = {layer: reader.pop(len(pictures)) for layer, reader in self._readers.items()}
         if rows:
             levels = self._levels(pictures)
             photos = np.array([numbers[row] for row in rows], dtype=np.int64)
@@ -326,12 +326,12 @@ class TopActivations(Callback):
         if which not in self._numbers:
             loader = self._loaders[which] if which < len(self._loaders) else None
             self._numbers[which] = PhotoNumbers(loader, which, trainer.global_rank, trainer.world_size)
-            if not self._numbers[which].known and trainer.world_size > 1:
+            if not self._numbers[which].are_indices and trainer.world_size > 1:
                 rank_zero_warn(
-                    "TopActivations: nobody knows which photos the DataLoader gives to each process, so they are numbered as they come, "
-                    "and what two processes see counts twice; use a DistributedSampler"
+                    "TopActivations: ambiguous photo numbers: the order of the DataLoader is not known, so photos are numbered as they come, "
+                    "and one that two processes see counts twice; use a DistributedSampler"
                 )
-        return self._numbers[which].of_batch(count)
+        return self._numbers[which].next_batch(count)
 
     def _levels(self, pictures: Tensor) -> Tensor:
         """Return a batch as it is shown: 256 levels, on the CPU."""
@@ -346,38 +346,48 @@ class TopActivations(Callback):
         return to_uint8(values).cpu()
 
     def _add(
-        self, layer: str, said: Said, rows: list[int], photos: NDArray[Any], draws: NDArray[Any], levels: Tensor
+        self,
+        layer: str,
+        outputs: LayerOutputs,
+        rows: list[int],
+        photos: NDArray[Any],
+        draws: NDArray[Any],
+        levels: Tensor,
     ) -> None:
         """Offer the photos of one batch to the units of one layer."""
-        scores, peaks, places = (values[:, rows] for values in said.numbers())
+        scores, peaks, positions = (values[:, rows] for values in outputs.numpy())
         if layer not in self._kept:
-            self._kept[layer] = {kind: KeptPhotos(len(scores), count) for kind, count in self._counts.items()}
+            self._kept[layer] = {kind: TopPhotos(len(scores), count) for kind, count in self._counts.items()}
             self._statistics[layer] = ScoreStatistics(len(scores))
-        assert self._cutter is not None
-        boxes = self._cutter.boxes(layer, said.positions, (levels.shape[1], levels.shape[2], levels.shape[3]))
-        made: dict[Any, Cut] = {}
+        assert self._patch_boxes is not None
+        boxes = self._patch_boxes.boxes(
+            layer, outputs.spatial_shape, (levels.shape[1], levels.shape[2], levels.shape[3])
+        )
+        crops: dict[tuple[int, int], Crop] = {}  # units share a crop of the same position
 
-        def cut(unit: int, column: int) -> Cut:
-            place = int(places[unit, column])
-            return cut_out(levels, rows[column], said, place, boxes[place], made)
+        def crop(unit: int, column: int) -> Crop:
+            row, position = rows[column], int(positions[unit, column])
+            if (row, position) not in crops:
+                crops[row, position] = crop_position(levels, row, position, outputs.spatial_shape, boxes[position])
+            return crops[row, position]
 
         orders = {"top": -scores.astype(np.float64), "random": draws, "least": scores.astype(np.float64)}
         for kind, kept in self._kept[layer].items():
             ordered, numbered, _ = np.broadcast_arrays(orders[kind], photos, scores)
-            kept.offer(ordered, numbered, scores, peaks, cut)
-        self._statistics[layer].add(scores.T, photos, draws)
+            kept.update(ordered, numbered, scores, peaks, crop)
+        self._statistics[layer].update(scores.T, photos, draws)
 
     # The end.
 
     def _finish(self, trainer: Trainer) -> None:
         kept, statistics = self._kept, self._statistics
-        known = all(numbers.known for numbers in self._numbers.values())
+        known = all(numbers.are_indices for numbers in self._numbers.values())
         self._stop()
         if trainer.sanity_checking:
             return
         self.results = {}
         for layer, units in self._units.items():
-            found = joined_results(kept.get(layer), statistics.get(layer), self._counts, trainer)
+            found = merge_results(kept.get(layer), statistics.get(layer), self._counts, trainer)
             names = range(len(found)) if units is None else units
             self.results.update({f"{layer}:{unit}": one for unit, one in zip(names, found)})
         if self.folder is not None and trainer.is_global_zero:

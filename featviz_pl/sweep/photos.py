@@ -18,7 +18,7 @@ from featviz_pl.io.photo_batches import fitted, photo_batches
 from featviz_pl.io.photos import photo_paths, read_photo
 from featviz_pl.metrics.top_photos.layer_reader import LayerReader
 from featviz_pl.metrics.top_photos.results import INDEX
-from featviz_pl.metrics.top_photos.top_k import KeptPhotos
+from featviz_pl.metrics.top_photos.top_k import TopPhotos
 from featviz_pl.networks import ActivationReader, FrozenNetwork
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
 from featviz_pl.numerics.checks import near
@@ -140,7 +140,7 @@ class PhotoFolder:
             activation_reader.apply_(lambda held: held.to(device))
             readers = {layer: LayerReader(layer, list(own), "mean") for layer, own in units.items()}
             boxes = {layer: _boxes(activation_reader, layer, picture, device) for layer in units}
-            kept = {layer: KeptPhotos(len(own), self.count) for layer, own in units.items()}
+            kept = {layer: TopPhotos(len(own), self.count) for layer, own in units.items()}
             done = 0
             for batch in photo_batches(self.paths, size, network.channels, _TOGETHER, self._workers()):
                 if batch.indices:
@@ -157,7 +157,7 @@ class PhotoFolder:
             f"{layer}:{unit}": [
                 Shown(names[photo], float(score), box)
                 for photo, score, box in zip(
-                    kept[layer].photos[row].tolist(), kept[layer].scores[row].tolist(), kept[layer].cuts[row]
+                    kept[layer].photos[row].tolist(), kept[layer].scores[row].tolist(), kept[layer].crops[row]
                 )
                 if box is not None
             ]
@@ -178,7 +178,7 @@ class PhotoFolder:
         activation_reader: ActivationReader,
         readers: dict[str, LayerReader],
         boxes: dict[str, list[tuple[int, int, int, int]]],
-        kept: dict[str, KeptPhotos],
+        kept: dict[str, TopPhotos],
         device: torch.device,
     ) -> None:
         """Offer one batch of photos to all units."""
@@ -186,7 +186,7 @@ class PhotoFolder:
             values = activation_reader.activations(pictures.to(device), list(readers))
         for layer, reader in readers.items():
             reader(activation_reader.module, (), values[layer])
-            scores, peaks, places = reader.take(len(pictures)).numbers()
+            scores, peaks, places = reader.pop(len(pictures)).numpy()
             photos = torch.tensor(indices).expand(len(scores), -1).numpy()
             seen = boxes[layer]
 
@@ -194,7 +194,7 @@ class PhotoFolder:
                 box: tuple[int, int, int, int] = seen[int(places[row, column]) % len(seen)]
                 return box
 
-            kept[layer].offer(-scores.astype("float64"), photos, scores, peaks, cut)
+            kept[layer].update(-scores.astype("float64"), photos, scores, peaks, cut)
 
     def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
         """Return a part of a photo as the network saw it."""

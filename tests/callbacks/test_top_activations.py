@@ -187,7 +187,7 @@ def test_the_distribution_is_that_of_all_scores() -> None:
 
 
 def test_percentiles_of_many_photos_are_those_of_a_random_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_module, "SAMPLED", 10)
+    monkeypatch.setattr(kept_module, "SAMPLE_SIZE", 10)
     scores = brute_force(pictures())[0][:, 3].astype(np.float64)
     drawn = order(np.array([mix(4, "photo", photo) for photo in range(23)]), 10)
     for batch_size in (3, 23):
@@ -238,9 +238,9 @@ def test_every_photo_has_its_number_in_one_process_only(photos: int, ranks: int,
         data: Any = range(photos)
         loader: DataLoader[Any] = DataLoader(data, 2, sampler=DistributedSampler(data, ranks, rank, shuffle=shuffle))
         numbers = PhotoNumbers(loader, 1, rank, ranks)
-        assert numbers.known
+        assert numbers.are_indices
         for batch in loader:
-            own = numbers.of_batch(len(batch))
+            own = numbers.next_batch(len(batch))
             assert [number for number in own if number is not None] == [
                 (1 << 40) + int(index) for index, number in zip(batch, own) if number is not None
             ]
@@ -261,8 +261,8 @@ def test_photos_in_an_order_that_nobody_knows_are_numbered_as_they_come() -> Non
     found = look(TopActivations("net.features.5:2", k=3, reduction="max"), shuffled())["net.features.5:2"]
     assert [photo.photo for photo in found.top] == order(-brute_force(seen, "max")[0][:, 2], 3)
     numbers = PhotoNumbers(DataLoader(Stream()), 0, 1, 2)
-    assert not numbers.known
-    assert [numbers.of_batch(2), numbers.of_batch(1)] == [[1, 3], [5]]
+    assert not numbers.are_indices
+    assert [numbers.next_batch(2), numbers.next_batch(1)] == [[1, 3], [5]]
 
 
 def test_an_order_is_unknown_where_looking_would_change_it() -> None:
@@ -270,10 +270,10 @@ def test_an_order_is_unknown_where_looking_would_change_it() -> None:
         pass
 
     data: Any = range(6)
-    assert not PhotoNumbers(DataLoader(data, 2, sampler=Own(data)), 0, 0, 1).known
-    assert not PhotoNumbers(DataLoader(data, 2), 0, 0, 2).known  # both processes would see all
-    assert not PhotoNumbers(DataLoader(data, None), 0, 0, 1).known
-    assert not PhotoNumbers(None, 0, 0, 1).known
+    assert not PhotoNumbers(DataLoader(data, 2, sampler=Own(data)), 0, 0, 1).are_indices
+    assert not PhotoNumbers(DataLoader(data, 2), 0, 0, 2).are_indices  # both processes would see all
+    assert not PhotoNumbers(DataLoader(data, None), 0, 0, 1).are_indices
+    assert not PhotoNumbers(None, 0, 0, 1).are_indices
 
 
 def test_photos_of_several_loaders_are_told_apart() -> None:
@@ -375,7 +375,7 @@ def test_what_cannot_be_probed_has_whole_photos_as_patches() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.nan_to_num()
 
-    with pytest.warns(UserWarning, match="so their patches are whole photos"):
+    with pytest.warns(UserWarning, match="patches are whole photos"):
         found = look(TopActivations("net:1", k=2), net=Replaces())
     assert found["net:1"].top[0].box == (0, 0, 16, 16)
     assert found["net:1"].top[0].photo == order(-pictures()[:, 1].mean((1, 2)).numpy(), 1)[0]
@@ -432,7 +432,7 @@ def test_hooks_are_gone_after_a_run_and_after_an_exception(error: type[BaseExcep
 
 
 def test_memory_does_not_grow_with_the_number_of_photos(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_module, "SAMPLED", 64)
+    monkeypatch.setattr(kept_module, "SAMPLE_SIZE", 64)
 
     class Many(Dataset[Any]):
         def __init__(self, count: int) -> None:
@@ -566,7 +566,7 @@ def test_is_refused(name: str) -> None:
         make()
 
 
-@pytest.mark.filterwarnings("ignore:.*so their patches are whole photos")
+@pytest.mark.filterwarnings("ignore:.*patches are whole photos")
 def test_a_layer_that_the_step_does_not_run_or_runs_on_something_else_is_refused() -> None:
     class Skips(nn.Module):
         def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is known of a unit after all photos, and how it is written."""
+"""Top photos and score distribution of a unit, and the files that hold them."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ WHITE = 1.0
 
 @dataclass(frozen=True)
 class PhotoPatch:
-    """Hold one photo of a unit: how much it excites the unit, where, and the part that is seen there.
+    """A photo that a unit responds to: score, position, and the part of the photo that this position sees.
 
     Args:
         photo: index in the data set.
         loader: number of the DataLoader.
         score: of the unit for the whole photo.
         peak: the highest activation.
-        position: where in the layer that is: (y, x), (token,), or nothing for a vector.
-        box: (top, left, bottom, right) of what this position sees, in pixels of the photo.
+        position: of the peak in the layer: (y, x), (token,), or () for a vector.
+        box: (top, left, bottom, right) of the position's receptive field, in pixels of the photo.
         size: (height, width) of the photo.
-        levels: that part (C, h, w), in 256 levels.
+        levels: the patch (C, h, w), in 256 levels.
     """
 
     photo: int
@@ -47,26 +47,25 @@ class PhotoPatch:
 
     @property
     def patch(self) -> Tensor:
-        """That part (C, h, w) in [0, 1]."""
+        """The part of the photo inside `box` (C, h, w), in [0, 1]."""
         return self.levels.float() / 255
 
 
 @dataclass(frozen=True)
 class ScoreDistribution:
-    """Hold the distribution of a unit's scores.
+    """Distribution of a unit's scores over all photos.
 
     Args:
-        photos: how many there are; mean, std, least, greatest and active are exact.
-        sampled: how many of them the percentiles and the density are of: all, or a random sample.
-        mean: of the scores.
-        std: root of their mean squared deviation.
-        least: of them.
-        greatest: of them.
+        photos: number of photos; mean, std, least, greatest and active are exact.
+        sampled: number of photos behind the percentiles and the density: all, or a random sample.
+        mean: mean score.
+        std: root of the mean squared deviation.
+        least: lowest score.
+        greatest: highest score.
         active: share of the photos whose score is above 0.
-        percentiles: by percent, between two photos linearly.
-        edges: of equal bins from the least to the greatest, one more than there are bins; none where scores are not
-            finite.
-        density: in each bin; times the width of a bin, they sum to 1.
+        percentiles: by percent, interpolated linearly.
+        edges: of equal bins from least to greatest, one more than bins; empty where scores are not finite.
+        density: in each bin; the sum times the width of a bin is 1.
     """
 
     photos: int
@@ -83,13 +82,13 @@ class ScoreDistribution:
 
 @dataclass(frozen=True)
 class UnitActivations:
-    """Hold what is known of one unit.
+    """Photos and score distribution of a unit.
 
     Args:
         top: photos with the highest scores, the highest first.
-        random: photos that were drawn, the same for all units.
+        random: photos drawn at random, the same for all units.
         least: photos with the lowest scores, the lowest first.
-        distribution: of the scores of all photos.
+        distribution: of its scores on all photos.
     """
 
     top: list[PhotoPatch]
@@ -102,14 +101,14 @@ def write_results(folder: Path, results: dict[str, UnitActivations], settings: d
     """Write all patches, a sheet for each unit, and at the end the index: where it is, everything is.
 
     Args:
-        folder: made when missing; files of earlier results there are replaced.
+        folder: created when missing; files of earlier results are replaced.
         results: by target.
-        settings: for the index and the origin of each picture.
+        settings: for the index and the provenance of each picture.
     """
     (folder / INDEX).unlink(missing_ok=True)
     units = {target: _write_unit(folder, target, result, settings) for target, result in results.items()}
-    text = json.dumps({"featviz_top_activations": 1, "settings": settings, "units": units}, indent=1, allow_nan=False)
-    write_whole(folder / INDEX, text + "\n")
+    index = {"featviz_top_activations": 1, "settings": settings, "units": units}
+    write_whole(folder / INDEX, json.dumps(index, indent=1, allow_nan=False) + "\n")
 
 
 def unit_folder(folder: Path, target: str) -> Path:
@@ -124,34 +123,30 @@ def unit_folder(folder: Path, target: str) -> Path:
 
 
 def _write_unit(folder: Path, target: str, result: UnitActivations, settings: dict[str, Any]) -> dict[str, Any]:
-    place = unit_folder(folder, target)
-    for kind in KINDS:
-        for old in place.glob(f"{kind}-*.png"):
-            old.unlink()
-    origin = {**settings, "target": target}
+    directory, provenance = unit_folder(folder, target), {**settings, "target": target}
     entry: dict[str, Any] = {}
     for kind in KINDS:
+        for old in directory.glob(f"{kind}-*.png"):
+            old.unlink()
         entry[kind] = []
-        for number, one in enumerate(getattr(result, kind), 1):
-            path = save_png(one.patch, place / f"{kind}-{number}.png", {**origin, "kind": kind, **_plain(one)})
-            entry[kind].append({"file": path.relative_to(folder).as_posix(), **_plain(one)})
-    entry["distribution"] = {name: _finite(value) for name, value in vars(result.distribution).items()}
+        for number, photo in enumerate(getattr(result, kind), 1):
+            values = {name: _json_value(value) for name, value in vars(photo).items() if name != "levels"}
+            path = directory / f"{kind}-{number}.png"
+            save_png(photo.patch, path, {**provenance, "kind": kind, **values})
+            entry[kind].append({"file": path.relative_to(folder).as_posix(), **values})
+    entry["distribution"] = {name: _json_value(value) for name, value in vars(result.distribution).items()}
     if any(entry[kind] for kind in KINDS):
-        path = save_png(unit_sheet(result), place / "sheet.png", origin)
+        path = save_png(unit_sheet(result), directory / "sheet.png", provenance)
         entry["sheet"] = path.relative_to(folder).as_posix()
     return entry
 
 
-def _plain(one: PhotoPatch) -> dict[str, Any]:
-    return {name: _finite(value) for name, value in vars(one).items() if name != "levels"}
-
-
-def _finite(value: Any) -> Any:
-    """Return a value that JSON can hold: None for what is no finite number."""
+def _json_value(value: Any) -> Any:
+    """Return a value for JSON: None for NaN and infinities."""
     if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
+        return {key: _json_value(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
+        return [_json_value(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -161,15 +156,13 @@ def unit_sheet(result: UnitActivations) -> Tensor:
     Shape:
         -> (C, height, width)
     """
-    rows = [row for kind in KINDS if (row := [one.patch for one in getattr(result, kind)])]
+    rows = [row for kind in KINDS if (row := [photo.patch for photo in getattr(result, kind)])]
     height, width = (max(patch.shape[axis] for row in rows for patch in row) for axis in (1, 2))
-    across, channels = max(map(len, rows)), rows[0][0].shape[0]
-    cells = torch.full((len(rows) * across, channels, height, width), WHITE)
-    for number, row in enumerate(rows):
+    columns, channels = max(map(len, rows)), rows[0][0].shape[0]
+    cells = torch.full((len(rows) * columns, channels, height, width), WHITE)
+    for index, row in enumerate(rows):
         for column, patch in enumerate(row):
-            top, left = (
-                (height - patch.shape[1]) // 2,
-                (width - patch.shape[2]) // 2,
-            )  # those at a border of their photo are smaller
-            cells[number * across + column, :, top : top + patch.shape[1], left : left + patch.shape[2]] = patch
-    return contact_sheet(cells, across)
+            # Patches at a border of their photo are smaller.
+            top, left = (height - patch.shape[1]) // 2, (width - patch.shape[2]) // 2
+            cells[index * columns + column, :, top : top + patch.shape[1], left : left + patch.shape[2]] = patch
+    return contact_sheet(cells, columns)
