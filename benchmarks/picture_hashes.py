@@ -13,8 +13,8 @@ different ones prints a note.
 
 Only public names of the library are used, each inside its row: a row that fails prints its error, and the others go on.
 Rows set optimizer, learning rate, scheduler, views and steps explicitly, so they do not depend on the defaults of the
-constructors. Rows that start with "changes:" pass arguments whose meaning is about to change: one number, or a list of
-numbers, as the range of a transform.
+constructors. Rows that start with "changes:" are named after arguments whose meaning has changed, one number or a list of numbers as
+the range of a transform, and pass the choices that those meant before.
 """
 
 from __future__ import annotations
@@ -641,17 +641,18 @@ def view_rows() -> dict[str, Row]:
 
 
 def changed_rows() -> dict[str, Row]:
-    """Transforms whose range is one number or a list."""
+    """Choices of listed numbers, under the names of what meant the same until 0.1.0."""
+    choice = fv.transforms.Choice
     transforms: dict[str, Callable[[], Any]] = {
-        "Rotate(10.0)": lambda: fv.transforms.Rotate(10.0),
-        "Rotate([-10.0, 10.0])": lambda: fv.transforms.Rotate([-10.0, 10.0]),
-        "Rotate([-10.0, 0.0, 10.0])": lambda: fv.transforms.Rotate([-10.0, 0.0, 10.0]),
-        "Scale(1.1)": lambda: fv.transforms.Scale(1.1),
-        "Scale([0.9, 1.0, 1.1])": lambda: fv.transforms.Scale([0.9, 1.0, 1.1]),
+        "Rotate(10.0)": lambda: fv.transforms.Rotate(choice([10.0])),
+        "Rotate([-10.0, 10.0])": lambda: fv.transforms.Rotate(choice([-10.0, 10.0])),
+        "Rotate([-10.0, 0.0, 10.0])": lambda: fv.transforms.Rotate(choice([-10.0, 0.0, 10.0])),
+        "Scale(1.1)": lambda: fv.transforms.Scale(choice([1.1])),
+        "Scale([0.9, 1.0, 1.1])": lambda: fv.transforms.Scale(choice([0.9, 1.0, 1.1])),
         "Blur(1.0)": lambda: fv.transforms.Blur(1.0),
-        "Blur([0.5, 1.5])": lambda: fv.transforms.Blur([0.5, 1.5]),
+        "Blur([0.5, 1.5])": lambda: fv.transforms.Blur(choice([0.5, 1.5])),
         "Crop(center=0.5, side=0.5)": lambda: fv.transforms.Crop(center=0.5, side=0.5),
-        "Crop(side=[0.3, 0.6])": lambda: fv.transforms.Crop(side=[0.3, 0.6]),
+        "Crop(side=[0.3, 0.6])": lambda: fv.transforms.Crop(side=choice([0.3, 0.6])),
         "MeshView(distance=12.0)": lambda: fv.transforms.MeshView(mesh="sphere", size=32, distance=12.0),
     }
     return with_prefix("changes", {name: partial(optimized_views, make) for name, make in transforms.items()})

@@ -18,7 +18,7 @@ import torch
 import featviz_pl as fv
 from featviz_pl.images import FourierImage, PixelImage
 from featviz_pl.objectives import L1, Blur, Channel, TotalVariation
-from featviz_pl.transforms import Compose, Jitter, Pad, Rotate, Scale
+from featviz_pl.transforms import Choice, Compose, Jitter, Pad, Rotate, Scale
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,7 +40,12 @@ def main(arguments: list[str] | None = None) -> None:
     penalised = channel - 0.05 * L1(center=0.5) - 0.25 * TotalVariation() - 1.0 * Blur()
     none = Compose([])
     moved = Compose(
-        [Pad(2, "constant"), Jitter(1), Scale([1.1 ** (n / 10) for n in range(-10, 11)]), Rotate([*range(-5, 6)])]
+        [
+            Pad(2, "constant"),
+            Jitter(1),
+            Scale(Choice([1.1 ** (n / 10) for n in range(-10, 11)])),
+            Rotate(Choice(range(-5, 6))),
+        ]
     )
     pixels = PixelImage(asked.size, color="none")
 

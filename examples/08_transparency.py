@@ -17,7 +17,7 @@ import torch
 import featviz_pl as fv
 from featviz_pl.images import AlphaImage
 from featviz_pl.objectives import AlphaMean, Channel
-from featviz_pl.transforms import Compose, Crop
+from featviz_pl.transforms import Choice, Compose, Crop
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     network = fv.load_network(asked.network, asked.weights)
     # The article's picture is scaled by 0.6 to 1.1 and seen through a window of half its side. Noise lies behind all
     # views.
-    window = Crop("anywhere", side=[0.5 / scale for scale in (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)])
+    window = Crop("anywhere", side=Choice([0.5 / scale for scale in (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)]))
     views = Compose([window], size=asked.size // 2)
     channel = Channel(asked.layer, asked.units)
     objective = channel * (1 - AlphaMean()) + 0.5 * channel * (1 - AlphaMean(of_views=False))

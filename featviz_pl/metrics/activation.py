@@ -132,7 +132,7 @@ class HeldOutActivation(_TargetMetric):
         >>> import torch
         >>> network = nn.Conv2d(1, 1, 1, bias=False)
         >>> _ = nn.init.constant_(network.weight, 2.0)
-        >>> metric = HeldOutActivation(network, views=2, transforms=Rotate([90.0]))
+        >>> metric = HeldOutActivation(network, views=2, transforms=Rotate(90.0))
         >>> metric.update(torch.full((1, 1, 4, 4), 0.25), "output:0")
         >>> round(metric.compute().item(), 6)
         0.5
@@ -154,9 +154,7 @@ class HeldOutActivation(_TargetMetric):
         self.views = whole_number("views", views)
         self.seed = whole_number("seed", seed, least=0)
         if transforms is not None and not isinstance(transforms, Transform):
-            raise TypeError(
-                f"transforms must be a transform such as Rotate([-5.0, 5.0]), got {type(transforms).__name__}"
-            )
+            raise TypeError(f"transforms must be a transform such as Rotate(5.0), got {type(transforms).__name__}")
         self.transforms = transforms
 
     def value(self, pictures: Tensor, targets: list[str]) -> Tensor:

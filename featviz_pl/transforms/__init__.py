@@ -8,34 +8,17 @@ from featviz_pl.transforms.geometric import Flip, Jitter, Pad, Rotate, Scale
 from featviz_pl.transforms.mesh import MeshView
 from featviz_pl.transforms.noise import ColorShift, Noise
 from featviz_pl.transforms.pixels import Blur, NormalizeGradient, Roll
+from featviz_pl.transforms.ranges import Choice
 from featviz_pl.transforms.schedule import Cosine, Linear, Schedule, WarmUp
 from featviz_pl.transforms.torchvision import Torchvision
-from featviz_pl.transforms.view_presets import (
-    PRESETS,
-    accentuation,
-    article,
-    atlas,
-    captum,
-    direct_ascent,
-    featviz,
-    horama,
-    lucent,
-    lucid,
-    maco,
-    plug_in_inversion,
-    robustness,
-    tutorial,
-    view_preset,
-    vit,
-    whole_objects,
-    xplique,
-)
+from featviz_pl.transforms.view_presets import VIEW_PRESETS, view_preset
 from featviz_pl.transforms.views import Views
 
 __all__ = [
-    "PRESETS",
+    "VIEW_PRESETS",
     "Background",
     "Blur",
+    "Choice",
     "ColorShift",
     "Compose",
     "Cosine",
@@ -57,21 +40,5 @@ __all__ = [
     "Transform",
     "Views",
     "WarmUp",
-    "accentuation",
-    "article",
-    "atlas",
-    "captum",
-    "direct_ascent",
-    "featviz",
-    "horama",
-    "lucent",
-    "lucid",
-    "maco",
-    "plug_in_inversion",
-    "robustness",
-    "tutorial",
     "view_preset",
-    "vit",
-    "whole_objects",
-    "xplique",
 ]

@@ -29,7 +29,7 @@ class Compose(Transform):
 
     Example:
         >>> from featviz_pl.transforms import Jitter, Pad, Rotate
-        >>> views = Compose([Pad(4), Jitter(2), Rotate([-5.0, 0.0, 5.0])], size=8)
+        >>> views = Compose([Pad(4), Jitter(2), Rotate(5.0)], size=8)
         >>> views(torch.rand(2, 3, 16, 16), torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3, 8, 8])
     """

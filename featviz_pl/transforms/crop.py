@@ -13,7 +13,7 @@ from featviz_pl.numerics.checks import finite_number, size_pair, unknown
 from featviz_pl.numerics.device_transfer import to_device
 from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.transforms.base import GeometricTransform, Transform
-from featviz_pl.transforms.ranges import Checked, Range, checked_range, draw, draw_seeds, extent, normal, shown, uniform
+from featviz_pl.transforms.ranges import Range, Source, describe, draw, draw_seeds, extent, normal, parse_range
 from featviz_pl.transforms.warp import at_least_float32, identity, sizes
 
 SMALLEST_SIDE = 0.05
@@ -30,9 +30,10 @@ class Crop(GeometricTransform):
         and the largest side that any draw has now, all as shares of the picture
 
     Args:
-        center: of the crop on each axis, as a share of the picture: a number, a list or a distribution,
-            ``Normal(0.5, 0.15)`` unless given. ``"anywhere"`` draws uniformly from all places where the crop fits.
-        side: as a share of the picture's, likewise; ``Uniform(0.2, 0.25)`` unless given.
+        center: of the crop on each axis, as a share of the picture: one number is always used, a pair (low, high) draws
+            uniformly between them; or a `Choice`, or a distribution, ``Normal(0.5, 0.15)`` unless given.
+            ``"anywhere"`` draws uniformly from all places where the crop fits.
+        side: as a share of the picture's, likewise.
         end: range of the side at the end of the run, reached linearly; None keeps `side`. A draw has the same luck in
             both: with ``side=Normal(0.5, 0.05), end=Normal(0.05, 0.05)`` the mean moves and the deviation stays.
 
@@ -49,17 +50,20 @@ class Crop(GeometricTransform):
     """
 
     def __init__(
-        self, center: Range | Literal["anywhere"] | None = None, side: Range | None = None, end: Range | None = None
+        self,
+        center: Range | Literal["anywhere"] | None = None,
+        side: Range = (0.2, 0.25),
+        end: Range | None = None,
     ) -> None:
         super().__init__()
-        self.center: Checked | None = None
+        self.center: Source | None = None
         if isinstance(center, str):
             if center != "anywhere":
                 raise unknown("center", "place", center, ["anywhere"])
         else:
-            self.center = checked_range("center", normal(0.5, 0.15) if center is None else center, least=0.0, most=1.0)
-        self.side = checked_range("side", uniform(0.2, 0.25) if side is None else side, above=0.0, most=1.0)
-        self.end = None if end is None else checked_range("end", end, above=0.0, most=1.0)
+            self.center = parse_range("center", normal(0.5, 0.15) if center is None else center, least=0.0, most=1.0)
+        self.side = parse_range("side", side, above=0.0, most=1.0)
+        self.end = None if end is None else parse_range("end", end, above=0.0, most=1.0)
         self._largest = _largest_side(self.side), _largest_side(self.side if self.end is None else self.end)
 
     @property
@@ -106,12 +110,12 @@ class Crop(GeometricTransform):
 
     def extra_repr(self) -> str:
         """Show the ranges."""
-        end = "" if self.end is None else f", end={shown(self.end)}"
-        center = "'anywhere'" if self.center is None else shown(self.center)
-        return f"center={center}, side={shown(self.side)}{end}"
+        end = "" if self.end is None else f", end={describe(self.end)}"
+        center = "'anywhere'" if self.center is None else describe(self.center)
+        return f"center={center}, side={describe(self.side)}{end}"
 
 
-def _largest_side(side: Checked) -> float:
+def _largest_side(side: Source) -> float:
     return min(1.0, max(SMALLEST_SIDE, extent(side)[1]))
 
 

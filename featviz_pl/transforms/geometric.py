@@ -10,12 +10,23 @@ from torch.distributions import Distribution
 
 from featviz_pl.numerics.checks import finite_number, unknown, whole_number
 from featviz_pl.transforms.base import GeometricTransform
-from featviz_pl.transforms.ranges import Range, checked_range, draw, extent, shown
+from featviz_pl.transforms.ranges import (
+    Choice,
+    Pair,
+    Range,
+    WholeRange,
+    describe,
+    draw,
+    extent,
+    is_list,
+    parse_range,
+    parse_whole_range,
+)
 from featviz_pl.transforms.warp import Border, identity
 
 
 class Jitter(GeometricTransform):
-    """Shift the picture by whole pixels drawn uniformly from -pixels to pixels on each axis, or by those of a distribution.
+    """Shift the picture by a number of pixels drawn for each axis, whole ones unless a distribution says otherwise.
 
     What enters comes from the border (see `Pad`): no black bars, and no shift on average. The field's "jitter d", a
     random crop that removes d pixels, has the same range as ``Jitter(d // 2)``.
@@ -24,7 +35,8 @@ class Jitter(GeometricTransform):
         (N, C, H, W) -> (N, C, H, W); parameters (N, 2), the shift (y, x) in pixels, down and right positive
 
     Args:
-        pixels: the largest shift, 0 or more; or a distribution of shifts, whole or not, drawn for each axis.
+        pixels: n draws whole shifts from -n to n; a pair (low, high) draws whole shifts from low to high; a `Choice` or
+            a distribution draws its own, whole or not.
 
     Example:
         >>> image = torch.arange(3.0).view(1, 1, 1, 3)
@@ -35,16 +47,13 @@ class Jitter(GeometricTransform):
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
 
-    def __init__(self, pixels: int | Distribution) -> None:
+    def __init__(self, pixels: WholeRange) -> None:
         super().__init__()
-        drawn = isinstance(pixels, Distribution)
-        self.pixels = checked_range("pixels", pixels) if drawn else whole_number("pixels", pixels, least=0)
+        self.pixels = parse_whole_range("pixels", pixels)
 
     def sample(self, generator: torch.Generator, n: int) -> Tensor:
         """Draw n shifts."""
-        if not isinstance(self.pixels, int):
-            return draw(self.pixels, generator, 2 * n).view(n, 2)
-        return torch.randint(-self.pixels, self.pixels + 1, (n, 2), generator=generator).to(torch.float32)
+        return draw(self.pixels, generator, 2 * n).view(n, 2)
 
     def weaken(self, parameters: Tensor, strength: float) -> Tensor:
         """Shorten the shift."""
@@ -58,37 +67,44 @@ class Jitter(GeometricTransform):
 
     def extra_repr(self) -> str:
         """Show the range."""
-        return f"{self.pixels}" if isinstance(self.pixels, int) else shown(self.pixels)
+        return describe(self.pixels)
 
 
 class Scale(GeometricTransform):
-    """Zoom about the centre by a factor drawn uniformly from a list, or from a distribution.
+    """Zoom about the centre by a random factor.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W); parameters (N,)
 
     Args:
-        factors: one or more, above 0, or a distribution of such; 2 shows everything twice as large. A distribution
-            without a smallest number is cut off at the smallest of 1,000 draws: the blur before a shrink has to know
-            how much it can be.
+        factors: a pair (low, high) draws uniformly between them, as ``scale`` of torchvision's and kornia's
+            ``RandomAffine``; or a `Choice`, or a distribution. A factor is above 0; 2 shows everything twice as large.
+            A distribution without a smallest number is cut off at the smallest of 1,000 draws: the blur before a shrink
+            has to know how much it can be.
 
     Raises:
         ValueError: when a factor can be 0 or less.
+        TypeError: when `factors` is one number: ``Choice([2.0])`` always zooms by it.
 
     Example:
         >>> image = torch.tensor([[[[1.0, 2.0, 3.0, 4.0]]]])
-        >>> Scale([2.0]).apply(image, torch.tensor([2.0])).round(decimals=3).flatten().tolist()
+        >>> Scale((1.0, 2.0)).apply(image, torch.tensor([2.0])).round(decimals=3).flatten().tolist()
         [1.75, 2.25, 2.75, 3.25]
     """
 
-    def __init__(self, factors: Range) -> None:
+    def __init__(self, factors: Pair | Choice | Distribution) -> None:
         super().__init__()
-        self.factors = checked_range("factors", factors, above=0.0)
+        if not is_list(factors) and not isinstance(factors, (Choice, Distribution)):
+            raise TypeError(
+                f"factors must be a pair (low, high) such as (0.9, 1.1), got {factors!r}; Choice([...]) draws one of the "
+                "listed factors"
+            )
+        self.factors = parse_range("factors", factors, above=0.0)
         self._smallest = extent(self.factors)[0]
         if self._smallest <= 0:
             raise ValueError(
-                f"factors must be above 0, and {shown(self.factors)} reaches down to {self._smallest:.3g}; "
-                "use a list, or a distribution that stays above 0, such as Uniform(0.9, 1.1)"
+                f"factors must be above 0, and {describe(self.factors)} reaches down to {self._smallest:.3g}; "
+                "use a pair, such as (0.9, 1.1), or a distribution that stays above 0"
             )
 
     @property
@@ -98,8 +114,7 @@ class Scale(GeometricTransform):
 
     def sample(self, generator: torch.Generator, n: int) -> Tensor:
         """Draw n factors."""
-        drawn = draw(self.factors, generator, n)
-        return drawn if isinstance(self.factors, tuple) else drawn.clamp_min(self._smallest)
+        return draw(self.factors, generator, n).clamp_min(self._smallest)
 
     def weaken(self, parameters: Tensor, strength: float) -> Tensor:
         """Bring the factor nearer to 1, in proportion."""
@@ -113,27 +128,28 @@ class Scale(GeometricTransform):
 
     def extra_repr(self) -> str:
         """Show the factors."""
-        return shown(self.factors)
+        return describe(self.factors)
 
 
 class Rotate(GeometricTransform):
-    """Turn about the centre by an angle drawn uniformly from a list or from a distribution, counter-clockwise as displayed.
+    """Turn about the centre by a random angle, counter-clockwise as displayed.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W); parameters (N,)
 
     Args:
-        degrees: one or more angles, or a distribution of such.
+        degrees: a number d draws uniformly from -d to d, a pair (low, high) uniformly between them, as torchvision's
+            ``RandomRotation``; or a `Choice`, or a distribution.
 
     Example:
         >>> image = torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]]])
-        >>> Rotate([90.0]).apply(image, torch.tensor([90.0])).round(decimals=3).flatten().tolist()
+        >>> Rotate(90.0).apply(image, torch.tensor([90.0])).round(decimals=3).flatten().tolist()
         [1.0, 0.0, 0.0, 0.0]
     """
 
     def __init__(self, degrees: Range) -> None:
         super().__init__()
-        self.degrees = checked_range("degrees", degrees)
+        self.degrees = parse_range("degrees", degrees, symmetric=True)
 
     def sample(self, generator: torch.Generator, n: int) -> Tensor:
         """Draw n angles."""
@@ -153,7 +169,7 @@ class Rotate(GeometricTransform):
 
     def extra_repr(self) -> str:
         """Show the angles."""
-        return shown(self.degrees)
+        return describe(self.degrees)
 
 
 class Flip(GeometricTransform):

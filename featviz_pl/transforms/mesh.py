@@ -19,7 +19,7 @@ from featviz_pl.numerics.device_transfer import to_device
 from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.rasterize import rasterize
 from featviz_pl.transforms.base import Transform
-from featviz_pl.transforms.ranges import Range, checked_range, described, draw
+from featviz_pl.transforms.ranges import Range, describe, draw, parse_range
 from featviz_pl.transforms.warp import at_least_float32
 
 Array = NDArray[np.float64]
@@ -39,7 +39,8 @@ class MeshView(Transform):
     Args:
         mesh: ``"sphere"``, ``"cube"``, or the path of a Wavefront file (.obj) with texture coordinates.
         size: of the views in pixels, one number or (height, width).
-        distance: of the camera from the centre, in radii of the mesh, above 1: a number, a list or a distribution.
+        distance: of the camera from the centre, in radii of the mesh, above 1: one number is always used, a pair (low, high)
+            draws uniformly between them; or a `Choice`, or a distribution.
         field_of_view: in degrees, from the lower to the upper border.
         background: the grey, in [0, 1].
 
@@ -60,7 +61,7 @@ class MeshView(Transform):
         self,
         mesh: str,
         size: int | Sequence[int] = 224,
-        distance: Range | None = None,
+        distance: Range = (11.0, 13.0),
         field_of_view: float = 10.0,
         background: float = 0.5,
     ) -> None:
@@ -68,9 +69,7 @@ class MeshView(Transform):
         self.mesh = os.fspath(mesh)
         self.corners, self.places = _corners(self.mesh)
         self.size = size_pair("size", size)
-        self.distance = checked_range(
-            "distance", torch.distributions.Uniform(11.0, 13.0) if distance is None else distance, above=1.0
-        )
+        self.distance = parse_range("distance", distance, above=1.0)
         self.field_of_view = finite_number("field_of_view", field_of_view, above=0.0, most=179.0)
         self.background = finite_number("background", background, least=0.0, most=1.0)
 
@@ -115,7 +114,7 @@ class MeshView(Transform):
 
     def extra_repr(self) -> str:
         """Show the mesh by its name, without its folder."""
-        what = f"{Path(self.mesh).name!r}, {self.size}, distance={described(self.distance)}"
+        what = f"{Path(self.mesh).name!r}, {self.size}, distance={describe(self.distance)}"
         return f"{what}, field_of_view={self.field_of_view:g}, background={self.background:g}"
 
 

@@ -10,20 +10,20 @@ from featviz_pl.numerics.device_transfer import to_device
 from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.resampling import gaussian_blur
 from featviz_pl.transforms.base import Transform
-from featviz_pl.transforms.ranges import Range, checked_range, draw, shown
+from featviz_pl.transforms.ranges import Range, WholeRange, describe, draw, parse_range, parse_whole_range
 from featviz_pl.transforms.warp import at_least_float32
 
 
 class Roll(Transform):
-    """Shift the picture in a circle by whole pixels drawn uniformly from -pixels to pixels on each axis.
+    """Shift the picture in a circle by a number of whole pixels drawn for each axis.
 
-    What leaves on one side enters on the other. Weakened shifts are rounded.
+    What leaves on one side enters on the other. Shifts are rounded to whole pixels.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W); parameters (N, 2), the shift (y, x) in pixels, down and right positive
 
     Args:
-        pixels: the largest shift, 0 or more.
+        pixels: n draws from -n to n, a pair (low, high) from low to high; or a `Choice`, or a distribution.
 
     Example:
         >>> Roll(1).apply(torch.arange(3.0).view(1, 1, 1, 3), torch.tensor([[0.0, 1.0]])).flatten().tolist()
@@ -34,13 +34,13 @@ class Roll(Transform):
         Data Augmentations", 2022
     """
 
-    def __init__(self, pixels: int) -> None:
+    def __init__(self, pixels: WholeRange) -> None:
         super().__init__()
-        self.pixels = whole_number("pixels", pixels, least=0)
+        self.pixels = parse_whole_range("pixels", pixels)
 
     def sample(self, generator: torch.Generator, n: int) -> Tensor:
         """Draw n shifts."""
-        return torch.randint(-self.pixels, self.pixels + 1, (n, 2), generator=generator).to(torch.float32)
+        return draw(self.pixels, generator, 2 * n).view(n, 2).round()
 
     def weaken(self, parameters: Tensor, strength: float) -> Tensor:
         """Shorten the shift, to whole pixels."""
@@ -55,7 +55,7 @@ class Roll(Transform):
 
     def extra_repr(self) -> str:
         """Show the range."""
-        return f"{self.pixels}"
+        return describe(self.pixels)
 
 
 class Blur(Transform):
@@ -67,7 +67,8 @@ class Blur(Transform):
         (N, C, H, W) -> (N, C, H, W); parameters (N,), the deviation in pixels
 
     Args:
-        sigma: deviation in pixels, 0 or more: a number, a list or a distribution. Draws below 0 count as 0.
+        sigma: deviation in pixels, 0 or more: one number is always used, a pair (low, high) draws uniformly between
+            them, as in torchvision's ``GaussianBlur``; or a `Choice`, or a distribution. Draws below 0 count as 0.
         kernel: number of weights across, odd; four deviations to either side unless given.
 
     Raises:
@@ -82,7 +83,7 @@ class Blur(Transform):
 
     def __init__(self, sigma: Range, kernel: int | None = None) -> None:
         super().__init__()
-        self.sigma = checked_range("sigma", sigma, least=0.0)
+        self.sigma = parse_range("sigma", sigma, least=0.0)
         self.kernel = None if kernel is None else whole_number("kernel", kernel)
         if self.kernel is not None and self.kernel % 2 == 0:
             raise ValueError(
@@ -103,7 +104,7 @@ class Blur(Transform):
 
     def extra_repr(self) -> str:
         """Show range and kernel."""
-        return shown(self.sigma) + ("" if self.kernel is None else f", kernel={self.kernel}")
+        return describe(self.sigma) + ("" if self.kernel is None else f", kernel={self.kernel}")
 
 
 class NormalizeGradient(Transform):

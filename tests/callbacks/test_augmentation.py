@@ -15,7 +15,7 @@ from toys import QUIET, toy
 from featviz_pl.callbacks import Augmentation
 from featviz_pl.images import FourierImage
 from featviz_pl.training import FeatureVisualization
-from featviz_pl.transforms import Compose, Jitter, Linear, Rotate, Transform, Views, article, lucid
+from featviz_pl.transforms import Compose, Jitter, Linear, Rotate, Transform, Views, view_preset
 
 
 def model(target: str = "features.5:1") -> FeatureVisualization:
@@ -46,11 +46,11 @@ class RollByOne(Transform):
         return torch.stack([one.roll(int(shift), -1) for one, shift in zip(image, parameters)])
 
 
-@pytest.mark.parametrize(("name", "views", "make"), [("lucid", 1, lucid), ("article", 4, article)])
-def test_presets_bring_their_own_number_of_views(name: str, views: int, make: Any) -> None:
+@pytest.mark.parametrize(("name", "views"), [("lucid", 1), ("article", 4)])
+def test_presets_bring_their_own_number_of_views(name: str, views: int) -> None:
     callback = Augmentation(name)
     assert callback.views.count == views
-    assert repr(callback.views.transforms) == repr(make())
+    assert repr(callback.views.transforms) == repr(view_preset(name)[0])
     assert Augmentation(name, views=7).views.count == 7
 
 

@@ -18,7 +18,7 @@ from featviz_pl.metrics import Activation, ActivationPercentile, HeldOutActivati
 from featviz_pl.metrics.activation import held_out_transforms
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import parse_target
-from featviz_pl.transforms import Compose, Crop, Flip, Noise, Pad, Rotate, view_preset
+from featviz_pl.transforms import Choice, Compose, Crop, Flip, Noise, Pad, Rotate, view_preset
 
 Pixels = np.ndarray[Any, Any]
 
@@ -175,7 +175,7 @@ def test_every_picture_and_target_is_seen_through_the_same_views() -> None:
 
 
 def test_views_of_a_whole_turn_leave_the_score_as_it_is() -> None:
-    metric = HeldOutActivation(network(), 3, Rotate([360.0, -360.0]), reduction="none")
+    metric = HeldOutActivation(network(), 3, Rotate(Choice([360.0, -360.0])), reduction="none")
     np.testing.assert_allclose(
         values(metric, pictures(3), "features.5:2"), by_hooks(pictures(3))["features.5"][:, 2].mean((1, 2)), rtol=1e-4
     )
@@ -237,7 +237,7 @@ def test_no_preset_trains_on_the_held_out_views() -> None:
     border = held_out_transforms((32, 32)).listed()[0]
     assert isinstance(border, Pad)
     assert border.mode == "grey"
-    for name in fv.transforms.PRESETS:
+    for name in fv.transforms.VIEW_PRESETS:
         assert "'grey'" not in repr(view_preset(name)[0])
 
 

@@ -24,7 +24,7 @@ from featviz_pl.io import read_provenance
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import L2, Channel, TotalVariation
 from featviz_pl.training import FeatureVisualization
-from featviz_pl.transforms import Views, article
+from featviz_pl.transforms import Views, view_preset
 
 # The same steps as the bare loop.
 
@@ -36,7 +36,11 @@ def test_the_trainer_takes_the_steps_of_the_bare_loop_bit_for_bit(views: int) ->
     image = FourierImage(12)
     ascend(
         Ascent(
-            image, FrozenNetwork(toy()), Channel("features.5", [1, 4]), 7, Views(article(), views) if views else None
+            image,
+            FrozenNetwork(toy()),
+            Channel("features.5", [1, 4]),
+            7,
+            Views(view_preset("article")[0], views) if views else None,
         ),
         steps=6,
         optimizer=adam(),

@@ -10,7 +10,7 @@ import torch
 from sampling import Move, seen
 from torch import Tensor
 
-from featviz_pl.transforms import Compose, Crop, CropOrPad, Jitter, Pad, Rotate, Scale, Transform
+from featviz_pl.transforms import Choice, Compose, Crop, CropOrPad, Jitter, Pad, Rotate, Scale, Transform
 
 
 class Negative(Transform):
@@ -36,7 +36,11 @@ def exact(value: float) -> float:
     return float(torch.tensor(value, dtype=torch.float32))
 
 
-JITTER, TURN, ZOOM = (Jitter(4), ("shift", (3.0, -2.0))), (Rotate(25.0), ("turn", 25.0)), (Scale(1.5), ("zoom", 1.5))
+JITTER, TURN, ZOOM = (
+    (Jitter(4), ("shift", (3.0, -2.0))),
+    (Rotate(25.0), ("turn", 25.0)),
+    (Scale(Choice([1.5])), ("zoom", 1.5)),
+)
 SECOND = (Jitter(2), ("shift", (-1.0, 2.0)))
 
 
@@ -59,7 +63,7 @@ def test_a_chain_is_one_sampling_of_the_picture_in_the_order_given(
 def test_a_chain_that_comes_back_shows_the_picture_untouched() -> None:
     # Two interpolations would have blurred it.
     image = picture((8, 8))[None, None]
-    there_and_back = Compose([Rotate(30.0), Rotate(-30.0), Scale(2.0), Jitter(1), Jitter(1)])
+    there_and_back = Compose([Rotate(30.0), Rotate(30.0), Scale(Choice([2.0])), Jitter(1), Jitter(1)])
     parameters = (
         *(torch.tensor([value]) for value in (30.0, -30.0, 1.0)),
         torch.tensor([[0.5, 0.25]]),
@@ -97,7 +101,7 @@ def test_the_result_has_the_fixed_size_asked_for(size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("size", [4, (3, 5), (20, 2)])
 def test_every_draw_has_the_same_size(size: int | tuple[int, int]) -> None:
-    composed = Compose([Pad(2), Jitter(2), Scale([0.5, 1.0, 2.0]), Rotate([0.0, 90.0])], size=size)
+    composed = Compose([Pad(2), Jitter(2), Scale(Choice([0.5, 1.0, 2.0])), Rotate(90.0)], size=size)
     expected = (size, size) if isinstance(size, int) else size
     assert composed(torch.rand(12, 3, 8, 8, generator=generator()), generator()).shape == (12, 3, *expected)
 
@@ -169,13 +173,13 @@ def test_crops_are_blurred_by_what_they_shrink_and_not_by_the_whole(side: float,
     sharp = seen(image[0, 0].numpy(), [("zoom", 1 / side)], size=(size, size))
     assert (float(np.abs(shown - sharp).max()) > 0.01) == blurred
     if blurred:  # two pixels of the picture become one in both cases
-        soft = Scale(0.5).apply(image, torch.tensor([1.0]))[0, 0].numpy()
+        soft = Scale(Choice([0.5])).apply(image, torch.tensor([1.0]))[0, 0].numpy()
         np.testing.assert_allclose(shown, seen(soft, [("zoom", 1 / side)], size=(size, size)), atol=1e-6)
 
 
 def test_the_blur_of_crops_follows_their_range_through_the_run() -> None:
     shrinks: list[float] = []
-    crop = Crop(center=0.5, side=[0.4, 0.8], end=[0.1, 0.2])
+    crop = Crop(center=0.5, side=(0.4, 0.8), end=(0.1, 0.2))
     parameters = crop.sample(generator(), 3)
     for progress in (0.0, 0.5, 1.0):
         shrinks.append(crop.shrink(crop.at(parameters, progress)))
@@ -205,7 +209,7 @@ def test_a_checkerboard_shrunk_to_half_is_grey() -> None:
     naive = seen(board.numpy(), [("zoom", 0.5)])[5:12, 5:12]
     assert naive.min() == naive.max()
     assert naive.max() in (0.0, 1.0)
-    shown = Scale([0.5]).apply(board[None, None], torch.tensor([0.5]))[0, 0].numpy()
+    shown = Scale(Choice([0.5])).apply(board[None, None], torch.tensor([0.5]))[0, 0].numpy()
     np.testing.assert_allclose(shown[5:12, 5:12], 0.5, atol=0.01)
     # Where the mirror image begins two equal pixels stand side by side: a little light or dark is really there.
     np.testing.assert_allclose(shown, 0.5, atol=0.15)
@@ -224,25 +228,25 @@ def test_stripes_seen_at_a_third_of_the_size_are_grey(axis: int) -> None:
 def test_a_coarse_pattern_survives_the_shrink() -> None:
     halves = torch.zeros(32, 32, dtype=torch.float64)
     halves[:, 16:] = 1.0
-    shown = Scale([0.5]).apply(halves[None, None], torch.tensor([0.5]))[0, 0].numpy()
+    shown = Scale(Choice([0.5])).apply(halves[None, None], torch.tensor([0.5]))[0, 0].numpy()
     assert shown[:, 10:14].max() < 0.01
     assert shown[:, 18:22].min() > 0.99
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.75, 1.0])
 def test_the_blur_is_that_of_the_largest_shrink_whatever_is_drawn(factor: float) -> None:
-    image, scale = picture((9, 9)), Scale([0.5, 0.75, 1.0])
+    image, scale = picture((9, 9)), Scale(Choice([0.5, 0.75, 1.0]))
     unmoved = scale.apply(image[None, None], torch.tensor([1.0]))[0, 0].numpy()
     assert float(np.abs(unmoved - image.numpy()).max()) > 0.1, "blurred though this draw does not shrink"
     shown = scale.apply(image[None, None], torch.tensor([factor]))[0, 0].numpy()
     np.testing.assert_allclose(shown, seen(unmoved, [("zoom", factor)]), atol=1e-6)
     np.testing.assert_allclose(
-        unmoved, Scale(0.5).apply(image[None, None], torch.tensor([1.0]))[0, 0].numpy(), atol=1e-12
+        unmoved, Scale(Choice([0.5])).apply(image[None, None], torch.tensor([1.0]))[0, 0].numpy(), atol=1e-12
     )
 
 
 def test_the_blur_of_one_view_does_not_depend_on_the_draws_of_others() -> None:
-    image, scale = picture((9, 9))[None, None].repeat(2, 1, 1, 1), Scale([0.5, 1.0])
+    image, scale = picture((9, 9))[None, None].repeat(2, 1, 1, 1), Scale(Choice([0.5, 1.0]))
     one = scale.apply(image, torch.tensor([1.0, 1.0]))[0]
     other = scale.apply(image, torch.tensor([1.0, 0.5]))[0]
     torch.testing.assert_close(one, other)
@@ -251,18 +255,18 @@ def test_the_blur_of_one_view_does_not_depend_on_the_draws_of_others() -> None:
 def test_shrinks_multiply() -> None:
     image = picture((12, 12))[None, None]
     stay = torch.tensor([1.0])
-    both = Compose([Scale([0.5, 1.0]), Scale([0.5, 1.0])]).apply(image, (stay, stay))
-    torch.testing.assert_close(both, Scale([0.25]).apply(image, stay))
+    both = Compose([Scale(Choice([0.5, 1.0])), Scale(Choice([0.5, 1.0]))]).apply(image, (stay, stay))
+    torch.testing.assert_close(both, Scale(Choice([0.25])).apply(image, stay))
 
 
 def test_ranges_that_cannot_shrink_do_not_blur() -> None:
     image = picture((9, 9))[None, None]
-    still = Compose([Pad(4), Jitter(3), Rotate([-10.0, 10.0]), Scale([1.0, 1.2])])
+    still = Compose([Pad(4), Jitter(3), Rotate([-10.0, 10.0]), Scale(Choice([1.0, 1.2]))])
     parameters = still.weaken(still.sample(generator(), 1), 0.0)
     torch.testing.assert_close(still.apply(image, parameters), image, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("factors", [[0.5], [0.5, 1.0, 2.0]])
+@pytest.mark.parametrize("factors", [[0.5, 0.5], [0.5, 2.0]])
 def test_a_constant_picture_stays_constant_through_the_blur(factors: list[float]) -> None:
     image = torch.full((30, 3, 8, 8), 0.7, dtype=torch.float64)
     composed = Compose([Jitter(5), Scale(factors), Rotate([0.0, 33.0])], size=(5, 6))
@@ -287,14 +291,14 @@ def test_own_transforms_are_seen_by_torch() -> None:
 
 
 def test_draws_hold_the_numbers_of_the_lists() -> None:
-    factor, angle = Compose([Scale([0.9]), Rotate([3.5])]).sample(generator(), 1)
+    factor, angle = Compose([Scale(Choice([0.9])), Rotate(Choice([3.5]))]).sample(generator(), 1)
     assert float(factor) == exact(0.9)
     assert float(angle) == 3.5
 
 
 @pytest.mark.parametrize("turned", [False, True], ids=["geometry first", "geometry last"])
 def test_several_draws_for_each_picture_are_those_of_each_alone(turned: bool) -> None:
-    moves = [Pad(2, "grey"), Scale([0.4, 0.7, 1.2]), Jitter(3)]
+    moves = [Pad(2, "grey"), Scale(Choice([0.4, 0.7, 1.2])), Jitter(3)]
     composed = Compose([Negative(), *moves] if turned else [*moves, Negative()], (7, 9))
     images = torch.rand(2, 3, 10, 12, generator=generator(), dtype=torch.float64)
     parameters = composed.sample(generator(1), 6)
@@ -313,14 +317,14 @@ def test_a_picture_is_blurred_once_for_all_its_views(monkeypatch: pytest.MonkeyP
         return image
 
     monkeypatch.setattr("featviz_pl.transforms.warp.antialias", counted)
-    composed = Compose([Scale(0.5)])
+    composed = Compose([Scale(Choice([0.5]))])
     composed.apply(torch.rand(2, 3, 8, 8), composed.sample(generator(), 10))
     assert blurred == [2]
 
 
 def test_an_inner_composition_joins_the_one_sampling() -> None:
     image = picture((9, 9))[None, None]
-    turn, zoom, shift = Rotate(25.0), Scale(1.5), Jitter(3)
+    turn, zoom, shift = Rotate(25.0), Scale(Choice([1.5])), Jitter(3)
     drawn = (torch.tensor([25.0]), torch.tensor([1.5]), torch.tensor([[2.0, -1.0]]))
     flat = Compose([turn, zoom, shift]).apply(image, drawn)
     nested = Compose([turn, Compose([zoom, shift])]).apply(image, (drawn[0], (drawn[1], drawn[2])))

@@ -18,8 +18,13 @@ CASES = yaml.safe_load("""
 - [{class_path: Jitter, init_args: {pixels: 3}}, Jitter(3)]
 - - {class_path: Jitter, init_args: {pixels: {class_path: torch.distributions.Normal, init_args: {loc: 0, scale: 2}}}}
   - "Jitter(Normal(loc=0, scale=2))"
-- [{class_path: Scale, init_args: {factors: 2}}, "Scale([2])"]
-- [{class_path: Scale, init_args: {factors: [0.9, 1.1]}}, "Scale([0.9, 1.1])"]
+- [{class_path: Jitter, init_args: {pixels: [-2, 4]}}, "Jitter((-2, 4))"]
+- [{class_path: Scale, init_args: {factors: [0.9, 1.1]}}, "Scale(Uniform(low=0.9, high=1.1))"]
+- - {class_path: Scale, init_args: {factors: {class_path: Choice, init_args: {values: [0.9, 1, 1.1]}}}}
+  - "Scale(Choice([0.9, 1, 1.1]))"
+- [{class_path: Rotate, init_args: {degrees: 10}}, "Rotate(Uniform(low=-10, high=10))"]
+- - {class_path: Rotate, init_args: {degrees: {class_path: featviz_pl.transforms.Choice, init_args: {values: [-90, 90]}}}}
+  - "Rotate(Choice([-90, 90]))"
 - - {class_path: Scale, init_args: {factors: {class_path: torch.distributions.Uniform, init_args: {low: 0.9, high: 1.1}}}}
   - "Scale(Uniform(low=0.9, high=1.1))"
 - - {class_path: Rotate, init_args: {degrees: {class_path: torch.distributions.Laplace, init_args: {loc: 0.0, scale: 4.0}}}}
@@ -29,7 +34,7 @@ CASES = yaml.safe_load("""
 - [{class_path: Crop}, "Crop(center=Normal(loc=0.5, scale=0.15), side=Uniform(low=0.2, high=0.25))"]
 - - class_path: Crop
     init_args: {center: anywhere, side: {class_path: torch.distributions.Normal, init_args: {loc: 0.5, scale: 0.05}}, end: [0.1, 0.2]}
-  - "Crop(center='anywhere', side=Normal(loc=0.5, scale=0.05), end=[0.1, 0.2])"
+  - "Crop(center='anywhere', side=Normal(loc=0.5, scale=0.05), end=Uniform(low=0.1, high=0.2))"
 - [{class_path: CropOrPad, init_args: {size: [3, 4], value: 0}}, "CropOrPad((3, 4), value=0)"]
 - [{class_path: CropOrPad, init_args: {size: 3}}, "CropOrPad((3, 3), value=0.5)"]
 - [{class_path: Roll, init_args: {pixels: 4}}, Roll(4)]
@@ -38,9 +43,10 @@ CASES = yaml.safe_load("""
 - [{class_path: Noise, init_args: {deviation: 0.5, end: 0.1, decay: logarithmic}}, "Noise(0.5, end=0.1, decay='logarithmic')"]
 - [{class_path: ColorShift, init_args: {end: 0.1}}, "ColorShift(mean=1, scale=1, end=0.1)"]
 - [{class_path: Background, init_args: {kind: constant, color: [0.1, 0.2, 0.3]}}, "Background('constant', color=[0.1, 0.2, 0.3])"]
+- [{class_path: Blur, init_args: {sigma: 2}}, "Blur(Choice([2]))"]
 - [{class_path: NormalizeGradient}, NormalizeGradient()]
 - - {class_path: MeshView, init_args: {mesh: cube, size: 8, distance: [3, 4], field_of_view: 40}}
-  - "MeshView('cube', (8, 8), distance=[3, 4], field_of_view=40, background=0.5)"
+  - "MeshView('cube', (8, 8), distance=Uniform(low=3, high=4), field_of_view=40, background=0.5)"
 - - {class_path: Torchvision, init_args: {transform: {class_path: torchvision.transforms.v2.RandomHorizontalFlip, init_args: {p: 0.25}}}}
   - "Torchvision(RandomHorizontalFlip(p=0.25))"
 - - class_path: Compose

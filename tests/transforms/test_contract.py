@@ -19,6 +19,7 @@ from featviz_pl import transforms
 from featviz_pl.transforms import (
     Background,
     Blur,
+    Choice,
     ColorShift,
     Compose,
     Crop,
@@ -65,16 +66,16 @@ class Case:
 
 CASES: dict[type[Transform], Case] = {
     Jitter: Case(lambda: Jitter(2), lambda: Jitter(3)),
-    Scale: Case(lambda: Scale([0.8, 1.0, 1.3]), lambda: Scale([0.9, 1.0, 1.1])),
-    Rotate: Case(lambda: Rotate([-30.0, 0.0, 10.0, 90.0]), lambda: Rotate([0.0, 5.0])),
+    Scale: Case(lambda: Scale(Choice([0.8, 1.0, 1.3])), lambda: Scale(Choice([0.9, 1.0, 1.1]))),
+    Rotate: Case(lambda: Rotate(Choice([-30.0, 0.0, 10.0, 90.0])), lambda: Rotate([0.0, 5.0])),
     Flip: Case(lambda: Flip(), lambda: Flip(0.25)),
-    Crop: Case(lambda: Crop(side=[0.2, 0.5, 0.9], end=0.1), lambda: Crop("anywhere")),
+    Crop: Case(lambda: Crop(side=Choice([0.2, 0.5, 0.9]), end=0.1), lambda: Crop("anywhere")),
     Pad: Case(lambda: Pad(2, "grey"), lambda: Pad(3, "grey")),
     CropOrPad: Case(
         lambda: CropOrPad((5, 8)), lambda: CropOrPad((5, 8), value=0.0), random=False, size=(5, 8), still=False
     ),
     Roll: Case(lambda: Roll(2), lambda: Roll(3)),
-    Blur: Case(lambda: Blur([0.0, 0.6, 1.4]), lambda: Blur(1.0, kernel=5)),
+    Blur: Case(lambda: Blur(Choice([0.0, 0.6, 1.4])), lambda: Blur(1.0, kernel=5)),
     Noise: Case(lambda: Noise(0.2, uniform=0.1, end=0.0), lambda: Noise(0.2, channelwise=True), bounded=False),
     ColorShift: Case(lambda: ColorShift(end=0.5), lambda: ColorShift(0.5, 0.1), bounded=False),
     MeshView: Case(
@@ -93,14 +94,14 @@ CASES: dict[type[Transform], Case] = {
         lambda: Torchvision(v2.RandomHorizontalFlip(p=0.25)),
     ),
     Compose: Case(
-        lambda: Compose([Pad(2), Jitter(2), Rotate([-20.0, 0.0, 20.0]), Scale([0.8, 1.0, 1.3])]),
+        lambda: Compose([Pad(2), Jitter(2), Rotate(Choice([-20.0, 0.0, 20.0])), Scale(Choice([0.8, 1.0, 1.3]))]),
         lambda: Compose([Jitter(1)]),
     ),
 }
 # The same classes with other ways to draw; every test but those of the table itself runs on them too.
 MORE: dict[str, Case] = {
     "Jitter of a distribution": Case(lambda: Jitter(normal(0.0, 2.0)), lambda: Jitter(1)),
-    "Scale of a distribution": Case(lambda: Scale(uniform(0.8, 1.3)), lambda: Scale(1)),
+    "Scale of a distribution": Case(lambda: Scale(uniform(0.8, 1.3)), lambda: Scale(Choice([1]))),
     "Rotate of a distribution": Case(lambda: Rotate(normal(0.0, 20.0)), lambda: Rotate(1)),
     "Blur of a distribution": Case(lambda: Blur(uniform(0.5, 1.0), kernel=3), lambda: Blur(1.0)),
     "Crop anywhere": Case(lambda: Crop("anywhere", side=normal(0.5, 0.3), end=normal(0.1, 0.3)), lambda: Crop()),

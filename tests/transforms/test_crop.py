@@ -12,7 +12,7 @@ from sampling import seen
 from torch import Tensor
 from torch.distributions import Normal, Uniform
 
-from featviz_pl.transforms import Compose, Crop, CropOrPad
+from featviz_pl.transforms import Choice, Compose, Crop, CropOrPad
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -73,7 +73,7 @@ def test_centres_and_sides_are_drawn_as_they_say() -> None:
 
 
 def test_anywhere_is_uniform_over_all_places_that_fit() -> None:
-    crop = Crop("anywhere", side=[0.25, 0.75])
+    crop = Crop("anywhere", side=Choice([0.25, 0.75]))
     drawn = crop.sample(generator(), 20_000)
     maps = crop.matrix(drawn, (100, 200))
     for side in (0.25, 0.75):
@@ -106,8 +106,8 @@ def test_without_an_end_the_side_stays() -> None:
     assert torch.equal(crop.at(drawn, 0.7), drawn)
 
 
-def test_lists_move_from_place_to_place() -> None:
-    crop = Crop(side=[0.8, 0.6], end=[0.4, 0.2])
+def test_choices_move_from_place_to_place() -> None:
+    crop = Crop(side=Choice([0.8, 0.6]), end=Choice([0.4, 0.2]))
     drawn = crop.sample(generator(), 50)
     assert {(round(first, 5), round(last, 5)) for first, last in drawn[:, 2:4].tolist()} == {(0.8, 0.4), (0.6, 0.2)}
 
@@ -121,10 +121,10 @@ def test_half_strength_is_half_way_to_the_whole_picture() -> None:
     ("crop", "text"),
     [
         (lambda: Crop(), "Crop(center=Normal(loc=0.5, scale=0.15), side=Uniform(low=0.2, high=0.25))"),
-        (lambda: Crop("anywhere", 0.5), "Crop(center='anywhere', side=[0.5])"),
+        (lambda: Crop("anywhere", 0.5), "Crop(center='anywhere', side=Choice([0.5]))"),
         (
-            lambda: Crop(0.5, [0.5, 0.6], Uniform(0.1, 0.2)),
-            "Crop(center=[0.5], side=[0.5, 0.6], end=Uniform(low=0.1, high=0.2))",
+            lambda: Crop(0.5, (0.5, 0.75), Uniform(0.1, 0.2)),
+            "Crop(center=Choice([0.5]), side=Uniform(low=0.5, high=0.75), end=Uniform(low=0.1, high=0.2))",
         ),
         (lambda: CropOrPad(4), "CropOrPad((4, 4), value=0.5)"),
         (lambda: CropOrPad((4, 6), value=0), "CropOrPad((4, 6), value=0)"),

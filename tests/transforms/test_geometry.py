@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from sampling import seen
 from torch import Tensor
 
-from featviz_pl.transforms import Compose, Flip, GeometricTransform, Jitter, Pad, Rotate, Scale
+from featviz_pl.transforms import Choice, Compose, Flip, GeometricTransform, Jitter, Pad, Rotate, Scale
 
 Array = NDArray[np.float64]
 SIZES = [(6, 6), (5, 8), (7, 4)]
@@ -49,14 +48,7 @@ def test_jitter_inside_a_wide_border_is_a_roll() -> None:
         np.testing.assert_allclose(view(Jitter(3), image, [float(down), float(right)]), rolled, atol=1e-12)
 
 
-def test_jitter_draws_every_shift_of_its_range_evenly_and_none_on_average() -> None:
-    draws = Jitter(2).sample(generator(), 5000)
-    counts = Counter((int(down), int(right)) for down, right in draws.tolist())
-    assert set(counts) == {(down, right) for down in range(-2, 3) for right in range(-2, 3)}
-    # 200 expected of each, with a deviation of 14.
-    assert all(130 < count < 270 for count in counts.values())
-    assert torch.equal(draws, draws.round())
-    # The mean of the whole range shows a spot where it was.
+def test_the_mean_of_all_shifts_leaves_a_spot_where_it_is() -> None:
     spot = torch.zeros(25, 1, 11, 11, dtype=torch.float64)
     spot[:, :, 5, 5] = 1.0
     average = (
@@ -77,13 +69,15 @@ def test_scale_zooms_about_the_centre(size: tuple[int, int], factor: float) -> N
     image = picture(size)
     # The factor as a draw holds it, in float32.
     exact = float(torch.tensor(factor))
-    np.testing.assert_allclose(view(Scale([factor]), image, factor), seen(image.numpy(), [("zoom", exact)]), atol=1e-12)
+    np.testing.assert_allclose(
+        view(Scale(Choice([factor])), image, factor), seen(image.numpy(), [("zoom", exact)]), atol=1e-12
+    )
 
 
 def test_scale_by_three_makes_one_pixel_three() -> None:
     image = torch.zeros(9, 9, dtype=torch.float64)
     image[4, 4] = 1.0
-    shown = view(Scale([3.0]), image, 3.0)
+    shown = view(Scale(Choice([3.0])), image, 3.0)
     assert shown[4, 4] == pytest.approx(1.0)
     assert shown.sum() == pytest.approx(9.0)
     np.testing.assert_allclose(shown, shown[::-1, ::-1], atol=1e-12)
@@ -93,45 +87,26 @@ def test_scale_by_three_makes_one_pixel_three() -> None:
 @pytest.mark.parametrize("degrees", [0.0, 17.0, -33.5, 45.0, 90.0, 180.0, 271.0])
 def test_rotate_turns_about_the_centre(size: tuple[int, int], degrees: float) -> None:
     image = picture(size)
-    np.testing.assert_allclose(
-        view(Rotate([degrees]), image, degrees), seen(image.numpy(), [("turn", degrees)]), atol=1e-6
-    )
+    np.testing.assert_allclose(view(Rotate(90.0), image, degrees), seen(image.numpy(), [("turn", degrees)]), atol=1e-6)
 
 
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_quarter_turns_are_counter_clockwise_as_displayed(quarters: int) -> None:
     image = picture((7, 7))
     # numpy's rot90 turns the first axis (down) towards the second (right): counter-clockwise as displayed.
-    np.testing.assert_allclose(
-        view(Rotate([90.0]), image, 90.0 * quarters), np.rot90(image.numpy(), quarters), atol=1e-6
-    )
+    np.testing.assert_allclose(view(Rotate(90.0), image, 90.0 * quarters), np.rot90(image.numpy(), quarters), atol=1e-6)
 
 
 def test_a_marker_up_right_of_the_centre_turned_by_90_degrees_lands_up_left() -> None:
     image = torch.zeros(9, 9, dtype=torch.float64)
     image[1, 6] = 1.0
-    shown = view(Rotate([90.0]), image, 90.0)
+    shown = view(Rotate(90.0), image, 90.0)
     assert tuple(int(at) for at in np.unravel_index(shown.argmax(), shown.shape)) == (2, 1)
     assert shown[2, 1] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize("values", [[0.9, 1.0, 1.1], [1.0], [1.5, 1.5, 0.5]])
-def test_factors_and_angles_are_drawn_evenly_from_their_lists(values: list[float]) -> None:
-    for transform in (Scale(values), Rotate(values)):
-        drawn = Counter(round(float(value), 4) for value in transform.sample(generator(), 3000))
-        asked = Counter(values)
-        assert set(drawn) == set(asked)
-        for value, times in asked.items():
-            assert drawn[value] / 3000 == pytest.approx(times / len(values), abs=0.05)
-
-
-def test_one_number_stands_for_a_list_of_one() -> None:
-    assert Scale(2).factors == Scale([2.0]).factors == (2.0,)
-    assert Rotate(-15).degrees == Rotate([-15.0]).degrees == (-15.0,)
-
-
-@pytest.mark.parametrize(("factors", "shrink"), [([1.0, 2.0], 1.0), ([0.5, 1.0], 2.0), ([0.8, 0.9], 1.25)])
-def test_the_largest_shrink_is_that_of_the_smallest_factor(factors: list[float], shrink: float) -> None:
+@pytest.mark.parametrize(("factors", "shrink"), [((1.0, 2.0), 1.0), ((0.5, 1.0), 2.0), (Choice([0.9, 0.8]), 1.25)])
+def test_the_largest_shrink_is_that_of_the_smallest_factor(factors: Any, shrink: float) -> None:
     assert Scale(factors).largest_shrink == pytest.approx(shrink)
     assert Jitter(3).largest_shrink == Rotate(10.0).largest_shrink == Pad(3).largest_shrink == 1.0
 
@@ -203,27 +178,12 @@ def test_half_strength_moves_half_as_far() -> None:
     assert Jitter(4).weaken(torch.tensor([[4.0, -2.0]]), 0.5).tolist() == [[2.0, -1.0]]
     assert Rotate(10.0).weaken(torch.tensor([10.0]), 0.5).tolist() == [5.0]
     # Half of a zoom is the one that makes the whole when it is done twice.
-    assert Scale(4.0).weaken(torch.tensor([4.0, 0.25]), 0.5).tolist() == [2.0, 0.5]
+    assert Scale(Choice([4.0])).weaken(torch.tensor([4.0, 0.25]), 0.5).tolist() == [2.0, 0.5]
 
 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Jitter(-1), ValueError, "pixels must be at least 0, got -1"),
-        (
-            lambda: Jitter(1.5),  # type: ignore[arg-type]
-            TypeError,
-            "pixels must be a whole number of at least 0, got 1.5",
-        ),
-        (lambda: Scale([]), ValueError, "factors must hold at least one value"),
-        (lambda: Scale([1.0, 0.0]), ValueError, "factors must be above 0, got 0.0"),
-        (
-            lambda: Scale("2"),  # type: ignore[arg-type]
-            TypeError,
-            "factors must be a number, got '2'",
-        ),
-        (lambda: Rotate([]), ValueError, "degrees must hold at least one value"),
-        (lambda: Rotate(float("nan")), ValueError, "degrees must be finite, got nan"),
         (lambda: Flip(1.5), ValueError, "probability must be at least 0 and at most 1, got 1.5"),
         (lambda: Pad(-2), ValueError, "pixels must be at least 0, got -2"),
         (
@@ -248,9 +208,6 @@ def test_bad_arguments_are_named(make: Any, error: type[Exception], message: str
 @pytest.mark.parametrize(
     ("transform", "shown"),
     [
-        (Jitter(4), "Jitter(4)"),
-        (Scale([0.9, 1.0]), "Scale([0.9, 1])"),
-        (Rotate(range(-10, 11)), "Rotate([-10, -9, -8, 8, 9, 10; 21 values])"),
         (Flip(0.25), "Flip(0.25)"),
         (Pad(3), "Pad(3, 'reflect')"),
         (Pad(3, "constant", value=0.25), "Pad(3, 'constant', value=0.25)"),

@@ -13,9 +13,10 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.transforms import v2
 
 from featviz_pl.transforms import (
-    PRESETS,
+    VIEW_PRESETS,
     Background,
     Blur,
+    Choice,
     Compose,
     Crop,
     CropOrPad,
@@ -46,7 +47,7 @@ def operations(views: Views, images: torch.Tensor, folder: Path) -> set[str]:
     return {node.op for node in graph.node}
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", VIEW_PRESETS)
 def test_every_preset_has_a_graph(name: str, tmp_path: Path) -> None:
     composed, _ = view_preset(name)
     found = operations(Views(Compose(composed.listed(), size=12), 3), torch.rand(2, 3, 48, 40), tmp_path)
@@ -57,7 +58,7 @@ def test_every_preset_has_a_graph(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("transform", "channels", "expected"),
     [
-        (lambda: Scale(0.5), 3, "aten::grid_sampler"),
+        (lambda: Scale(Choice([0.5])), 3, "aten::grid_sampler"),
         (lambda: Compose([Jitter(1), Blur([0.5, 1.0]), Crop(end=0.5)]), 3, "aten::addcmul"),
         (lambda: CropOrPad((12, 5)), 3, "aten::pad"),
         (lambda: Background(), 4, "aten::repeat_interleave"),
@@ -80,7 +81,7 @@ def test_every_kind_of_transform_has_a_graph(
 
 def test_the_graph_computes_the_views() -> None:
     noise = Torchvision(v2.Compose([v2.GaussianNoise(), v2.RandomHorizontalFlip(), v2.ColorJitter(0.2)]))
-    views = Views(Compose([Jitter(2), Scale([0.5, 1.0]), Blur(0.7), noise, Crop()], size=6), 3)
+    views = Views(Compose([Jitter(2), Scale(Choice([0.5, 1.0])), Blur(0.7), noise, Crop()], size=6), 3)
     first, other = torch.rand(2, 3, 8, 9), torch.rand(2, 3, 8, 9)
     traced = torch.jit.trace(views, (first,))
     torch.testing.assert_close(traced(other), views(other))

@@ -12,13 +12,11 @@ import torch
 from sampling import seen
 from torch import Tensor
 
-from featviz_pl.transforms import Compose, Crop, Jitter, Linear, Noise, Pad, Rotate, Scale, Views, WarmUp
+from featviz_pl.transforms import Choice, Compose, Crop, Jitter, Linear, Noise, Pad, Rotate, Scale, Views, WarmUp
 
 
 def views(count: int = 3, **more: Any) -> Views:
-    return Views(
-        Compose([Pad(4, "grey"), Jitter(20), Rotate(list(range(-90, 91))), Scale([0.9, 1.0, 1.1])]), count, **more
-    )
+    return Views(Compose([Pad(4, "grey"), Jitter(20), Rotate(90.0), Scale(Choice([0.9, 1.0, 1.1]))]), count, **more)
 
 
 def rows(parameters: tuple[Tensor, ...], chosen: slice | list[int]) -> list[list[float]]:
