@@ -28,7 +28,7 @@ from featviz_pl.metrics import (
     SpectrumSlope,
     VariationPerPixel,
 )
-from featviz_pl.numerics.resampling import fitted
+from featviz_pl.numerics.resampling import crop_and_shrink
 
 
 def metrics() -> list[PictureMetric]:
@@ -45,7 +45,7 @@ def read(path: str, size: int, shrink: bool) -> Tensor | None:
     if min(height, width) < size:
         return None
     if shrink and size:
-        return as_saved(fitted(picture, (size, size)))
+        return as_saved(crop_and_shrink(picture, (size, size)))
     top, left = (height - size) // 2, (width - size) // 2
     return picture[..., top : top + size, left : left + size] if size else picture
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from featviz_pl.io.photos import check_photo_channels, read_photo
 from featviz_pl.numerics.checks import size_pair, whole_number
-from featviz_pl.numerics.resampling import resampled
+from featviz_pl.numerics.resampling import crop_and_resize
 
 Size = tuple[int, int]
 
@@ -110,19 +110,6 @@ def over_photos(
     return found
 
 
-def fitted(photo: Tensor, size: Size) -> Tensor:
-    """Cut a photo to the aspect of `size` about its centre, and resample it to that size, blurred first where it shrinks.
-
-    Shape:
-        (C, H, W) -> (C, h, w)
-
-    Example:
-        >>> fitted(torch.arange(4.0).expand(1, 2, 4), (1, 1)).item()
-        1.5
-    """
-    return resampled(photo[None], size)[0]
-
-
 class _Photos(Dataset[Any]):
     """One batch of files at a time, as levels from 0 to 255."""
 
@@ -143,7 +130,7 @@ class _Photos(Dataset[Any]):
                 found["unreadable"].append(index)
                 found["reason"] = found["reason"] or str(error)
                 continue
-            levels.append((fitted(photo, self.size) * 255).round().to(torch.uint8))
+            levels.append((crop_and_resize(photo[None], self.size)[0] * 255).round().to(torch.uint8))
             found["indices"].append(index)
             found["enlarged"] += photo.shape[1] < self.size[0] or photo.shape[2] < self.size[1]
         stacked = torch.stack(levels) if levels else torch.empty((0, self.channels, *self.size), dtype=torch.uint8)

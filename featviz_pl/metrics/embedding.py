@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from featviz_pl.io.photo_batches import fitted, over_photos
+from featviz_pl.io.photo_batches import over_photos
 from featviz_pl.io.photos import photo_paths, spread
 from featviz_pl.io.records import load_record, save_record
 from featviz_pl.metrics.base import check_pictures
@@ -19,6 +19,7 @@ from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.networks.loading import EMBEDDED
 from featviz_pl.numerics.activation_axes import at_positions
 from featviz_pl.numerics.checks import near, size_pair, whole_number
+from featviz_pl.numerics.resampling import crop_and_resize
 
 _KIND, _VERSION, _MAKER = "photo_embeddings", 1, "embed_photos"
 # Of layers, sizes and poolings tried, these told best whose picture a picture is: see `ForcedChoice`.
@@ -84,7 +85,7 @@ class Embedding:
             if self._reader is None:
                 self._reader = self.network.reader()
             # A new tensor also where nothing is resized: those made in inference mode could not be probed.
-            seen = torch.stack([fitted(picture, self.size) for picture in shown]).clone()
+            seen = torch.cat([crop_and_resize(picture[None], self.size) for picture in shown]).clone()
             read = self._reader.activations(seen, self.layers)
             parts = [
                 at_positions(value.to(torch.promote_types(value.dtype, torch.float32))[:, None]).mean(2)[:, 0]

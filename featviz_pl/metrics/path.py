@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.io.photo_batches import fitted
 from featviz_pl.metrics.base import check_pictures, check_targets
 from featviz_pl.metrics.embedding import check_layers, in_channels
 from featviz_pl.metrics.photo_activations import PhotoActivations, load_activations, read_photos
 from featviz_pl.metrics.row_metric import RowMetric
 from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.numerics.checks import unknown, whole_number
+from featviz_pl.numerics.resampling import crop_and_resize
 
 MEASURES = ("spearman", "cosine")
 _AT_ONCE = 16
@@ -161,7 +161,7 @@ class PathSimilarity(RowMetric):
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(shown.device.type, enabled=False):
             if self._reader is None:
                 self._reader = self.network.reader()
-            seen = torch.stack([fitted(picture, self.photos.size) for picture in shown]).clone()
+            seen = torch.cat([crop_and_resize(picture[None], self.photos.size) for picture in shown]).clone()
             read = self._reader.activations(seen, self.layers)
             return [self._comparable(read[layer].flatten(1)) for layer in self.layers]
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from featviz_pl.io.photo_batches import fitted
 from featviz_pl.metrics.base import PictureMetric
 from featviz_pl.metrics.embedding import in_channels
 from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.networks.reader import LayerError
 from featviz_pl.numerics.checks import first_line, unknown, whole_number
+from featviz_pl.numerics.resampling import crop_and_resize
 
 
 def judge_classes(names: Sequence[str | int], classes: Sequence[str]) -> list[int]:
@@ -151,7 +151,11 @@ class _Transfer(PictureMetric):
                 self._reader = self.judge.reader()
             size = self.judge.size
             # A new tensor also where nothing is resized: those made in inference mode could not be probed.
-            seen = shown.clone() if size is None else torch.stack([fitted(picture, size) for picture in shown]).clone()
+            seen = (
+                shown.clone()
+                if size is None
+                else torch.cat([crop_and_resize(picture[None], size) for picture in shown]).clone()
+            )
             try:
                 answer = self._reader.activations(seen, ["output"])["output"].double()
             except LayerError:

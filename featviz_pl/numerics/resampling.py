@@ -235,7 +235,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return functional.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
 
 
-def fitted(images: Tensor, size: tuple[int, int]) -> Tensor:
+def crop_and_shrink(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut the centre of pictures to the shape of `size` and shrink it to that.
 
     Shape:
@@ -245,7 +245,7 @@ def fitted(images: Tensor, size: tuple[int, int]) -> Tensor:
         ValueError: when the pictures are smaller.
 
     Example:
-        >>> fitted(torch.rand(1, 3, 12, 30), (6, 8)).shape
+        >>> crop_and_shrink(torch.rand(1, 3, 12, 30), (6, 8)).shape
         torch.Size([1, 3, 6, 8])
     """
     height, width = images.shape[-2:]
@@ -254,17 +254,17 @@ def fitted(images: Tensor, size: tuple[int, int]) -> Tensor:
             f"images: {height} x {width} pixels are too few for size {size}; enlarged pictures would have no high frequencies, "
             f"so choose a size of at most {min(height, width)}"
         )
-    return resampled(images, size)
+    return crop_and_resize(images, size)
 
 
-def resampled(images: Tensor, size: tuple[int, int]) -> Tensor:
+def crop_and_resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut pictures to the aspect of `size` about their centre, and resample them to it, blurred first where they shrink.
 
     Shape:
         (N, C, H, W) -> (N, C, height, width), enlarged where they are smaller
 
     Example:
-        >>> resampled(torch.arange(4.0).expand(1, 1, 2, 4), (1, 1)).item()
+        >>> crop_and_resize(torch.arange(4.0).expand(1, 1, 2, 4), (1, 1)).item()
         1.5
     """
     height, width = images.shape[-2:]

@@ -11,7 +11,7 @@ from torch import Tensor
 from featviz_pl.numerics.checks import whole_number
 from featviz_pl.numerics.color import color_matrix, mix_channels
 from featviz_pl.numerics.fourier import frequencies
-from featviz_pl.numerics.resampling import fitted
+from featviz_pl.numerics.resampling import crop_and_shrink
 from featviz_pl.statistics.exact_metric import ExactMetric, check_batch, drawing_axis, parts
 from featviz_pl.statistics.spectrum_statistics import SpectrumStatistics, spectrum_size
 
@@ -35,7 +35,7 @@ def summed_magnitude(images: Tensor, size: tuple[int, int], matrix: Tensor | Non
     unmix = None if matrix is None else torch.linalg.inv(matrix.to(torch.float64))
     total = torch.zeros(images.shape[1], size[0], size[1] // 2 + 1, dtype=torch.float64, device=images.device)
     for part in parts(images):
-        latent = torch.logit(fitted(part, size).to(torch.float64).clamp(_SQUASH_MARGIN, 1 - _SQUASH_MARGIN))
+        latent = torch.logit(crop_and_shrink(part, size).to(torch.float64).clamp(_SQUASH_MARGIN, 1 - _SQUASH_MARGIN))
         decorrelated = latent if unmix is None else mix_channels(latent, unmix)
         total = total + torch.fft.rfft2(decorrelated, norm="ortho").abs().sum(0)
     return total

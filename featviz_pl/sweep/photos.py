@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from featviz_pl.io import to_pillow
-from featviz_pl.io.photo_batches import fitted, photo_batches
+from featviz_pl.io.photo_batches import photo_batches
 from featviz_pl.io.photos import photo_paths, read_photo
 from featviz_pl.metrics.top_photos.layer_reader import LayerReader
 from featviz_pl.metrics.top_photos.results import INDEX
@@ -23,6 +23,7 @@ from featviz_pl.networks import ActivationReader, FrozenNetwork
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
 from featviz_pl.numerics.checks import near
 from featviz_pl.numerics.digest import digest
+from featviz_pl.numerics.resampling import crop_and_resize
 from featviz_pl.objectives import Target
 
 USUAL = 6  # photos beside a feature
@@ -217,7 +218,7 @@ def _length(path: str) -> int:
 
 
 def _fitted_photo(path: str, channels: int, size: tuple[int, int]) -> Pillow.Image:
-    return to_pillow(fitted(read_photo(path, channels), size))
+    return to_pillow(crop_and_resize(read_photo(path, channels)[None], size)[0])
 
 
 def _boxes(
