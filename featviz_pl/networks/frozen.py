@@ -32,9 +32,8 @@ class FrozenNetwork:
         classes: names of the outputs.
         name: for provenance; the class name unless given.
         compile: let runs use ``torch.compile`` on what they read of it: seconds to minutes for each set of layers,
-            number and size of pictures, and precision, then a step that may be faster on a GPU and was slower on a CPU.
-            What is compiled stays with this network, for the next run. Where compiling fails, where ``torch.fx`` cannot
-            trace the forward, or where values or gradients differ, the run goes on as without, and a line of the logger
+            size of pictures and precision, then a step that may be faster on a GPU and was slower on a CPU. Where that
+            fails, or where the forward cannot be traced, the run goes on without, and a line of the logger
             ``featviz_pl`` says so.
 
     Raises:
@@ -146,12 +145,6 @@ class FrozenNetwork:
         )
         # torch.compile adds "_orig_mod." to names.
         return digest(part for name, tensor in tensors for part in (name.replace("_orig_mod.", ""), tensor))
-
-    def __copy__(self) -> FrozenNetwork:
-        """Share what is compiled, which a pickle leaves behind."""
-        copied = type(self).__new__(type(self))
-        copied.__dict__.update(self.__dict__)
-        return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenNetwork:
         """Share the guest: it never changes, and need not be held twice."""

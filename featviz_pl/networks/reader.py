@@ -60,7 +60,13 @@ class ActivationReader:
             tuple[int, torch.dtype], nn.Module
         ] = {}  # modules with weights in less precision, for all of these
         self._compiler = compiler
-        self._compiled: dict[tuple[Any, ...], Read] = {}  # the same by precision, and the pictures' shape and layout
+        self._compiled: dict[tuple[Any, ...], Read | None] = {}
+        # Which weights are compiled in: the network may be trained between two runs.
+        self._weights = (
+            tuple((weight.data_ptr(), _version(weight)) for weight in (*module.parameters(), *module.buffers()))
+            if compiler
+            else ()
+        )
         self._watched = 0  # contexts of `hooked` that are open
 
     @property
@@ -213,7 +219,10 @@ class ActivationReader:
                 self._traced[key] = in_less_precision(reader, read, ready, self._cast)
             reader = self._traced[key]
         if self._compiler is not None:
-            reader = self._compiled_reader(self._compiler, key, reader, ready)
+            key = (*key, ready.dtype, ready.device, self._weights)
+            if key not in self._compiled:
+                self._compiled[key] = self._compiler(key, reader, ready)
+            reader = self._compiled[key]
         return None if reader is None else dict(zip(wanted, reader(ready)))
 
     @contextmanager
@@ -225,19 +234,9 @@ class ActivationReader:
         finally:
             self._compiler = compiler
 
-    def _compiled_reader(self, compiler: Compiler, key: tuple[Any, ...], reader: Any, ready: Tensor) -> Read | None:
-        """Return a compiled reader for pictures like these, or the plain one where that cannot be; with none, say so."""
-        if reader is None:
-            compiler.say_uncompiled("torch.fx cannot trace its forward, or somebody's hooks watch it")
-            return None
-        place = (*key, ready.shape, ready.stride())
-        if place not in self._compiled:
-            self._compiled[place] = compiler.reader(key, reader, ready)
-        return self._compiled[place]
-
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what is made anew: compiled readers, and modules that are known by where they lie in memory."""
-        return {**vars(self), "_compiled": {}, "_cast": {}}
+        """Leave behind what is made anew: traced and compiled networks."""
+        return {**vars(self), "_traced": {}, "_compiled": {}, "_cast": {}}
 
     def _read(self, ready: Tensor, wanted: tuple[str, ...], calls: dict[str, int]) -> dict[str, Tensor]:
         left = dict(calls)

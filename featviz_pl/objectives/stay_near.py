@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from featviz_pl.numerics.compile_config import differentiable_again
 from featviz_pl.objectives.base import Objective
 from featviz_pl.objectives.picture_arguments import PictureArgument, given_pictures
 from featviz_pl.objectives.protocol import Observation, Reference, Setting, Source
@@ -138,8 +137,7 @@ class StayNear(RunningTerm):
         for scores in (pull, distance):
             gradient: Tensor | None = None
             if scores.requires_grad:
-                with differentiable_again():
-                    (gradient,) = torch.autograd.grad(scores.sum(), shown, retain_graph=True, allow_unused=True)
+                (gradient,) = torch.autograd.grad(scores.sum(), shown, retain_graph=True, allow_unused=True)
             strengths.append(
                 distance.new_zeros(len(shown))
                 if gradient is None

@@ -14,14 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from counting_backend import nothing_left
 
 from benchmarks import _contestants, _field, imports, memory, peers, step, sweep
 from benchmarks._networks import MEAN, STD, build
 from benchmarks._worker import Desk, DistributionError, MissingError, Worker, WorkerError
-from featviz_pl.networks import compiled_reader as compiled
-
-__all__ = ["nothing_left"]  # fixture
 
 ROOT = Path(__file__).resolve().parents[2]
 STEADY = "fake_peers:Steady"
@@ -85,7 +81,7 @@ def test_the_step_is_compared_with_its_limit(tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_step_is_compared_with_a_compiled_one_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "BACKEND", "eager")
+    monkeypatch.setattr("featviz_pl.networks.compiled_reader.BACKEND", "eager")
     rows = run(step, tmp_path, monkeypatch, "--compile")["parts"]["step"]
     assert [row["step"] for row in rows[5:]] == ["traced", "compiled", "ascend, as it is, compiled"]
     assert [row["compiling, s"] is not None for row in rows] == [row["step"] == "compiled" for row in rows]
