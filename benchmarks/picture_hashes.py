@@ -539,7 +539,7 @@ def objective_rows() -> dict[str, Row]:
         "L1": lambda: channel() - 1e-3 * fv.objectives.L1(center=0.5),
         "L2": lambda: channel() - 1e-2 * fv.objectives.L2(),
         "LInfinity": lambda: channel() - fv.objectives.LInfinity(center=0.5),
-        "Blur": lambda: channel() - 1e-1 * fv.objectives.Blur(),
+        "Blur": lambda: channel() - 1e-1 * fv.objectives.BlurDistance(),
         "BoundaryComplexity": lambda: channel() - 1e-2 * fv.objectives.BoundaryComplexity(width=4),
         "HighFrequency": lambda: channel() - 10 * fv.objectives.HighFrequency(),
     }
@@ -552,7 +552,9 @@ def objective_rows() -> dict[str, Row]:
     }
     transparent: dict[str, Callable[[], Any]] = {
         "AlphaMean": lambda: channel() * (1 - fv.objectives.AlphaMean()),
-        "AlphaBlur": lambda: channel() - 0.1 * fv.objectives.AlphaBlur() - fv.objectives.AlphaMean(of_views=False),
+        "AlphaBlur": lambda: (
+            channel() - 0.1 * fv.objectives.AlphaBlurDistance() - fv.objectives.AlphaMean(of_views=False)
+        ),
     }
 
     def three() -> Any:

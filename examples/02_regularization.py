@@ -17,7 +17,7 @@ import torch
 
 import featviz_pl as fv
 from featviz_pl.images import FourierImage, PixelImage
-from featviz_pl.objectives import L1, Blur, Channel, TotalVariation
+from featviz_pl.objectives import L1, BlurDistance, Channel, TotalVariation
 from featviz_pl.transforms import Choice, Compose, Jitter, Pad, Rotate, Scale
 
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     network = fv.load_network(asked.network, asked.weights)
     channel = Channel(asked.layer, asked.unit)
     # The constants are those of the article's notebook.
-    penalised = channel - 0.05 * L1(center=0.5) - 0.25 * TotalVariation() - 1.0 * Blur()
+    penalised = channel - 0.05 * L1(center=0.5) - 0.25 * TotalVariation() - 1.0 * BlurDistance()
     none = Compose([])
     moved = Compose(
         [

@@ -76,6 +76,14 @@ def test_no_public_name_has_vanished() -> None:
     )
 
 
+def test_no_two_public_classes_have_one_name() -> None:
+    rooms: dict[str, set[Any]] = {}
+    for path, value in public():
+        if inspect.isclass(value):
+            rooms.setdefault(path.rpartition(".")[2], set()).add(value)
+    assert not [name for name, classes in rooms.items() if len(classes) > 1]
+
+
 def test_every_public_name_is_recorded() -> None:
     recorded: dict[str, list[str]] = json.loads(RECORD.read_text())
     new = [

@@ -42,14 +42,14 @@ class Ascent:
     ) -> None:
         self.image, self.network, self.objective = image, network, objective
         self.seed, self.views = whole_number("seed", seed, least=0), views
-        if not any(isinstance(node, Term) for node in objective.optimised()):
+        if not any(isinstance(node, Term) for node in objective.optimized()):
             raise ValueError(f"objective: in {objective!r} nothing can be raised")
         image.allocate(objective.count() or image.count or 1)
         assert image.count is not None
         self.targets = objective.targets(image.count)
         self.keys = picture_keys(self.targets)
         # Pictures that are compared are seen through the same views, or jitter would hide what they have in common.
-        joint = any(node.joint for node in objective.optimised())
+        joint = any(node.joint for node in objective.optimized())
         self.view_keys = [self.keys[0]] * len(self.keys) if joint else self.keys
         self._observer = Observer(image, network, objective, views, image.count)
         self._warned = False

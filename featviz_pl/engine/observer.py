@@ -227,14 +227,16 @@ class Observer:
         assert source.gradient_of is not None
         objective = source.gradient_of
         with torch.autocast(seen.pictures.device.type, enabled=False):
-            scores = objective(seen.quiet() if source.network is None else seen.quiet().through(source.network))
+            scores = objective(
+                seen.without_logging() if source.network is None else seen.without_logging().for_network(source.network)
+            )
         with untraced():
             (gradient,) = torch.autograd.grad(scores.sum(), root, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError(f"layer: {source.layer!r} does not lead to {objective!r}; choose a layer before it")
         if self._readers[source.network].is_channels_last(source.layer):
             gradient = gradient.movedim(3, 1)
-        laid_out: Tensor = gradient.detach().unflatten(0, seen.shown().shape[:2])
+        laid_out: Tensor = gradient.detach().unflatten(0, seen.network_input().shape[:2])
         return laid_out
 
     def _read_reference(

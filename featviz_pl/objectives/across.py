@@ -34,8 +34,8 @@ class Across(Objective):
     Example:
         >>> both = Across("output:1", [None, "other"])
         >>> here, there = both.sources()
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {here: torch.tensor([[[0.0, 4.0]]]), there: torch.tensor([[[0.0, 2.0]]])})
-        >>> both(seen).item(), list(seen.terms)
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {here: torch.tensor([[[0.0, 4.0]]]), there: torch.tensor([[[0.0, 2.0]]])})
+        >>> both(observation).item(), list(observation.terms)
         (3.0, ['Channel.output', 'Channel.output@other'])
 
     Reference:
@@ -90,7 +90,7 @@ class Across(Objective):
         """Refuse what cannot work with one of the networks, and say with which."""
         for objective, network in self.pairs():
             try:
-                objective.check(setting.through(network))
+                objective.check(setting.for_network(network))
             except ValueError as error:
                 raise error if network is None else ValueError(f"{error} (network {label(network)!r})") from error
 
@@ -98,14 +98,14 @@ class Across(Objective):
         """Return what the first objective looks for."""
         return self.children_objectives()[0].named_targets(count)
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Average the scores, and record each term with its network."""
         scores = []
         for objective, network in self.pairs():
-            looked = replace(seen.through(network), terms={})
+            looked = replace(observation.for_network(network), terms={})
             scores.append(objective(looked))
             for name, score in looked.terms.items():
-                seen.record(name if network is None else f"{name}@{label(network)}", score)
+                observation.record(name if network is None else f"{name}@{label(network)}", score)
         return torch.stack(torch.broadcast_tensors(*scores)).mean(0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Across:

@@ -63,9 +63,9 @@ class LayerTerm(Term):
             raise ValueError(f"layer: {self.layer!r} gives one number for each picture and has no units")
         return shape[unit_axis(shape)]
 
-    def read(self, seen: Observation) -> Tensor:
+    def read(self, observation: Observation) -> Tensor:
         """Return the activation (N, V, …), of the chosen tokens."""
-        return chosen_tokens(seen.activation(Source(self.layer)), self.tokens)
+        return chosen_tokens(observation.activation(Source(self.layer)), self.tokens)
 
     def target_names(self, count: int) -> list[str]:
         """Return the bare layer, which is its own shorthand."""
@@ -96,17 +96,17 @@ class Layer(LayerTerm):
         tokens: of a transformer's layer: ``"all"``, ``"patches"``, ``"class"``, or how many first ones to leave out.
 
     Example:
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.full((1, 2, 8, 4, 4), 3.0)})
-        >>> Layer("a")(seen).tolist()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.full((1, 2, 8, 4, 4), 3.0)})
+        >>> Layer("a")(observation).tolist()
         [[3.0, 3.0]]
 
     Reference:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average over everything but pictures and views."""
-        activation = self.read(seen)
+        activation = self.read(observation)
         return activation.reshape(*activation.shape[:2], -1).mean(2)
 
 
@@ -121,17 +121,17 @@ class DeepDream(LayerTerm):
         tokens: of a transformer's layer: ``"all"``, ``"patches"``, ``"class"``, or how many first ones to leave out.
 
     Example:
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.full((1, 1, 8, 4, 4), -3.0)})
-        >>> DeepDream("a")(seen).tolist()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.full((1, 1, 8, 4, 4), -3.0)})
+        >>> DeepDream("a")(observation).tolist()
         [[9.0]]
 
     Reference:
         Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks", 2015
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average the squares over everything but pictures and views."""
-        activation = self.read(seen)
+        activation = self.read(observation)
         return activation.reshape(*activation.shape[:2], -1).square().mean(2)
 
 
@@ -153,8 +153,8 @@ class Channel(LayerTerm):
 
     Example:
         >>> activation = torch.arange(3.0).view(1, 1, 3, 1, 1).expand(2, 1, 3, 4, 4)
-        >>> seen = Observation(torch.zeros(2, 3, 4, 4), {Source("a"): activation})
-        >>> Channel("a", [0, 2])(seen).flatten().tolist()
+        >>> observation = Observation(torch.zeros(2, 3, 4, 4), {Source("a"): activation})
+        >>> Channel("a", [0, 2])(observation).flatten().tolist()
         [0.0, 2.0]
 
     Reference:
@@ -178,17 +178,17 @@ class Channel(LayerTerm):
                     f"unit: {self.layer!r} has {available} units, 0 to {available - 1}; there is no {unit}"
                 )
 
-    def unit_activation(self, seen: Observation) -> Tensor:
+    def unit_activation(self, observation: Observation) -> Tensor:
         """Return each picture's own unit (N, V, positions…)."""
-        activation = units_last(self.read(seen))
+        activation = units_last(self.read(observation))
         if len(self.units) == 1:
             return activation[..., self.units[0]]
         chosen = numbers_on(activation.device, self.units)
         return activation.movedim(-1, 1)[torch.arange(len(chosen), device=activation.device), chosen]
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average over positions."""
-        own = self.unit_activation(seen)
+        own = self.unit_activation(observation)
         return own if own.ndim == 2 else own.flatten(2).mean(2)
 
     def target_names(self, count: int) -> list[str]:
@@ -219,8 +219,8 @@ class Neuron(Channel):
 
     Example:
         >>> activation = torch.arange(12.0).view(1, 1, 1, 3, 4)
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
-        >>> Neuron("a", 0)(seen).item(), Neuron("a", 0, (0, 1))(seen).item()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
+        >>> Neuron("a", 0)(observation).item(), Neuron("a", 0, (0, 1))(observation).item()
         (6.0, 1.0)
 
     Reference:
@@ -238,9 +238,9 @@ class Neuron(Channel):
         super().check_term(setting)
         fit_position(self.layer, self.position, position_axes(self.shape(setting)), self.tokens)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Pick the position."""
-        own = self.unit_activation(seen)
+        own = self.unit_activation(observation)
         for index in located(self.position, tuple(own.shape[2:]), self.tokens):
             own = own[:, :, index]
         return own

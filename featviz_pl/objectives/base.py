@@ -31,7 +31,7 @@ class Objective(nn.Module, ABC):
     joint_views: bool = False  #: needs all views at once, so views cannot be divided over processes
 
     @abstractmethod
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Return the scores (N, V)."""
 
     def children_objectives(self) -> list[Objective]:
@@ -44,11 +44,11 @@ class Objective(nn.Module, ABC):
         for child in self.children_objectives():
             yield from child.walk()
 
-    def optimised(self) -> Iterator[Objective]:
+    def optimized(self) -> Iterator[Objective]:
         """Yield this node and all below it that are optimised, not only watched."""
         yield self
         for child in self.children_objectives():
-            yield from child.optimised()
+            yield from child.optimized()
 
     def terms(self) -> list[Term]:
         """Return the leaves that score something, in the order of the formula."""
@@ -82,7 +82,9 @@ class Objective(nn.Module, ABC):
     def targets(self, count: int) -> list[str]:
         """Return a name for each picture: what its terms look for, in the shorthand of targets where there is one."""
         named = self.named_targets(count)
-        return [" & ".join(dict.fromkeys(names)) for names in zip(*named)] if named else [self.origin()] * count
+        return (
+            [" & ".join(dict.fromkeys(names)) for names in zip(*named)] if named else [self.portable_formula()] * count
+        )
 
     def named_targets(self, count: int) -> list[list[str]]:
         """Return, for each part that looks for something, what it looks for in each picture."""
@@ -140,12 +142,12 @@ class Objective(nn.Module, ABC):
     def formula(self) -> str:
         """Return the expression that builds this tree."""
 
-    def origin(self) -> str:
+    def portable_formula(self) -> str:
         """Return the formula with files by their names alone: the same wherever they lie.
 
         Example:
             >>> from featviz_pl.objectives import Channel
-            >>> (Channel("a", 1) / Channel("photos/cat.png", 2)).origin()
+            >>> (Channel("a", 1) / Channel("photos/cat.png", 2)).portable_formula()
             "Channel('a', 1) / Channel('cat.png', 2)"
         """
         quoted = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
@@ -161,7 +163,7 @@ class Term(Objective):
     """
 
     @abstractmethod
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Return (N, V), or (N, 1) for what does not depend on the view."""
 
     def term_sources(self) -> Sequence[Source]:
@@ -177,7 +179,7 @@ class Term(Objective):
 
     def target_names(self, count: int) -> list[str]:
         """Return what each picture looks for."""
-        return [self.origin()] * count
+        return [self.portable_formula()] * count
 
     def counts(self) -> dict[int, Objective]:
         """Return the number of pictures asked for, with this term."""
@@ -201,10 +203,10 @@ class Term(Objective):
         layers = [source.layer for source in self.term_sources()]
         return ".".join([type(self).__name__, *dict.fromkeys(layers)])
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Score, and keep the score for the log."""
-        scores = self.score(seen)
-        seen.record(self.name(), scores)
+        scores = self.score(observation)
+        observation.record(self.name(), scores)
         return scores
 
 
@@ -223,10 +225,12 @@ class Constant(Objective):
         super().__init__()
         self.value = finite_number("a number in an objective", value)
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Return the number for every picture."""
-        precision = torch.promote_types(seen.pictures.dtype, torch.float32)
-        return torch.full((len(seen.pictures), 1), self.value, dtype=precision, device=seen.pictures.device)
+        precision = torch.promote_types(observation.pictures.dtype, torch.float32)
+        return torch.full(
+            (len(observation.pictures), 1), self.value, dtype=precision, device=observation.pictures.device
+        )
 
     def formula(self) -> str:
         """Return the number, exactly."""
@@ -258,9 +262,9 @@ class Sum(Objective):
         """Return the terms."""
         return [term for term in self.operands if isinstance(term, Objective)]
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Add the scores; a score without views counts in each."""
-        first, *rest = [term(seen) for term in self.children_objectives()]
+        first, *rest = [term(observation) for term in self.children_objectives()]
         total: Tensor = first
         for scores in rest:
             total = total + scores
@@ -293,9 +297,9 @@ class Product(Objective):
         self.left: Objective = left
         self.right: Objective = right
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Multiply the scores."""
-        product: Tensor = self.left(seen) * self.right(seen)
+        product: Tensor = self.left(observation) * self.right(observation)
         return product
 
     def formula(self) -> str:
@@ -325,9 +329,9 @@ class Quotient(Objective):
         if isinstance(self.right, Constant) and self.right.value == 0:
             raise ValueError("an objective cannot be divided by 0")
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Divide the scores."""
-        quotient: Tensor = self.left(seen) / self.right(seen)
+        quotient: Tensor = self.left(observation) / self.right(observation)
         return quotient
 
     def formula(self) -> str:
@@ -360,9 +364,9 @@ class Power(Objective):
             raise TypeError(f"exponent must be a number, got {exponent!r}")
         self.exponent = finite_number("exponent", exponent)
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Raise the scores."""
-        power: Tensor = self.base(seen) ** self.exponent
+        power: Tensor = self.base(observation) ** self.exponent
         return power
 
     def formula(self) -> str:

@@ -33,9 +33,9 @@ class Interpolation(Objective):
 
     Example:
         >>> import torch
-        >>> seen = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.tensor([10.0, 20.0]).expand(3, 1, 2)})
+        >>> observation = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.tensor([10.0, 20.0]).expand(3, 1, 2)})
         >>> between = Interpolation("a:0", "a:1")
-        >>> between(seen).flatten().tolist(), between.targets(3)
+        >>> between(observation).flatten().tolist(), between.targets(3)
         ([10.0, 15.0, 20.0], ['a:0 to a:1 at 0', 'a:0 to a:1 at 0.5', 'a:0 to a:1 at 1'])
 
     Reference:
@@ -74,10 +74,10 @@ class Interpolation(Objective):
             require_several(self, setting.count)
         super().check(setting)
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Mix the scores of both."""
-        first, second = self.first(seen), self.second(seen)
-        weights = numbers_on(first.device, self.mixture(len(seen.pictures)), first.dtype)[:, None]
+        first, second = self.first(observation), self.second(observation)
+        weights = numbers_on(first.device, self.mixture(len(observation.pictures)), first.dtype)[:, None]
         mixed: Tensor = (1 - weights) * first + weights * second
         return mixed
 
@@ -103,7 +103,7 @@ class Alignment(Term):
 
     Summed over pictures it is ``-sum over layers, d = 1 ... distance and i of mean((a_i - a_(i + d))^2) / decay^d``;
     half of each pair counts for either picture. View v of one picture is compared with view v of the other; all
-    pictures are seen through the same views.
+    pictures have the same views.
 
     Shape:
         activations (N, V, …) -> (N, V)
@@ -118,8 +118,8 @@ class Alignment(Term):
 
     Example:
         >>> import torch
-        >>> seen = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.tensor([0.0, 1.0, 3.0]).view(3, 1, 1)})
-        >>> Alignment("a")(seen).flatten().tolist()  # pairs: 1 / 2, 4 / 2 and 9 / 4
+        >>> observation = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.tensor([0.0, 1.0, 3.0]).view(3, 1, 1)})
+        >>> Alignment("a")(observation).flatten().tolist()  # pairs: 1 / 2, 4 / 2 and 9 / 4
         [-1.375, -1.25, -2.125]
 
     Reference:
@@ -144,11 +144,11 @@ class Alignment(Term):
         """Refuse a single picture."""
         require_several(self, setting.count)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Share the difference of every pair between the two."""
         total = None
         for layer in self.layers:
-            activation = seen.activation(Source(layer))
+            activation = observation.activation(Source(layer))
             flat = activation.reshape(*activation.shape[:2], -1)
             count = len(flat)
             own = flat.new_zeros(flat.shape[:2])
@@ -191,8 +191,8 @@ class Diversity(LayerTerm):
     Example:
         >>> import torch
         >>> same, other = torch.tensor([[1.0], [0.0]]), torch.tensor([[0.0], [2.0]])
-        >>> seen = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.stack([same, same, other]).view(3, 1, 2, 1, 1)})
-        >>> [round(-score, 4) for score in Diversity("a")(seen).flatten().tolist()]
+        >>> observation = Observation(torch.zeros(3, 3, 4, 4), {Source("a"): torch.stack([same, same, other]).view(3, 1, 2, 1, 1)})
+        >>> [round(-score, 4) for score in Diversity("a")(observation).flatten().tolist()]
         [0.3333, 0.3333, 0.0]
 
     Reference:
@@ -210,9 +210,9 @@ class Diversity(LayerTerm):
             )
         require_several(self, setting.count)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Hold every Gram matrix against the sum of all others."""
-        activation = at_positions(self.read(seen))
+        activation = at_positions(self.read(observation))
         gram = (activation.transpose(2, 3) @ activation).flatten(2)
         gram = gram / gram.square().sum(2, keepdim=True).clamp_min(1e-10).sqrt()
         others = gram.sum(0, keepdim=True) - gram

@@ -26,8 +26,8 @@ class ClassLogit(Term):
         ValueError: when an index or a name is not among the classes.
 
     Example:
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("output"): torch.tensor([[[1.0, 5.0]]])}, ("cat", "dog"))
-        >>> ClassLogit("dog")(seen).item()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("output"): torch.tensor([[[1.0, 5.0]]])}, ("cat", "dog"))
+        >>> ClassLogit("dog")(observation).item()
         5.0
 
     Reference:
@@ -76,17 +76,17 @@ class ClassLogit(Term):
                 indices.append(names.index(one))
         return indices
 
-    def own_entry(self, seen: Observation, values: Tensor) -> Tensor:
+    def own_entry(self, observation: Observation, values: Tensor) -> Tensor:
         """Return each picture's own class (N, V) of values (N, V, classes)."""
-        indices = self._indices(seen.class_names)
+        indices = self._indices(observation.class_names)
         if len(indices) == 1:
             return values[:, :, indices[0]]
         chosen = numbers_on(values.device, indices)
         return values[torch.arange(len(chosen), device=values.device), :, chosen]
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Pick the logit."""
-        return self.own_entry(seen, seen.activation(Source("output")))
+        return self.own_entry(observation, observation.activation(Source("output")))
 
     def target_names(self, count: int) -> list[str]:
         """Return ``output:class``."""
@@ -112,14 +112,14 @@ class ClassProbability(ClassLogit):
         ValueError: when an index or a name is not among the classes.
 
     Example:
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("output"): torch.zeros(1, 1, 4)})
-        >>> ClassProbability(3)(seen).item()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("output"): torch.zeros(1, 1, 4)})
+        >>> ClassProbability(3)(observation).item()
         0.25
 
     Reference:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Pick the probability."""
-        return self.own_entry(seen, seen.activation(Source("output")).softmax(2))
+        return self.own_entry(observation, observation.activation(Source("output")).softmax(2))

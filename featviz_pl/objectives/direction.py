@@ -85,8 +85,8 @@ class Direction(VectorTerm):
     Example:
         >>> from featviz_pl.objectives import Source
         >>> activation = torch.tensor([1.0, 2.0]).view(1, 1, 2, 1, 1).expand(1, 1, 2, 4, 4)
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
-        >>> Direction("a", [3, 4])(seen).item(), round(Direction("a", [3, 4], compare="cosine")(seen).item(), 3)
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
+        >>> Direction("a", [3, 4])(observation).item(), round(Direction("a", [3, 4], compare="cosine")(observation).item(), 3)
         (11.0, 0.984)
 
     Reference:
@@ -128,9 +128,9 @@ class Direction(VectorTerm):
         vectors = rows_of(self.vectors, activation)
         return vectors if self.whitening is None else vectors @ self.whitening.to(activation)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average over positions."""
-        activation = self.positions(self.read(seen))
+        activation = self.positions(self.read(observation))
         return compared(activation, self.whitened(activation)[:, None, None], self.compare, self.power, self.floor)
 
     def positions(self, activation: Tensor) -> Tensor:
@@ -169,8 +169,8 @@ class NeuronDirection(Direction):
     Example:
         >>> from featviz_pl.objectives import Source
         >>> activation = torch.arange(9.0).view(1, 1, 1, 3, 3)
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
-        >>> NeuronDirection("a", [2.0])(seen).item(), NeuronDirection("a", [2.0], (0, 1))(seen).item()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
+        >>> NeuronDirection("a", [2.0])(observation).item(), NeuronDirection("a", [2.0], (0, 1))(observation).item()
         (8.0, 2.0)
 
     Reference:
@@ -235,8 +235,8 @@ class TensorDirection(VectorTerm):
     Example:
         >>> from featviz_pl.objectives import Source
         >>> activation = torch.arange(16.0).view(1, 1, 1, 4, 4)
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
-        >>> TensorDirection("a", [[[1.0, 1.0], [1.0, -1.0]]])(seen).item()  # (5 + 6 + 9 - 10) / 4
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
+        >>> TensorDirection("a", [[[1.0, 1.0], [1.0, -1.0]]])(observation).item()  # (5 + 6 + 9 - 10) / 4
         2.5
     """
 
@@ -258,9 +258,9 @@ class TensorDirection(VectorTerm):
         if block[1] > shape[1] or block[2] > shape[2]:
             raise ValueError(f"tensor: the block {block} is larger than the map of {self.layer!r}, which is {shape}")
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average over the positions of the block."""
-        activation = self.read(seen)
+        activation = self.read(observation)
         height, width = self.vectors.shape[-2:]
         top, left = (activation.shape[-2] - height) // 2, (activation.shape[-1] - width) // 2
         under = at_positions(activation[..., top : top + height, left : left + width])
@@ -290,17 +290,17 @@ class Similarity(VectorTerm):
 
     Example:
         >>> from featviz_pl.objectives import Source
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("output"): torch.tensor([[[3.0, 4.0]]])})
-        >>> round(Similarity("output", [1, 0])(seen).item(), 6)
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("output"): torch.tensor([[[3.0, 4.0]]])})
+        >>> round(Similarity("output", [1, 0])(observation).item(), 6)
         0.6
 
     Reference:
         Goh et al., "Multimodal Neurons in Artificial Neural Networks", Distill, 2021
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average over positions, and take the cosine."""
-        activation = at_positions(self.read(seen)).mean(2)
+        activation = at_positions(self.read(observation)).mean(2)
         similarity: Tensor = functional.cosine_similarity(activation, rows_of(self.vectors, activation)[:, None], dim=2)
         return similarity
 

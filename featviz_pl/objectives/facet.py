@@ -97,15 +97,15 @@ class Facet(Term):
                     f"layers: the weights for {layer!r} are {given}; they must be ({units},), one for each unit, or {shape}"
                 )
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Add the layers."""
         parts: list[Tensor] = []
         for index, (own, helping) in enumerate(zip(self.term_sources()[::2], self.term_sources()[1::2])):
-            activation = seen.activation(own)
+            activation = observation.activation(own)
             weights = self.get_buffer(f"weights_{index}").to(activation)
             if weights.ndim == 1 and activation.ndim == 5:
                 weights = weights[:, None, None]
-            parts.append((weights * activation * seen.activation(helping).clamp_min(0)).flatten(2).sum(2))
+            parts.append((weights * activation * observation.activation(helping).clamp_min(0)).flatten(2).sum(2))
         strengths = numbers_on(parts[0].device, self.strengths, parts[0].dtype)[:, None]
         return strengths * torch.stack(parts).mean(0)
 

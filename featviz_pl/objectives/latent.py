@@ -57,8 +57,8 @@ class Latent(LayerTerm):
     Example:
         >>> from featviz_pl.objectives import Source
         >>> encoder = {"W_enc": torch.tensor([[1.0, 2.0, 0.0], [0.0, 3.0, 1.0]]), "b_enc": torch.full((3,), 0.5)}
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.tensor([[[10.0, 1.0]]])})
-        >>> Latent("a", encoder, 1)(seen).item()  # 2 * 10 + 3 * 1 + 0.5
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.tensor([[[10.0, 1.0]]])})
+        >>> Latent("a", encoder, 1)(observation).item()  # 2 * 10 + 3 * 1 + 0.5
         23.5
 
     Reference:
@@ -125,9 +125,9 @@ class Latent(LayerTerm):
                     f"unit: the dictionary has {available} units, 0 to {available - 1}; there is no {unit}"
                 )
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average the unit over positions."""
-        activation = at_positions(self.read(seen))
+        activation = at_positions(self.read(observation))
         if self._guest:
             return self._own(_encoded(self._fitting_guest(activation), activation).mean(2))
         assert self.rows is not None

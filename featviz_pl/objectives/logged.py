@@ -25,9 +25,9 @@ class Logged(Objective):
 
     Example:
         >>> from featviz_pl.objectives import Source
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.tensor([[[1.0, 5.0]]])})
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): torch.tensor([[[1.0, 5.0]]])})
         >>> objective = parse_objective("objective", "a:0") + Logged("a:1")
-        >>> objective(seen).item(), seen.terms["Channel.a.2"].item(), objective.targets(1)
+        >>> objective(observation).item(), observation.terms["Channel.a.2"].item(), objective.targets(1)
         (1.0, 5.0, ['a:0'])
     """
 
@@ -35,13 +35,13 @@ class Logged(Objective):
         super().__init__()
         self.objective = parse_objective("objective", objective)
 
-    def forward(self, seen: Observation) -> Tensor:
+    def forward(self, observation: Observation) -> Tensor:
         """Record the score, and return zeros."""
         with torch.no_grad():
-            scores: Tensor = self.objective(seen)
-        return scores.new_zeros(len(seen.pictures), 1)
+            scores: Tensor = self.objective(observation)
+        return scores.new_zeros(len(observation.pictures), 1)
 
-    def optimised(self) -> Iterator[Objective]:
+    def optimized(self) -> Iterator[Objective]:
         """Yield nothing."""
         return iter(())
 

@@ -35,10 +35,10 @@ class TotalVariation(Term):
         super().__init__()
         self.power = finite_number("power", power, least=1.0)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Sum over both axes."""
-        vertical = seen.pictures.diff(dim=2).flatten(1).abs()
-        horizontal = seen.pictures.diff(dim=3).flatten(1).abs()
+        vertical = observation.pictures.diff(dim=2).flatten(1).abs()
+        horizontal = observation.pictures.diff(dim=3).flatten(1).abs()
         if self.power != 1:
             vertical, horizontal = vertical**self.power, horizontal**self.power
         return (vertical.sum(1) + horizontal.sum(1))[:, None]
@@ -67,9 +67,9 @@ class L1(Term):
         super().__init__()
         self.center = finite_number("center", center)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Sum the distances."""
-        return (seen.pictures - self.center).flatten(1).abs().sum(1, keepdim=True)
+        return (observation.pictures - self.center).flatten(1).abs().sum(1, keepdim=True)
 
     def formula(self) -> str:
         """Return the constructor."""
@@ -93,9 +93,9 @@ class L2(L1):
         5.0
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Take the root of the sum of squares."""
-        return (1e-6 + (seen.pictures - self.center).flatten(1).square().sum(1, keepdim=True)).sqrt()
+        return (1e-6 + (observation.pictures - self.center).flatten(1).square().sum(1, keepdim=True)).sqrt()
 
 
 class LInfinity(L1):
@@ -113,12 +113,12 @@ class LInfinity(L1):
         0.75
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Take the largest distance."""
-        return (seen.pictures - self.center).flatten(1).abs().amax(1, keepdim=True)
+        return (observation.pictures - self.center).flatten(1).abs().amax(1, keepdim=True)
 
 
-class Blur(Term):
+class BlurDistance(Term):
     """Blur the picture a little in every step: ``sum (x - blur(x)) ^ 2 / 2``, the blurred picture held fixed.
 
     Its gradient is ``x - blur(x)``, so a step of plain descent with weight w mixes in the blurred picture by its
@@ -130,20 +130,20 @@ class Blur(Term):
 
     Example:
         >>> import torch
-        >>> round(Blur()(Observation(torch.tensor([[[[1.0, 0.0]]]]), {})).item(), 4)
+        >>> round(BlurDistance()(Observation(torch.tensor([[[[1.0, 0.0]]]]), {})).item(), 4)
         0.1111
 
     Reference:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Compare with the blurred picture."""
-        return _blur_penalty(seen.pictures)
+        return _blur_penalty(observation.pictures)
 
     def formula(self) -> str:
         """Return the constructor."""
-        return "Blur()"
+        return "BlurDistance()"
 
 
 class BoundaryComplexity(Term):
@@ -174,9 +174,9 @@ class BoundaryComplexity(Term):
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, so that it has a middle, got {kernel}")
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Sum over the frame: what the whole picture has and its inside does not."""
-        pictures, width = seen.pictures, self.width
+        pictures, width = observation.pictures, self.width
         distances = (_blurred(pictures, self.kernel) - pictures).square() + 0.8 * (pictures - 0.5).square()
         outside = torch.ones_like(pictures[0, 0])
         outside[width:-width, width:-width] = 0
@@ -211,9 +211,9 @@ class HighFrequency(Term):
         super().__init__()
         self.cutoff = finite_number("cutoff", cutoff, least=0.0, most=0.7)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Divide the energies."""
-        pictures = seen.pictures
+        pictures = observation.pictures
         height, width = pictures.shape[-2:]
         spectrum = torch.fft.fft2(pictures - pictures.mean((2, 3), keepdim=True), norm="ortho")
         energy = torch.view_as_real(spectrum).square().sum(4).sum(1)
@@ -271,19 +271,19 @@ class AlphaMean(AlphaTerm):
         super().__init__()
         self.of_views = bool(of_views)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average the last channel."""
-        shown = seen.shown()
-        carried = self.of_views and shown.shape[2] == seen.pictures.shape[1]
-        return (shown if carried else seen.pictures[:, None])[:, :, -1].mean((2, 3))
+        shown = observation.network_input()
+        carried = self.of_views and shown.shape[2] == observation.pictures.shape[1]
+        return (shown if carried else observation.pictures[:, None])[:, :, -1].mean((2, 3))
 
     def formula(self) -> str:
         """Return the constructor."""
         return "AlphaMean()" if self.of_views else "AlphaMean(of_views=False)"
 
 
-class AlphaBlur(AlphaTerm):
-    """Blur how opaque the picture is a little in every step: `Blur` of its last channel alone.
+class AlphaBlurDistance(AlphaTerm):
+    """Blur how opaque the picture is a little in every step: `BlurDistance` of its last channel alone.
 
     Shape:
         pictures (N, C, H, W) -> (N, 1)
@@ -293,16 +293,16 @@ class AlphaBlur(AlphaTerm):
 
     Example:
         >>> import torch
-        >>> AlphaBlur()(Observation(torch.full((1, 4, 2, 2), 0.25), {})).item()
+        >>> AlphaBlurDistance()(Observation(torch.full((1, 4, 2, 2), 0.25), {})).item()
         0.0
 
     Reference:
         Mordvintsev, Pezzotti, Schubert, Olah, "Differentiable Image Parameterizations", Distill, 2018
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Compare the last channel with itself blurred."""
-        return _blur_penalty(seen.pictures[:, -1:])
+        return _blur_penalty(observation.pictures[:, -1:])
 
 
 def _blur_penalty(pictures: Tensor) -> Tensor:

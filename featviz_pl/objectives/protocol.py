@@ -25,7 +25,7 @@ class Scorer(Protocol):
     def check(self, setting: Setting) -> None:
         """Refuse a run that cannot work."""
 
-    def __call__(self, seen: Observation) -> Tensor:
+    def __call__(self, observation: Observation) -> Tensor:
         """Return the score of each picture and view (N, V)."""
 
 
@@ -84,16 +84,18 @@ class Setting:
     alpha: bool = False
     class_names_of: Mapping[object, tuple[str, ...]] = field(default_factory=dict)
 
-    def through(self, network: object) -> Setting:
+    def for_network(self, network: object) -> Setting:
         """Return the same setting as it looks to objectives that take this network for the run's."""
         if network is None:
             return self
-        return replace(self, shapes=_through(self.shapes, network), class_names=self.class_names_of.get(network, ()))
+        return replace(
+            self, shapes=_for_network(self.shapes, network), class_names=self.class_names_of.get(network, ())
+        )
 
 
 @dataclass
 class Observation:
-    """Hold what one step has seen.
+    """Hold what one step has observation.
 
     Args:
         pictures: (N, C, H, W) in [0, 1], as they are.
@@ -118,7 +120,7 @@ class Observation:
         value = self.activations[source]
         return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
-    def shown(self) -> Tensor:
+    def network_input(self) -> Tensor:
         """Return the views (N, V, C, h, w)."""
         return self.pictures[:, None] if self.views is None else self.views
 
@@ -129,20 +131,20 @@ class Observation:
             unique, number = f"{name}.{number}", number + 1
         self.terms[unique] = score.detach()
 
-    def quiet(self) -> Observation:
+    def without_logging(self) -> Observation:
         """Return the same observation for an evaluation on the side: nothing is recorded, running states stay."""
         return replace(self, terms={}, step=None)
 
-    def through(self, network: object) -> Observation:
+    def for_network(self, network: object) -> Observation:
         """Return the same observation as it looks to objectives that take this network for the run's; the record is shared."""
         if network is None:
             return self
         return replace(
-            self, activations=_through(self.activations, network), class_names=self.class_names_of.get(network, ())
+            self, activations=_for_network(self.activations, network), class_names=self.class_names_of.get(network, ())
         )
 
 
-def _through(values: Mapping[Source, Any], network: object) -> dict[Source, Any]:
+def _for_network(values: Mapping[Source, Any], network: object) -> dict[Source, Any]:
     """Name the network's own sources as if it were the run's, in place of the run's; other networks are still there by name."""
     named = {source: value for source, value in values.items() if source.network is not None}
     return named | {

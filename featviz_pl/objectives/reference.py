@@ -46,10 +46,10 @@ class ReferenceTerm(LayerTerm):
         own, wanted = (setting.shapes[source] for source in self.term_sources()[:2])
         check_same_positions(self.layer, own, wanted, self.reference, setting)
 
-    def compared(self, seen: Observation) -> tuple[Tensor, Tensor]:
+    def compared(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return the layer for the picture (N, V, …) and for the reference (N or 1, V or 1, …)."""
         own, wanted = self.term_sources()[:2]
-        return seen.activation(own), seen.activation(wanted)
+        return observation.activation(own), observation.activation(wanted)
 
     def target_names(self, count: int) -> list[str]:
         """Return the formula with each picture's own reference."""
@@ -133,11 +133,11 @@ class Caricature(ReferenceTerm):
         if self.attribution is not None and setting.shapes.keys() >= set(self.attribution.sources()):
             self.attribution.check(setting)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average over positions."""
-        own, wanted = self.compared(seen)
+        own, wanted = self.compared(observation)
         if self.attribution is not None:
-            wanted = wanted * seen.activation(self.term_sources()[2])
+            wanted = wanted * observation.activation(self.term_sources()[2])
         own, wanted = units_and_positions(own), units_and_positions(wanted)
         dot = (own * wanted).sum(2)
         if self.power == 0:
@@ -186,8 +186,8 @@ class Inversion(ReferenceTerm):
     Example:
         >>> term = Inversion("a", torch.zeros(3, 4, 4))
         >>> own, wanted = term.term_sources()
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {own: torch.ones(1, 1, 4), wanted: torch.full((1, 1, 4), 2.0)})
-        >>> term(seen).item()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {own: torch.ones(1, 1, 4), wanted: torch.full((1, 1, 4), 2.0)})
+        >>> term(observation).item()
         -0.25
 
     Reference:
@@ -198,11 +198,11 @@ class Inversion(ReferenceTerm):
         super().__init__(layer, image, through_views)
         self.norm = checked_norm(norm)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Divide the distance by the size of the reference."""
         own, wanted = (
             activation.flatten(2) if activation.ndim > 2 else activation[:, :, None]
-            for activation in self.compared(seen)
+            for activation in self.compared(observation)
         )
         difference = own - wanted
         smallest = torch.finfo(wanted.dtype).tiny  # of a reference that gives nothing at all
@@ -241,9 +241,9 @@ class Content(ReferenceTerm):
         Mordvintsev, Pezzotti, Schubert, Olah, "Differentiable Image Parameterizations", Distill, 2018 (weight 100)
     """
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average the distances."""
-        own, wanted = self.compared(seen)
+        own, wanted = self.compared(observation)
         difference = (own - wanted).abs()
         return -difference.reshape(*difference.shape[:2], -1).mean(2)
 

@@ -63,12 +63,12 @@ class SortMatching(StatisticTerm):
                         f"{width}; resize them to {height} x {width}"
                     )
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Add the distances of the layers."""
         scores: list[Tensor] = []
         for layer, weight in zip(self.layers, self.weights):
-            own = sorted_activations(seen.activation(Source(layer)))
-            wanted = self.mean_over_references(seen, layer, sorted_activations)
+            own = sorted_activations(observation.activation(Source(layer)))
+            wanted = self.mean_over_references(observation, layer, sorted_activations)
             scores.append(-weight * (own - wanted).square().mean((2, 3)))
         return torch.stack(scores).sum(0)
 

@@ -21,7 +21,7 @@ class StayNear(RunningTerm):
     """Keep the picture near another one.
 
     Without a layer ``-mean (x - x0) ^ 2`` over the pixels, with norm 1 ``-mean |x - x0|``. With a layer
-    ``-beta |h(x) - h(x0)|`` over the whole layer, seen through the same views. beta is 1, or, with `balance`,
+    ``-beta |h(x) - h(x0)|`` over the whole layer, observation through the same views. beta is 1, or, with `balance`,
     ``|d objective|_1 / |d |h(x) - h(x0)||_1``, both by the views' pixels: then the pull back to the picture is as
     strong as that of the objective. Each picture's beta is measured once, in the first step in which there is a
     distance beyond rounding and both gradients are there, and kept; until then it is 0. (A picture that starts from x0
@@ -102,37 +102,37 @@ class StayNear(RunningTerm):
         if self.balance is not None:
             self.balance.check(setting)
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Measure the distance, and weigh it."""
         if self.layer is None:
-            difference = (seen.pictures - self.reference.image.to(seen.pictures)).flatten(1)
+            difference = (observation.pictures - self.reference.image.to(observation.pictures)).flatten(1)
             return -(difference.abs() if self.norm == 1 else difference.square()).mean(1, keepdim=True)
-        own, wanted = (seen.activation(source) for source in self.term_sources()[:2])
+        own, wanted = (observation.activation(source) for source in self.term_sources()[:2])
         difference = own - wanted
         # The gradient of a norm is 0, not NaN, where there is no difference.
         distance: Tensor = torch.linalg.vector_norm(difference.reshape(*difference.shape[:2], -1), self.norm, dim=2)
         if self.balance is None:
             return -distance
         size = torch.linalg.vector_norm(wanted.reshape(*wanted.shape[:2], -1), self.norm, dim=2)
-        return -self._weight(seen, distance, (distance.detach() > ROUNDING * size).all(1)) * distance
+        return -self._weight(observation, distance, (distance.detach() > ROUNDING * size).all(1)) * distance
 
-    def _weight(self, seen: Observation, distance: Tensor, away: Tensor) -> Tensor:
+    def _weight(self, observation: Observation, distance: Tensor, away: Tensor) -> Tensor:
         """Return beta (N, 1), 0 where it has not been measured; measure it for pictures that are away from the reference."""
-        held = self.state("beta", seen.step, len(distance))
+        held = self.state("beta", observation.step, len(distance))
         beta = distance.new_zeros(len(distance)) if held is None else held.to(distance)
-        if seen.step is not None:
+        if observation.step is not None:
             self._settled = self._settled and held is not None
             if not self._settled and distance.requires_grad:
-                beta = torch.where((beta > 0) | ~away, beta, self._measured(seen, distance))
+                beta = torch.where((beta > 0) | ~away, beta, self._measured(observation, distance))
                 self._settled = bool((beta > 0).all())
             self.beta = beta.clone()
         return beta[:, None]
 
-    def _measured(self, seen: Observation, distance: Tensor) -> Tensor:
+    def _measured(self, observation: Observation, distance: Tensor) -> Tensor:
         """Return the ratio (N,) of the gradients' sizes, 0 where one of them is missing."""
         assert self.balance is not None
-        shown = seen.shown()
-        pull = self.balance(seen.quiet()).expand(*shown.shape[:2])
+        shown = observation.network_input()
+        pull = self.balance(observation.without_logging()).expand(*shown.shape[:2])
         strengths = []
         for scores in (pull, distance):
             gradient: Tensor | None = None

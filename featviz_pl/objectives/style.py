@@ -54,15 +54,17 @@ class StatisticTerm(RunningTerm):
         """Return one layer for the references of each size."""
         return [Source(layer, reference=reference) for reference in self.references]
 
-    def mean_over_references(self, seen: Observation, layer: str, statistic: Callable[[Tensor], Tensor]) -> Tensor:
+    def mean_over_references(
+        self, observation: Observation, layer: str, statistic: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """Return the mean of a statistic (1, 1, …) over all references; computed once for activations that stay the same."""
         sources = self.reference_sources(layer)
-        given = [seen.activations[source] for source in sources]
+        given = [observation.activations[source] for source in sources]
         held, known = self._known.get(layer, ([], torch.empty(0)))
         if len(held) == len(given) and all(one() is other for one, other in zip(held, given)):
             return known
         with torch.inference_mode(False), torch.no_grad():
-            total = sum(statistic(seen.activation(source)).sum(1, keepdim=True) for source in sources)
+            total = sum(statistic(observation.activation(source)).sum(1, keepdim=True) for source in sources)
             mean = torch.as_tensor(total) / len(self.pictures.each)
         self._known[layer] = ([weakref.ref(activation) for activation in given], mean)
         return mean
@@ -117,8 +119,8 @@ class Style(StatisticTerm):
     Example:
         >>> term = Style("a", torch.zeros(3, 4, 4))
         >>> own, wanted = term.term_sources()
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {own: torch.ones(1, 1, 2, 3, 3), wanted: torch.zeros(1, 1, 2, 5, 5)})
-        >>> term(seen).item()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {own: torch.ones(1, 1, 2, 3, 3), wanted: torch.zeros(1, 1, 2, 5, 5)})
+        >>> term(observation).item()
         -1.0
 
     Reference:
@@ -151,14 +153,14 @@ class Style(StatisticTerm):
                     f"layers: {layer!r} gives a vector {shape}, which has no positions; choose a map or tokens"
                 )
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Add the distances of the layers."""
         scores: list[Tensor] = []
         for index, (layer, weight) in enumerate(zip(self.layers, self.weights)):
-            own = gram(seen.activation(Source(layer)))
+            own = gram(observation.activation(Source(layer)))
             if self.average:
-                own = self._averaged(f"gram_{index}", own.mean(1, keepdim=True), seen.step)
-            wanted = self.mean_over_references(seen, layer, gram)
+                own = self._averaged(f"gram_{index}", own.mean(1, keepdim=True), observation.step)
+            wanted = self.mean_over_references(observation, layer, gram)
             scores.append(-weight * (own - wanted).abs().mean((2, 3)))
         return torch.stack(scores).sum(0)
 

@@ -36,8 +36,8 @@ class WeightedChannels(LayerTerm):
         >>> import torch
         >>> from featviz_pl.objectives import Source
         >>> activation = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3, 1, 1).expand(1, 1, 3, 4, 4)
-        >>> seen = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
-        >>> WeightedChannels("a", {0: 1, 2: -0.5})(seen).item(), WeightedChannels("a", [1, 0, -0.5], (1, 1, 2, 2))(seen).item()
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
+        >>> WeightedChannels("a", {0: 1, 2: -0.5})(observation).item(), WeightedChannels("a", [1, 0, -0.5], (1, 1, 2, 2))(observation).item()
         (-0.5, -0.5)
     """
 
@@ -86,9 +86,9 @@ class WeightedChannels(LayerTerm):
                     f"patch: {self.patch} (y, x, height, width) leaves the map of {self.layer!r}, which is {shape[1:]}"
                 )
 
-    def score(self, seen: Observation) -> Tensor:
+    def score(self, observation: Observation) -> Tensor:
         """Average over positions, and weigh the channels."""
-        activation = self.read(seen)
+        activation = self.read(observation)
         if self.patch is not None:
             y, x, height, width = self.patch
             activation = activation[..., y : y + height, x : x + width]

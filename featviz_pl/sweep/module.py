@@ -203,7 +203,7 @@ class FeatureSweep(LightningModule):
     def origin(self, target: str) -> dict[str, Any]:
         """Return what the provenance of a target's picture says besides the settings, all but its score."""
         parsed = Target.parse(target)
-        return {"target": target, "objective": self._objective(parsed.layer, parsed.unit).origin()}
+        return {"target": target, "objective": self._objective(parsed.layer, parsed.unit).portable_formula()}
 
     def _objective(self, layer: str, units: int | Sequence[int]) -> Objective:
         objective: Objective = Channel(layer, units)

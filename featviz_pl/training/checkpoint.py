@@ -25,7 +25,7 @@ def description(image: Image, objective: Objective, seed: int) -> dict[str, Any]
         "version": versions()["featviz_pl"],
         "image": repr(image),
         "image tensors": {name: sums(value) for name, value in unsaved(image).items()},
-        "objective": objective.origin(),
+        "objective": objective.portable_formula(),
         "seed": seed,
     }
 

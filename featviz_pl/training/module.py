@@ -191,7 +191,7 @@ class FeatureVisualization(LightningModule):
             "network": self.network.name,
             "weights": self._problem.weights_hash(),
             "target": self.targets[index],
-            "objective": self.objective.origin(),
+            "objective": self.objective.portable_formula(),
             "image": repr(self.image),
             "views": self._run.get("views", "None"),
             "seed": self.seed,
@@ -300,7 +300,7 @@ class FeatureVisualization(LightningModule):
                 f"image: some parameters of {type(self.image).__name__} rest in some steps; on several processes use "
                 "Trainer(strategy='ddp_find_unused_parameters_true')"
             )
-        if ranks > 1 and any(node.joint_views for node in self.objective.optimised()):
+        if ranks > 1 and any(node.joint_views for node in self.objective.optimized()):
             raise ValueError(
                 "objective: it needs all views at once (joint_views), so they cannot be divided over processes"
             )

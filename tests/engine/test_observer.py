@@ -207,7 +207,7 @@ def test_transparent_pictures_are_seen_on_random_backgrounds(views: Views | None
     first = [made.step(step, 4).scores for step in (0, 1)]
     assert not torch.equal(first[0], first[1]), "every step draws its own background"
     assert torch.equal(made.step(0, 4).scores, first[0]), "which depends on nothing but the step"
-    assert term.given[0].shown().shape[2] == 4, "objectives see how opaque the views are"
+    assert term.given[0].network_input().shape[2] == 4, "objectives see how opaque the views are"
     opaque = Notes(Source("1"))
     made = alpha_problem(1.0, opaque, None)
     assert torch.equal(made.step(0, 4).scores, made.step(1, 4).scores), "opaque pictures hide it"
@@ -271,7 +271,7 @@ def test_colors_are_not_shifted_where_a_picture_is_transparent() -> None:
     term = Notes(Source("1"))
     made = alpha_problem(0.5, term, Views(Compose([Jitter(1), ColorShift()]), 2))
     made.step(0, 4)
-    assert term.given[0].shown().shape[2] == 3, "a background came first"
+    assert term.given[0].network_input().shape[2] == 3, "a background came first"
     assert "Jitter(1), Background(" in repr(made._observer.views)
 
 
@@ -289,4 +289,4 @@ def test_random_backgrounds_alone_can_have_several_views() -> None:
     term = Notes(Source("1"))
     made = alpha_problem(0.0, term, Views(Compose([]), 3))
     made.step(0, 4)
-    assert term.given[0].shown().shape[:2] == (2, 3)
+    assert term.given[0].network_input().shape[:2] == (2, 3)

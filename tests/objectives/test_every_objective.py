@@ -23,9 +23,9 @@ from featviz_pl.objectives import (
     L2,
     Across,
     Alignment,
-    AlphaBlur,
+    AlphaBlurDistance,
     AlphaMean,
-    Blur,
+    BlurDistance,
     BoundaryComplexity,
     Caricature,
     Channel,
@@ -72,9 +72,9 @@ PROBE = [0.5, -1, 2, 0.1, 0, 1, -0.3, 1]
 EXAMPLES: dict[str, Callable[[], Any] | None] = {
     "Across": lambda: Across(["features.3:2", ClassLogit(2)], [None, "toys:toy"]),
     "Alignment": lambda: Alignment(["features.3", "output"], 2, decay=3),
-    "AlphaBlur": lambda: AlphaBlur(),
+    "AlphaBlurDistance": lambda: AlphaBlurDistance(),
     "AlphaMean": lambda: AlphaMean(of_views=False),
-    "Blur": lambda: Blur(),
+    "BlurDistance": lambda: BlurDistance(),
     "BoundaryComplexity": lambda: BoundaryComplexity(2, kernel=3),
     "Channel": lambda: Channel("features.3", [1, 4]),
     "Caricature": lambda: Caricature("features.3", PICTURE, 2, Channel("features.5", 1)),
@@ -107,6 +107,7 @@ EXAMPLES: dict[str, Callable[[], Any] | None] = {
     "Similarity": lambda: Similarity("features.3", [0.5, -1, 2, 0.1, 0, 1, -0.3, 1]),
     "SortMatching": lambda: SortMatching(["features.3", "output"], PICTURE, [1, 2]),
     "Source": lambda: Source("a", "squeezenet1_0"),
+    "Target": lambda: objectives.Target("features.3", (0, 4), (1, 2)),
     "StayNear": lambda: StayNear(PICTURE, "features.3", norm=1),
     "Style": lambda: Style(["features.0", "features.3"], [PICTURE, PICTURE], [1, 2]),
     "Sum": lambda: Sum([Channel("features.3", 1), -L1(), Constant(2)]),
@@ -134,8 +135,13 @@ WANTED = [
     *("TensorDirection", "WeightedChannels"),
     *("Caricature", "Content", "Facet", "Inversion", "SortMatching", "StayNear", "Style"),
 ]
-PENALTIES = ["Blur", "BoundaryComplexity", "HighFrequency", "L1", "L2", "LInfinity", "TotalVariation"]
-NOT_RAISED = ["AlphaBlur", "AlphaMean", "Constant", "Logged"]  # the pictures here are opaque; see test_penalties.py
+PENALTIES = ["BlurDistance", "BoundaryComplexity", "HighFrequency", "L1", "L2", "LInfinity", "TotalVariation"]
+NOT_RAISED = [
+    "AlphaBlurDistance",
+    "AlphaMean",
+    "Constant",
+    "Logged",
+]  # the pictures here are opaque; see test_penalties.py
 JOINT = ["Alignment", "Diversity"]
 EXPORTED = [name for name in objectives.__all__ if inspect.isclass(getattr(objectives, name))]
 

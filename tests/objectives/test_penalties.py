@@ -19,9 +19,9 @@ from featviz_pl import objectives
 from featviz_pl.engine import Ascent, ascend
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import (
-    AlphaBlur,
+    AlphaBlurDistance,
     AlphaMean,
-    Blur,
+    BlurDistance,
     BoundaryComplexity,
     Channel,
     HighFrequency,
@@ -35,11 +35,11 @@ Array = NDArray[np.float64]
 PIXELS: Array = np.random.default_rng(0).random((3, 4, 7, 10))
 PENALTIES: dict[str, Callable[[], Any]] = {
     "LInfinity": lambda: LInfinity(0.5),
-    "Blur": Blur,
+    "BlurDistance": BlurDistance,
     "BoundaryComplexity": lambda: BoundaryComplexity(2, kernel=3),
     "HighFrequency": lambda: HighFrequency(0.125),
     "AlphaMean": lambda: AlphaMean(of_views=False),
-    "AlphaBlur": AlphaBlur,
+    "AlphaBlurDistance": AlphaBlurDistance,
 }
 
 
@@ -89,8 +89,8 @@ def high_share(picture: Array, cutoff: float) -> float:
 EXPECTED: list[tuple[Any, Callable[[Array], float]]] = [
     (LInfinity(), lambda x: max(abs(x.ravel()))),
     (LInfinity(0.5), lambda x: max(abs(x.ravel() - 0.5))),
-    (Blur(), lambda x: 0.5 * sum(float(((plane - blurred(plane, 3)) ** 2).sum()) for plane in x)),
-    (AlphaBlur(), lambda x: 0.5 * float(((x[-1] - blurred(x[-1], 3)) ** 2).sum())),
+    (BlurDistance(), lambda x: 0.5 * sum(float(((plane - blurred(plane, 3)) ** 2).sum()) for plane in x)),
+    (AlphaBlurDistance(), lambda x: 0.5 * float(((x[-1] - blurred(x[-1], 3)) ** 2).sum())),
     (AlphaMean(), lambda x: float(x[-1].mean())),
     (BoundaryComplexity(2), lambda x: boundary(x, 2, 5)),
     (BoundaryComplexity(1, kernel=3), lambda x: boundary(x, 1, 3)),
@@ -129,10 +129,10 @@ def test_gradients_are_those_of_differences(make: Callable[[], Any]) -> None:
 
 def test_the_gradient_of_blur_is_the_difference_from_the_blurred_picture() -> None:
     picture = torch.from_numpy(PIXELS).clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(Blur()(Observation(picture, {})).sum(), picture)
+    (gradient,) = torch.autograd.grad(BlurDistance()(Observation(picture, {})).sum(), picture)
     expected = PIXELS - np.array([[blurred(plane, 3) for plane in one] for one in PIXELS])
     np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-10, atol=1e-14)
-    (gradient,) = torch.autograd.grad(AlphaBlur()(Observation(picture, {})).sum(), picture)
+    (gradient,) = torch.autograd.grad(AlphaBlurDistance()(Observation(picture, {})).sum(), picture)
     np.testing.assert_allclose(gradient[:, -1].numpy(), expected[:, -1], rtol=1e-10, atol=1e-14)
     assert not gradient[:, :-1].any()
 
@@ -157,7 +157,7 @@ def test_the_share_of_fine_detail_lies_between_nothing_and_all() -> None:
     assert HighFrequency()(Observation(torch.full((1, 3, 8, 8), 0.3), {})).item() == pytest.approx(0, abs=1e-10)
 
 
-@pytest.mark.parametrize("make", [lambda: LInfinity(0.3), Blur, lambda: BoundaryComplexity(3), HighFrequency])
+@pytest.mark.parametrize("make", [lambda: LInfinity(0.3), BlurDistance, lambda: BoundaryComplexity(3), HighFrequency])
 def test_ascent_of_the_negative_lowers_the_penalty(make: Callable[[], Any]) -> None:
     made = bound(-make(), pictures(2))
     before = -made.scores()
@@ -166,7 +166,7 @@ def test_ascent_of_the_negative_lowers_the_penalty(make: Callable[[], Any]) -> N
     assert bool((after >= 0).all())
 
 
-@pytest.mark.parametrize("make", [lambda: LInfinity(0.3), Blur, lambda: BoundaryComplexity(3), HighFrequency])
+@pytest.mark.parametrize("make", [lambda: LInfinity(0.3), BlurDistance, lambda: BoundaryComplexity(3), HighFrequency])
 def test_pictures_do_not_know_each_other(make: Callable[[], Any]) -> None:
     start = pictures(3)
     made = bound(-make(), start)
@@ -196,7 +196,7 @@ def test_opacity_is_that_of_each_view_where_the_views_still_carry_it() -> None:
     )
 
 
-@pytest.mark.parametrize("penalty", [AlphaMean(), AlphaBlur()])
+@pytest.mark.parametrize("penalty", [AlphaMean(), AlphaBlurDistance()])
 def test_opaque_pictures_are_refused(penalty: Objective) -> None:
     with pytest.raises(
         ValueError,
@@ -212,7 +212,7 @@ def test_pictures_become_transparent_where_nothing_needs_them() -> None:
     from featviz_pl.images import AlphaImage, PixelImage
 
     network = FrozenNetwork(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)))
-    made = Ascent(AlphaImage(image=PixelImage(12)), network, -AlphaMean() - 0.01 * AlphaBlur())
+    made = Ascent(AlphaImage(image=PixelImage(12)), network, -AlphaMean() - 0.01 * AlphaBlurDistance())
     made.initialize()
     made.prepare()
     before = made.scores()
@@ -258,10 +258,10 @@ def test_copies_formulas_and_configurations_build_the_same(make: Callable[[], An
 def test_configurations_build_them() -> None:
     for name, arguments, wanted in [
         ("LInfinity", {"center": 0.5}, "LInfinity(0.5)"),
-        ("Blur", {}, "Blur()"),
+        ("BlurDistance", {}, "BlurDistance()"),
         ("BoundaryComplexity", {"width": 5, "kernel": 3}, "BoundaryComplexity(5, kernel=3)"),
         ("HighFrequency", {"cutoff": 0.125}, "HighFrequency(0.125)"),
         ("AlphaMean", {"of_views": False}, "AlphaMean(of_views=False)"),
-        ("AlphaBlur", {}, "AlphaBlur()"),
+        ("AlphaBlurDistance", {}, "AlphaBlurDistance()"),
     ]:
         assert repr(from_yaml({"class_path": name, "init_args": arguments})) == wanted

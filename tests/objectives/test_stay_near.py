@@ -159,7 +159,7 @@ def test_with_beta_the_pull_back_is_as_strong_as_the_pull() -> None:
     seen = scene.read(numbers(2, 3, 12, seed=8), step=0)
     strengths = []
     for scores in (Layer("b")(seen), term(seen)):
-        (gradient,) = torch.autograd.grad(scores.sum(), seen.shown(), retain_graph=True)
+        (gradient,) = torch.autograd.grad(scores.sum(), seen.network_input(), retain_graph=True)
         strengths.append(gradient.flatten(1).abs().sum(1))
     torch.testing.assert_close(strengths[0], strengths[1], rtol=1e-10, atol=0)
 

@@ -160,7 +160,7 @@ def test_a_score_on_the_side_leaves_the_average_alone_and_does_not_use_it() -> N
     steps_of(term, 2, 1, 0, 3)
     before = copy.deepcopy(term.state_dict())
     torch.testing.assert_close(term(observed(term, SHAPES, 2, 1)), plain(observed(plain, SHAPES, 2, 1)))
-    term(observed(term, SHAPES, 2, 1, step=9).quiet())
+    term(observed(term, SHAPES, 2, 1, step=9).without_logging())
     assert all(torch.equal(term.state_dict()[name], value) for name, value in before.items())
 
 

@@ -143,11 +143,11 @@ TABLE: list[tuple[str, str]] = [
         "Facet(Layer('b'), {'a': [1.0, 0.5], 'c.1': '{folder}/vector.npy'}, strength=[0.1, 5])",
     ),
     ("{class_path: LInfinity, init_args: {center: 0.5}}", "LInfinity(0.5)"),
-    ("{class_path: Blur}", "Blur()"),
+    ("{class_path: BlurDistance}", "BlurDistance()"),
     ("{class_path: BoundaryComplexity, init_args: {width: 5, kernel: 3}}", "BoundaryComplexity(5, kernel=3)"),
     ("{class_path: HighFrequency, init_args: {cutoff: 0.125}}", "HighFrequency(0.125)"),
     ("{class_path: AlphaMean, init_args: {of_views: false}}", "AlphaMean(of_views=False)"),
-    ("{class_path: AlphaBlur}", "AlphaBlur()"),
+    ("{class_path: AlphaBlurDistance}", "AlphaBlurDistance()"),
 ]
 ABSTRACT_OR_DATA = {"Objective", "Observation", "Reference", "Setting", "Source", "Term"}
 

@@ -265,6 +265,6 @@ def test_a_configuration_of_a_sweep_names_statistics_and_start(here: Path, monke
 
 def test_the_objective_stays_what_was_asked_for() -> None:
     assert (
-        Channel("features.5", 2).origin()
+        Channel("features.5", 2).portable_formula()
         == render(toy(), "features.5:2", stats=own(), **QUICK).provenance[0]["objective"]
     )
