@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class Network(Protocol):
     """A frozen network, to which objectives only refer."""
 
-    module: nn.Module
+    def weights_hash(self) -> str:
+        """Return what tells its weights from others."""
 
 
 class Scorer(Protocol):

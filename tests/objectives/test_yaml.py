@@ -149,7 +149,7 @@ TABLE: list[tuple[str, str]] = [
     ("{class_path: AlphaMean, init_args: {of_views: false}}", "AlphaMean(of_views=False)"),
     ("{class_path: AlphaBlurDistance}", "AlphaBlurDistance()"),
 ]
-ABSTRACT_OR_DATA = {"Objective", "Observation", "Reference", "Setting", "Source", "Term"}
+ABSTRACT_OR_DATA = {"Target", "Objective", "Observation", "Reference", "Setting", "Source", "Term"}
 
 
 @pytest.fixture
