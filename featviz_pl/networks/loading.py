@@ -20,7 +20,7 @@ from torch import nn
 from featviz_pl.io.torch_files import read_torch_file
 from featviz_pl.networks.embedded import EmbeddedNetwork
 from featviz_pl.networks.frozen import FrozenNetwork
-from featviz_pl.networks.weights import load_weights, read_tensors
+from featviz_pl.networks.weights import State, class_count, fitting_state, load_weights, read_state_dicts
 from featviz_pl.numerics.checks import unknown
 
 EMBEDDED = "embedded"
@@ -113,26 +113,41 @@ def _embedded(name: str, weights: str) -> FrozenNetwork:
 
 
 def _from_factory(name: str, weights: str) -> FrozenNetwork:
-    where, _, attribute = name.partition(":")
+    package, _, attribute = name.partition(":")
     with _current_folder_importable():
         try:
-            factory: Any = importlib.import_module(where)
+            factory: Any = importlib.import_module(package)
             for part in attribute.split("."):
                 factory = getattr(factory, part)
         except Exception as error:  # whatever the module does when it is imported
             raise ValueError(
                 f"network: cannot import {name!r} ({type(error).__name__}: {error}); use package.module:factory"
             ) from error
-        if callable(factory) and not isinstance(factory, nn.Module):
+        is_network = isinstance(factory, nn.Module) or not callable(factory)
+        if not is_network:
             _require_no_arguments(name, factory)
         with _own_random_numbers():
-            made = factory() if callable(factory) and not isinstance(factory, nn.Module) else factory
-    if not isinstance(made, (nn.Module, FrozenNetwork)):
-        raise ValueError(f"network: {name!r} gave {type(made).__name__}, not an nn.Module or FrozenNetwork")
-    frozen = made if isinstance(made, FrozenNetwork) else FrozenNetwork(made, name=name)
-    if weights not in ("DEFAULT", "none"):
-        load_weights(frozen.module, weights)
+            network = factory if is_network else factory()
+        if not isinstance(network, (nn.Module, FrozenNetwork)):
+            raise ValueError(f"network: {name!r} gave {type(network).__name__}, not an nn.Module or FrozenNetwork")
+        frozen = network if isinstance(network, FrozenNetwork) else FrozenNetwork(network, name=name)
+        if weights in ("DEFAULT", "none"):
+            return frozen
+        states = read_state_dicts(weights)
+        count = class_count(fitting_state(states, frozen.module.state_dict()), frozen.module.state_dict())
+        if count is not None and not is_network and _takes(factory, "num_classes"):
+            with _own_random_numbers():
+                network = factory(num_classes=count)
+            frozen = network if isinstance(network, FrozenNetwork) else FrozenNetwork(network, name=name)
+    load_weights(frozen.module, weights)
     return frozen
+
+
+def _takes(factory: Callable[..., Any], argument: str) -> bool:
+    try:
+        return argument in inspect.signature(factory).parameters
+    except ValueError:  # written in C, without a signature
+        return False
 
 
 def _require_no_arguments(name: str, factory: Callable[..., Any]) -> None:
@@ -150,33 +165,48 @@ def _from_torchvision(name: str, weights: str) -> FrozenNetwork:
     import torchvision
 
     if name not in network_names():
-        raise unknown("network", "network", name, network_names())
+        raise _unknown_network(name)
     enum = torchvision.models.get_model_weights(name)
     described = enum["DEFAULT"]
-    tensors: dict[str, torch.Tensor] | None = None
+    states: dict[str, State] | None = None
     if weights in enum.__members__:
         described = enum[weights]
-        tensors = _download(name, described)
+        states = {"": _download(name, described)}
     elif weights != "none":
         if not os.path.exists(weights) and not os.path.dirname(weights) and "." not in weights:
             raise unknown("weights", f"weights of {name}", weights, [*enum.__members__, "none", "or a file"])
-        tensors = read_tensors(weights)
-    if tensors is not None:
-        tensors = {_todays_name(key): value for key, value in tensors.items()}
+        states = read_state_dicts(weights)
     builder: Callable[..., nn.Module] = torchvision.models.get_model_builder(name)
-    extra = dict(_QUIET_BUILDS.get(name, {}))
-    if extra and tensors is not None:
-        extra |= {"transform_input": True, "aux_logits": any("aux" in key.lower() for key in tensors)}
+    arguments = dict(_QUIET_BUILDS.get(name, {}))
+    if arguments and states is not None:
+        has_auxiliary_heads = any("aux" in key.lower() for state in states.values() for key in state)
+        arguments |= {"transform_input": True, "aux_logits": has_auxiliary_heads}
     if name.startswith("vit_"):  # built for the one size that its weights accept
-        extra["image_size"] = described.meta["min_size"][0]
+        arguments["image_size"] = described.meta["min_size"][0]
+    classes = described.meta["categories"]
     with _own_random_numbers():
-        module = builder(weights=None, **extra)
-    if tensors is not None:
-        load_weights(module, tensors, source=weights)
+        module = builder(weights=None, **arguments)
+        if states is not None:
+            expected = module.state_dict()
+            state = fitting_state(states, expected, _todays_name)
+            if (count := class_count(state, expected)) is not None:
+                module, classes = builder(weights=None, num_classes=count, **arguments), ()
+            load_weights(module, state, source=weights)
     preprocessing = described.transforms()
-    return FrozenNetwork(
-        module, preprocessing.mean, preprocessing.std, preprocessing.crop_size[0], described.meta["categories"], name
-    )
+    return FrozenNetwork(module, preprocessing.mean, preprocessing.std, preprocessing.crop_size[0], classes, name)
+
+
+def _unknown_network(name: str) -> ValueError:
+    """Return the error for a name that is none, with the way to what was meant."""
+    if name.lower().endswith((".ckpt", ".pt", ".pth", ".bin", ".safetensors")):
+        return ValueError(
+            f"network: {name!r} is a file of weights; name the network too: package.module:Class with --weights {name} "
+            "(load_network('package.module:Class', weights=…) in Python)"
+        )
+    package, dot, attribute = name.rpartition(".")
+    if dot and package and attribute.isidentifier():
+        return ValueError(f"network: {name!r} is no known network; write {package}:{attribute} for a class or function")
+    return unknown("network", "network", name, network_names())
 
 
 def _todays_name(key: str) -> str:

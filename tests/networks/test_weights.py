@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from toys import QUIET, toy
 
 from featviz_pl.networks import load_network
-from featviz_pl.networks.weights import load_weights, read_tensors
+from featviz_pl.networks.weights import load_weights, read_state_dicts
 
 Change = Callable[[dict[str, Tensor]], object]
 
@@ -54,6 +56,18 @@ LAYOUTS: dict[str, Change] = {
     "in half precision": lambda state: {
         key: value.half() if value.is_floating_point() else value for key, value in state.items()
     },
+    "beside other numbers": lambda state: {"epoch": 3, "model_state_dict": state, "loss": torch.tensor(0.3)},
+    "under net": lambda state: {"net": state, "acc": 93.1},
+    "averaged, beside an empty model": lambda state: {"model_ema": state, "model": {}, "optimizer": {}},
+    "averaged, deep": lambda state: {"ema": {"module": state, "decay": 0.99}},
+    "not the averaged one, which comes first": lambda state: {
+        "ema": {key: torch.zeros_like(value) for key, value in state.items()},
+        "model": state,
+    },
+    "parts of which are parallel": lambda state: {
+        key.replace("features.", "features.module."): value for key, value in state.items()
+    },
+    "beside objects": lambda state: {"state_dict": state, "hyper_parameters": {"path": pathlib.PurePosixPath("x")}},
     "without batch counters": lambda state: {key: value for key, value in state.items() if "num_batches" not in key},
 }
 
@@ -142,21 +156,81 @@ class Danger:
         return os.system, ("touch /tmp/featviz_pl_was_here",)
 
 
-@pytest.mark.parametrize(
-    "held",
-    [
-        {"state_dict": toy().state_dict(), "where": pathlib.PurePosixPath("x")},
-        {"model": nn.Linear(2, 2)},
-        toy(),
-        {"state_dict": toy().state_dict(), "danger": Danger()},
-    ],
-    ids=["a path", "a module inside", "a whole network", "code"],
-)
-def test_objects_besides_tensors_are_refused(held: Any, tmp_path: Path) -> None:
-    torch.save(held, tmp_path / "objects.pt")
-    with pytest.raises(ValueError, match=r"^weights: cannot read .*objects\.pt'.* it holds objects besides tensors"):
-        read_tensors(tmp_path / "objects.pt")
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_objects_besides_tensors_are_skipped_and_their_code_never_runs(zipped: bool, tmp_path: Path) -> None:
+    state = toy(seed=1).state_dict()
+    torch.save({"a": Danger(), "state_dict": state}, tmp_path / "a.pt", _use_new_zipfile_serialization=zipped)
+    network = toy(seed=2)
+    load_weights(network, tmp_path / "a.pt")
+    require_equal(network, state)
     assert not Path("/tmp/featviz_pl_was_here").exists()
+
+
+@pytest.mark.parametrize("content", [{"model": nn.Linear(2, 2)}, toy()], ids=["a module inside", "a whole network"])
+def test_a_whole_module_says_what_to_save(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "whole.pt")
+    with pytest.raises(ValueError, match=r"^weights: .*whole\.pt' holds a whole module; .*state_dict"):
+        read_state_dicts(tmp_path / "whole.pt")
+
+
+UNREAL: dict[str, Callable[[Tensor], Tensor]] = {
+    "complex": lambda value: value.to(torch.complex64),
+    "whole numbers": lambda value: value.to(torch.int64),
+    "sparse": lambda value: value.to_sparse(),
+    "meta": lambda value: value.to("meta"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREAL)
+def test_weights_that_are_no_real_numbers_are_refused_and_change_nothing(kind: str) -> None:
+    network = toy()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    state = {key: UNREAL[kind](value) if value.is_floating_point() else value for key, value in before.items()}
+    with pytest.raises(ValueError, match=kind):
+        load_weights(network, state)
+    require_equal(network, before)
+
+
+def test_safetensors_are_read_or_the_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ValueError, match=r"pip install .*safetensors"):
+        read_state_dicts(tmp_path / "broken.safetensors")
+    monkeypatch.undo()
+    safetensors = pytest.importorskip("safetensors.torch")
+    state = toy(seed=1).state_dict()
+    safetensors.save_file(state, tmp_path / "model.safetensors")
+    network = toy(seed=2)
+    load_weights(network, tmp_path / "model.safetensors")
+    require_equal(network, state)
+    with pytest.raises(ValueError, match=r"truncated or no file of safetensors"):
+        read_state_dicts(tmp_path / "broken.safetensors")
+
+
+def small(num_classes: int = 10) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+
+
+@pytest.mark.parametrize("name", ["squeezenet1_0", "mobilenet_v3_small", f"{__name__}:small"])
+def test_another_number_of_classes_builds_the_architecture_with_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, __name__, sys.modules[small.__module__])
+    module = small(7) if ":" in name else torchvision.models.get_model(name, num_classes=7)
+    torch.save(module.state_dict(), tmp_path / "seven.pth")
+    loaded = load_network(name, tmp_path / "seven.pth")
+    require_equal(loaded.module, module.state_dict())
+    assert loaded.layers(64)[-1].units == 7
+    assert loaded.classes == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("best.ckpt", r"package\.module:Class with --weights best\.ckpt"), ("mymod.Net", "write mymod:Net")],
+)
+def test_what_is_no_network_shows_the_way(name: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=f"^network: .*{hint}"):
+        load_network(name)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -164,11 +238,11 @@ def test_objects_besides_tensors_are_refused(held: Any, tmp_path: Path) -> None:
 def test_a_truncated_file_says_so(part: float, zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "cut.pt"
     torch.save(toy().state_dict(), path, _use_new_zipfile_serialization=zipped)
-    assert read_tensors(path)
+    assert read_state_dicts(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * part)])
     with pytest.raises(ValueError, match=r"^weights: cannot read .*cut\.pt'.* truncated"):
-        read_tensors(path)
+        read_state_dicts(path)
 
 
 @pytest.mark.parametrize(
@@ -177,14 +251,14 @@ def test_a_truncated_file_says_so(part: float, zipped: bool, tmp_path: Path) -> 
 def test_a_file_of_another_kind_says_so(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(content)
     with pytest.raises(ValueError, match=r"^weights: cannot read .*other'.* no file of torch\.save"):
-        read_tensors(tmp_path / "other")
+        read_state_dicts(tmp_path / "other")
 
 
 @pytest.mark.parametrize("held", [{}, {"state_dict": {}}, {"epoch": 3}, [torch.ones(2)], torch.ones(2), 3, None])
 def test_a_file_without_named_tensors_says_so(held: Any, tmp_path: Path) -> None:
     torch.save(held, tmp_path / "empty.pt")
     with pytest.raises(ValueError, match=r"^weights: .*empty\.pt' holds no tensors by name"):
-        read_tensors(tmp_path / "empty.pt")
+        read_state_dicts(tmp_path / "empty.pt")
 
 
 @pytest.mark.parametrize("name", ["absent.pth", "folder", "folder/absent"])
