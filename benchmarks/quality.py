@@ -220,7 +220,7 @@ def path_similarity(
     photos: Path,
 ) -> dict[str, float | None]:
     """Return how like photos of their kind the layers of the table treat the pictures, layer by layer."""
-    metric = PathSimilarity(network, list(LAYERS), activations, photos)
+    metric = PathSimilarity(network, list(LAYERS), photos=activations, folder=photos)
     for file, target in zip(files, targets):
         metric.update(read_picture(file)[None], target)
     return {layer: float(value) if value.isfinite() else None for layer, value in metric.compute().items()}

@@ -13,9 +13,8 @@ from torch import nn
 from typing_extensions import override
 
 from featviz_pl.io import as_saved
-from featviz_pl.io.photos import photo_paths
-from featviz_pl.metrics import Evaluation, evaluate, judge_classes, load_activations
-from featviz_pl.metrics.evaluation import EvaluatedPicture, class_of, is_unit, recorded_photos, target_of
+from featviz_pl.metrics import Evaluation, evaluate, judge_classes
+from featviz_pl.metrics.evaluation import EvaluatedPicture, check_photos, class_of, is_unit, target_of
 from featviz_pl.networks import FrozenNetwork, as_network, load_network
 from featviz_pl.numerics.checks import whole_number
 from featviz_pl.training import FeatureVisualization
@@ -136,16 +135,12 @@ class PictureEvaluation(Callback):
             EvaluatedPicture("", torch.empty(0), target, module.provenance(index))
             for index, target in enumerate(module.targets)
         ]
-        targets = [target for target in (target_of(picture, own=True) for picture in shown) if target is not None]
-        if self.photos is not None:
-            photo_paths(self.photos, self.limit)
-        if self.activations is not None:
-            held = load_activations(self.activations)
-            held.check(module.network)
+        targets = [target for target in (target_of(picture, from_file=True) for picture in shown) if target is not None]
+        activations = check_photos(self.photos, self.activations, self.limit)
+        if activations is not None:
+            activations.check(module.network)
             for target in filter(is_unit, targets):
-                held.of(target)
-            if self.photos is not None:
-                recorded_photos(self.photos, held, self.limit)
+                activations.of(target)
         judge = self._judge()
         if judge is not None:
             classes = [class_of(target, module.network) for target in targets]

@@ -48,7 +48,7 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
     """
     output = _check(options)
     from featviz_pl.cli.progress import photo_progress
-    from featviz_pl.metrics.evaluation import evaluate, picture_files
+    from featviz_pl.metrics.evaluation import check_photos, evaluate, picture_files
     from featviz_pl.networks import FrozenNetwork, load_network
 
     files = picture_files(options.pictures)
@@ -57,19 +57,7 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
             raise ValueError(f"pictures: there is no file {str(path)!r}")
     if options.network is None:
         options.network = _network_of(files)
-    activations = None
-    if options.photos is not None:
-        from featviz_pl.metrics.evaluation import check_folder
-
-        check_folder(options.photos, options.limit)  # refused before a network is loaded
-    if options.activations is not None:
-        from featviz_pl.metrics.evaluation import read_activations
-
-        activations = read_activations(options.activations)
-        if options.photos is not None:
-            from featviz_pl.metrics.evaluation import recorded_photos
-
-            recorded_photos(options.photos, activations, options.limit)
+    activations = check_photos(options.photos, options.activations, options.limit)  # before a network is loaded
     network, judge = load(), None
     if options.size is not None:
         network = FrozenNetwork(network.module, network.mean, network.std, options.size, network.classes, network.name)
@@ -120,11 +108,11 @@ def _network_of(files: list[Path]) -> str:
     A function that a file names is not called: pictures come from anywhere, and it could be any program. Nor is what a
     file says a reason to download weights.
     """
-    from featviz_pl.metrics.evaluation import own_origin
+    from featviz_pl.metrics.evaluation import file_provenance
     from featviz_pl.networks import network_names
     from featviz_pl.networks.loading import EMBEDDED
 
-    names = {origin.get("network") for origin in map(own_origin, files)}
+    names = {origin.get("network") for origin in map(file_provenance, files)}
     if len(names) > 1:
         listed = ", ".join(sorted(repr(name) if name else "none" for name in names))
         raise ValueError(

@@ -1,4 +1,4 @@
-"""What metrics of vectors share: rows that are kept, gathered over processes, and known by their target."""
+"""Metrics whose states are rows for each picture, gathered over processes."""
 
 from __future__ import annotations
 
@@ -7,36 +7,43 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from featviz_pl.metrics.embedding import Embedding
 from featviz_pl.numerics.digest import digest
 from featviz_pl.statistics.exact_metric import ExactMetric
 
 
 class RowMetric(ExactMetric):
-    """Keep rows for each picture, in float64 or as whole numbers, that all processes share when it computes."""
+    """Hold rows for each picture, in float64 or as integers, that all processes exchange for `compute`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._row_dtypes: dict[str, torch.dtype] = {}
 
     def add_rows(self, name: str, dtype: torch.dtype = torch.float64) -> None:
-        """Add a state of rows (N, …); `row_shape` says of what shape each is."""
+        """Add a state of rows (N, …), each of the shape that `row_shape` returns."""
         self.add_state(name, [], dist_reduce_fx="cat")
         self._row_dtypes[name] = dtype
 
     def row_shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of one row of a state."""
-        raise NotImplementedError
+        """Return the shape of one row of a state; a number unless a subclass says otherwise."""
+        return ()
+
+    def append(self, **rows: Tensor) -> None:
+        """Append rows to states, by the names of these."""
+        for name, values in rows.items():
+            getattr(self, name).append(values)
 
     def rows(self, name: str) -> Tensor:
-        """Return all rows so far."""
-        held = getattr(self, name)
-        found: Tensor = held if isinstance(held, Tensor) else torch.cat(held) if held else torch.empty(0)
-        if not len(found):
+        """Return all rows so far.
+
+        Raises:
+            ValueError: when there are none yet.
+        """
+        state = getattr(self, name)
+        rows: Tensor = state if isinstance(state, Tensor) else torch.cat(state) if state else torch.empty(0)
+        if not len(rows):
             raise ValueError(f"{type(self).__name__}: there are no pictures yet; update it first")
-        return found
+        return rows
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the rows of all processes; see `torchmetrics.Metric.sync`."""
@@ -47,7 +54,7 @@ class RowMetric(ExactMetric):
         super().sync(*args, **kwargs)
 
     def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Draw the value, or several results one after the other, with the bounds of the range.
+        """Draw the value, those of all pictures, or several results one after the other, with the bounds of the range.
 
         Args:
             val: one result of `compute` or `forward`, or a list of them; `compute()` unless given.
@@ -62,28 +69,6 @@ class RowMetric(ExactMetric):
         return self._plot(val, ax)
 
 
-def unit_vectors(embedding: Embedding, pictures: Tensor) -> Tensor:
-    """Return the vectors (N, D) of pictures in float64, of length 1 in that precision."""
-    return functional.normalize(embedding(pictures).double(), dim=1)
-
-
-def width_of(embedding: Embedding) -> int:
-    """Return D, from the vector of a grey picture."""
-    shown = torch.full((1, embedding.network.channels, *embedding.size), 0.5, dtype=torch.float32)
-    return embedding(shown).shape[1]
-
-
 def target_keys(targets: Sequence[str]) -> Tensor:
-    """Return a whole number (N,) for each target, the same in every process: processes exchange tensors only."""
+    """Return an integer (N,) for each target, the same in every process: processes exchange tensors only."""
     return torch.tensor([int(digest([target.strip()]), 16) >> 1 for target in targets], dtype=torch.int64)
-
-
-def check_embedding(embedding: Any) -> Embedding:
-    """Return an embedding, the default one for None."""
-    if embedding is None:
-        return Embedding()
-    if not isinstance(embedding, Embedding):
-        raise TypeError(
-            f"embedding must be an Embedding, such as Embedding('embedded'), got {type(embedding).__name__}"
-        )
-    return embedding

@@ -1,4 +1,4 @@
-"""How different the pictures of a set are, and whether those of one target show the same."""
+"""How different the pictures of a set are, and whether those of each target agree."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from featviz_pl.metrics.base import check_pictures, check_targets
-from featviz_pl.metrics.embedding import Embedding
-from featviz_pl.metrics.row_metric import RowMetric, check_embedding, target_keys, unit_vectors, width_of
+from featviz_pl.metrics.embedding import Embedding, check_embedding, unit_vectors
+from featviz_pl.metrics.row_metric import RowMetric, target_keys
 
 
 class _SetMetric(RowMetric):
-    """Keep the vector of every picture; a subclass says what holds of all."""
+    """Hold the vector of every picture; a subclass computes a value of all."""
 
     def __init__(self, embedding: Embedding | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -23,14 +23,11 @@ class _SetMetric(RowMetric):
 
     def row_shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of one row of a state."""
-        return (width_of(self.embedding),) if name == "vectors" else ()
+        return (self.embedding.width,) if name == "vectors" else ()
 
     def update(self, pictures: Tensor) -> None:
         """Add further pictures (N, C, H, W)."""
-        self._add("vectors", unit_vectors(self.embedding, check_pictures(pictures)))
-
-    def _add(self, name: str, rows: Tensor) -> None:
-        getattr(self, name).append(rows)
+        self.append(vectors=unit_vectors(self.embedding, check_pictures(pictures)))
 
     def extra_repr(self) -> str:
         """Show the arguments."""
@@ -38,7 +35,7 @@ class _SetMetric(RowMetric):
 
 
 class PairwiseDistance(_SetMetric):
-    """Measure how different pictures are, two by two.
+    """Measure the mean distance between pictures.
 
     ``mean over pairs of 1 - cos(v_i, v_j)``: 0 where all are the same. NaN for a single picture.
 
@@ -68,15 +65,15 @@ class PairwiseDistance(_SetMetric):
     def compute(self) -> Tensor:
         """Return the mean distance over all pairs."""
         vectors = self.rows("vectors")
-        return (1 - _mean_of_pairs(vectors)).clamp_min(0)
+        return (1 - mean_of_pairs(vectors)).clamp_min(0)
 
 
 class VendiScore(_SetMetric):
-    """Count how many different pictures there are, as far as an embedding can tell.
+    """Count how many different pictures there are, by an embedding.
 
-    ``exp(-sum of l log l)`` over the eigenvalues l of ``K / n``, ``K_ij = cos(v_i, v_j)``: n pictures that are the same
-    count as 1, n that have nothing in common as n. By the default embedding, in which all pictures have something in
-    common, 50 photos of different classes count as 7: compare sets of the same number by the same embedding.
+    ``exp(-sum of l log l)`` over the eigenvalues l of ``K / n``, ``K_ij = cos(v_i, v_j)``: n equal pictures count as
+    1, n orthogonal ones as n. By the default embedding, in which no pictures are orthogonal, 50 photos of different
+    classes count as 7: compare sets of the same number by the same embedding.
 
     Range: [1, number of pictures]; neither is better: higher is more diverse, and noise is diverse too.
 
@@ -110,7 +107,7 @@ class VendiScore(_SetMetric):
 
 
 class Agreement(_SetMetric):
-    """Measure whether pictures of one target, from other seeds or parameterizations, show the same.
+    """Measure whether pictures of one target agree, such as those of several seeds or parameterizations.
 
     For each target that has two pictures or more, ``(w - b) / (1 - b)``, where w is the mean cosine of pairs of its
     pictures and b that of its pictures with those of other targets; then the mean over targets: 1 where its pictures
@@ -128,8 +125,8 @@ class Agreement(_SetMetric):
 
     Example:
         >>> metric = Agreement(Embedding(size=48))
-        >>> shown = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
-        >>> metric.update(shown, ["output:1", "output:2", "output:1", "output:2"])
+        >>> pictures = torch.rand(2, 3, 48, 48, generator=torch.Generator().manual_seed(0)).repeat(2, 1, 1, 1)
+        >>> metric.update(pictures, ["output:1", "output:2", "output:1", "output:2"])
         >>> round(metric.compute().item(), 4)
         1.0
 
@@ -147,26 +144,25 @@ class Agreement(_SetMetric):
 
     def update(self, pictures: Tensor, targets: str | Sequence[str] = ()) -> None:
         """Add further pictures (N, C, H, W), each of its target: one for all, or one for each."""
-        shown = check_pictures(pictures)
-        keys = target_keys(check_targets(targets, len(shown))).to(shown.device)
-        super().update(shown)
-        self._add("keys", keys)
+        checked = check_pictures(pictures)
+        keys = target_keys(check_targets(targets, len(checked))).to(checked.device)
+        super().update(checked)
+        self.append(keys=keys)
 
     def compute(self) -> Tensor:
         """Return the mean agreement over the targets that have two pictures or more."""
         vectors, keys = self.rows("vectors"), self.rows("keys")
-        found = []
+        values = []
         for key in keys.unique():
-            own = vectors[keys == key]
-            others = vectors[keys != key]
-            if len(own) > 1 and len(others):
-                within, between = _mean_of_pairs(own), own.mean(0) @ others.mean(0)
-                apart = 1 - between
-                found.append(torch.where(apart > 1e-9, (within - between) / apart.clamp_min(1e-9), 0.0))
-        return torch.stack(found).mean().clamp_max(1) if found else vectors.new_tensor(torch.nan)
+            same, different = vectors[keys == key], vectors[keys != key]
+            if len(same) > 1 and len(different):
+                within, between = mean_of_pairs(same), same.mean(0) @ different.mean(0)
+                distance = 1 - between
+                values.append(torch.where(distance > 1e-9, (within - between) / distance.clamp_min(1e-9), 0.0))
+        return torch.stack(values).mean().clamp_max(1) if values else vectors.new_tensor(torch.nan)
 
 
-def _mean_of_pairs(vectors: Tensor) -> Tensor:
+def mean_of_pairs(vectors: Tensor) -> Tensor:
     """Return the mean product of two different vectors (N, D), NaN where there is only one."""
     count = len(vectors)
     if count < 2:

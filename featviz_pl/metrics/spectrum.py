@@ -1,28 +1,26 @@
-"""How natural a picture's spectrum is: its slope, and how much of it lies in fine detail; no network is asked.
+"""How natural the spectrum of a picture is: its slope, and its share of high frequencies; no network takes part.
 
-What the docstrings say of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of
+What the docstrings report of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of
 ImageNet, each of another class, measured by ``python benchmarks/natural.py imagenet-samples``.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from featviz_pl.metrics.base import PictureMetric
+from featviz_pl.metrics.base import PictureMetric, Reduction
 from featviz_pl.numerics.checks import finite_number
 
 _LOWEST, _HIGHEST = 1 / 32, 0.35  # cycles per pixel between which the slope is taken
 _RINGS = 14  # about four in an octave
 _LEAST_SIDE = 32  # pixels: a wave of the lowest frequency just fits
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as Pillow turns RGB to grey
-_FLOOR = 1e-6  # a coefficient below is nothing: rounding to 256 levels alone makes 1e-3
+_FLOOR = 1e-6  # least amplitude: rounding to 256 levels alone makes 1e-3
 _FLAT = 1e-12  # power per pixel below which a picture counts as flat
-
-_NATURAL_SLOPE = (-1.2236, 0.2339)
 
 
 def natural_slope() -> tuple[float, float]:
@@ -37,7 +35,7 @@ def natural_slope() -> tuple[float, float]:
         >>> natural_slope()
         (-1.2236, 0.2339)
     """
-    return _NATURAL_SLOPE
+    return -1.2236, 0.2339
 
 
 class SpectrumSlope(PictureMetric):
@@ -58,8 +56,7 @@ class SpectrumSlope(PictureMetric):
         update: pictures (N, C, H, W) in [0, 1]; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        reduction: ``"mean"`` or ``"none"``.
-        kwargs: of `torchmetrics.Metric`.
+        reduction, kwargs: of `PictureMetric`.
 
     Raises:
         ValueError: when a side of the pictures has fewer than 32 pixels.
@@ -76,28 +73,27 @@ class SpectrumSlope(PictureMetric):
         Journal of the Optical Society of America A, 1987
     """
 
-    def measure(self, pictures: Tensor, *others: Any) -> Tensor:
+    def measure(self, pictures: Tensor, *inputs: Any) -> Tensor:
         """Return the slope of each picture."""
         height, width = pictures.shape[-2:]
         if min(height, width) < _LEAST_SIDE:
-            raise ValueError(
-                f"pictures: {height} x {width} pixels are too few for a slope; each side needs at least {_LEAST_SIDE}"
-            )
+            needed = f"each side needs at least {_LEAST_SIDE}"
+            raise ValueError(f"pictures: {height} x {width} pixels are too few for a slope; {needed}")
         amplitude = windowed_power(luminance(pictures)).sqrt()
         length = _lengths(height, width, pictures.device)
         logarithm = (length / _LOWEST).log() / math.log(_HIGHEST / _LOWEST)  # 0 to 1 between the two
-        places, heights = [], []
+        frequencies, levels = [], []
         for ring in range(_RINGS):
             inside = (logarithm >= ring / _RINGS) & (logarithm < (ring + 1) / _RINGS)
             if inside.any():  # small pictures have no frequencies in some
-                places.append(length[inside].log().mean())
-                heights.append(amplitude[:, inside].mean(1).clamp_min(_FLOOR).log())
-        place = torch.stack(places) - torch.stack(places).mean()
-        return (torch.stack(heights, 1) * place).sum(1) / place.square().sum()
+                frequencies.append(length[inside].log().mean())
+                levels.append(amplitude[:, inside].mean(1).clamp_min(_FLOOR).log())
+        centered = torch.stack(frequencies) - torch.stack(frequencies).mean()
+        return (torch.stack(levels, 1) * centered).sum(1) / centered.square().sum()
 
 
 class HighFrequencyShare(PictureMetric):
-    """Measure how much of a picture is fine detail: the share of its power above a frequency.
+    """Measure the share of a picture's power above a frequency.
 
     ``sum of |fft2|² where f > cutoff, by that of all f``, over all channels, each less its mean and under a Hann window
     against the edges. Photos have 0.069 ± 0.069 at the default, white noise has ``1 - π / 16 = 0.80``, checkerboards
@@ -110,8 +106,7 @@ class HighFrequencyShare(PictureMetric):
 
     Args:
         cutoff: in cycles per pixel, above 0 and below 0.5; the default is a wave of four pixels.
-        reduction: ``"mean"`` or ``"none"``.
-        kwargs: of `torchmetrics.Metric`.
+        reduction, kwargs: of `PictureMetric`.
 
     Raises:
         ValueError: when `cutoff` is out of range.
@@ -130,15 +125,13 @@ class HighFrequencyShare(PictureMetric):
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    def __init__(self, cutoff: float = 0.25, reduction: Literal["mean", "none"] = "mean", **kwargs: Any) -> None:
+    def __init__(self, cutoff: float = 0.25, *, reduction: Reduction = "mean", **kwargs: Any) -> None:
         super().__init__(reduction, **kwargs)
         self.cutoff = finite_number("cutoff", cutoff, above=0.0)
         if self.cutoff >= 0.5:
-            raise ValueError(
-                f"cutoff must be below 0.5 cycles per pixel, the finest that pixels can hold, got {cutoff!r}"
-            )
+            raise ValueError(f"cutoff must be below 0.5 cycles per pixel, the Nyquist frequency, got {cutoff!r}")
 
-    def measure(self, pictures: Tensor, *others: Any) -> Tensor:
+    def measure(self, pictures: Tensor, *inputs: Any) -> Tensor:
         """Return the share of high frequencies of each picture."""
         power = windowed_power(pictures.double()).sum(1)
         high = _lengths(pictures.shape[-2], pictures.shape[-1], pictures.device) > self.cutoff
@@ -163,9 +156,8 @@ def luminance(pictures: Tensor) -> Tensor:
     """
     channels = pictures.shape[1]
     weights = _LUMA if channels == len(_LUMA) else (1 / channels,) * channels
-    return torch.einsum(
-        "nchw,c->nhw", pictures.double(), torch.tensor(weights, dtype=torch.float64, device=pictures.device)
-    )
+    luma = torch.tensor(weights, dtype=torch.float64, device=pictures.device)
+    return torch.einsum("nchw,c->nhw", pictures.double(), luma)
 
 
 def windowed_power(values: Tensor) -> Tensor:
@@ -187,9 +179,9 @@ def windowed_power(values: Tensor) -> Tensor:
 
 
 def _hann(count: int, like: Tensor) -> Tensor:
-    """Return a Hann window about the centre; it does not reach 0 at the first and last pixel."""
-    places = torch.arange(count, dtype=like.dtype, device=like.device) + 0.5
-    window: Tensor = (math.pi * places / count).sin().square()
+    """Return a symmetric Hann window, which is above 0 at the first and last pixel."""
+    centers = torch.arange(count, dtype=like.dtype, device=like.device) + 0.5
+    window: Tensor = (math.pi * centers / count).sin().square()
     return window
 
 

@@ -49,7 +49,9 @@ def _read_safetensors(path: str | Path) -> Mapping[str, Tensor]:
     try:
         from safetensors.torch import load_file
     except ImportError as error:
-        raise ValueError(f"weights: {str(path)!r} needs the package safetensors; pip install 'featviz_pl[safetensors]'") from error
+        raise ValueError(
+            f"weights: {str(path)!r} needs the package safetensors; pip install 'featviz_pl[safetensors]'"
+        ) from error
     try:
         tensors: Mapping[str, Tensor] = load_file(str(path))
     except Exception as error:  # of a library written in Rust

@@ -165,7 +165,7 @@ def test_every_picture_and_target_is_seen_through_the_same_views() -> None:
     plain, mirrored = by_hooks(shown)["features.0"], by_hooks(shown.flip(3))["features.0"]
     targets = ["features.0:1@2,5", "features.0:3@0,0", "features.0:5@9,1", "features.0:1@2,5"]
     places = [(1, 2, 5), (3, 0, 0), (5, 9, 1), (1, 2, 5)]
-    found = values(HeldOutActivation(network(), 8, Flip(0.5), reduction="none"), shown, targets)
+    found = values(HeldOutActivation(network(), 8, transforms=Flip(0.5), reduction="none"), shown, targets)
     counts = []
     for index, place in enumerate(places):
         before, after = plain[(index, *place)], mirrored[(index, *place)]
@@ -175,7 +175,7 @@ def test_every_picture_and_target_is_seen_through_the_same_views() -> None:
 
 
 def test_views_of_a_whole_turn_leave_the_score_as_it_is() -> None:
-    metric = HeldOutActivation(network(), 3, Rotate(Choice([360.0, -360.0])), reduction="none")
+    metric = HeldOutActivation(network(), 3, transforms=Rotate(Choice([360.0, -360.0])), reduction="none")
     np.testing.assert_allclose(
         values(metric, pictures(3), "features.5:2"), by_hooks(pictures(3))["features.5"][:, 2].mean((1, 2)), rtol=1e-4
     )
@@ -183,7 +183,7 @@ def test_views_of_a_whole_turn_leave_the_score_as_it_is() -> None:
 
 def test_views_may_have_another_size_than_the_picture() -> None:
     half = Compose([Crop(center=0.5, side=0.5)], size=(5, 6))
-    metric = HeldOutActivation(network(), 2, half, reduction="none")
+    metric = HeldOutActivation(network(), 2, transforms=half, reduction="none")
     inner = pictures(2)[
         :, :, 2:7, 3:9
     ]  # rows 2.5 to 7.5 lie between pixels: compare columns with the mean of neighbours
@@ -195,7 +195,7 @@ def test_views_may_have_another_size_than_the_picture() -> None:
 
 def test_views_are_those_of_the_seed_and_none_of_a_run_with_that_seed() -> None:
     def found(seed: int) -> float:
-        metric = HeldOutActivation(network(), 2, Noise(0.1), seed=seed)
+        metric = HeldOutActivation(network(), 2, transforms=Noise(0.1), seed=seed)
         return float(values(metric, pictures(1), "features.5:1"))
 
     assert found(0) == found(0) != found(1)

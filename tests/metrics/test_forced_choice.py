@@ -51,7 +51,9 @@ def test_the_score_is_the_share_of_pairs_told_apart(k: int) -> None:
     shown, targets = with_targets(6)
     vectors = embedding()(shown)
     controls = embedding()(1 - pictures(5)).mean(0).expand(6, -1)
-    metric = ForcedChoice(activations(), embeddings(), embedding(), k=k, controls=1 - pictures(5), reduction="none")
+    metric = ForcedChoice(
+        activations(), embeddings(), embedding=embedding(), k=k, controls=1 - pictures(5), reduction="none"
+    )
     metric.update(shown, targets)
     assert metric.compute().tolist() == pytest.approx(expected(vectors, controls, targets, k))
 
@@ -59,7 +61,7 @@ def test_the_score_is_the_share_of_pairs_told_apart(k: int) -> None:
 def test_without_controls_the_other_pictures_are_those() -> None:
     shown, targets = with_targets(6)
     vectors = embedding()(shown)
-    metric = ForcedChoice(activations(), embeddings(), embedding(), k=4, reduction="none")
+    metric = ForcedChoice(activations(), embeddings(), embedding=embedding(), k=4, reduction="none")
     metric.update(shown[:2], targets[:2])
     metric.update(shown[2:], targets[2:])
     assert metric.compute().tolist() == pytest.approx(expected(vectors, mean_of_others(vectors, targets), targets, 4))
@@ -69,11 +71,13 @@ def test_without_controls_the_other_pictures_are_those() -> None:
 def test_a_picture_among_the_controls_does_not_change_its_answers() -> None:
     shown = pictures(5)
     targets = [f"features.5:{index}" for index in range(5)]
-    joint = ForcedChoice(activations(), embeddings(), embedding(), k=4).measure(shown, targets)
-    given = ForcedChoice(activations(), embeddings(), embedding(), k=4, controls=shown).measure(shown, targets)
-    vectors = ForcedChoice(activations(), embeddings(), embedding(), k=4, controls=embedding()(shown)).measure(
+    joint = ForcedChoice(activations(), embeddings(), embedding=embedding(), k=4).measure(shown, targets)
+    given = ForcedChoice(activations(), embeddings(), embedding=embedding(), k=4, controls=shown).measure(
         shown, targets
     )
+    vectors = ForcedChoice(
+        activations(), embeddings(), embedding=embedding(), k=4, controls=embedding()(shown)
+    ).measure(shown, targets)
     assert joint.tolist() == given.tolist() == vectors.tolist()
 
 
@@ -82,7 +86,7 @@ def test_controls_of_the_own_target_are_left_out() -> None:
     others = ["features.5:1", "features.5:4", "output:2", "output:0"]
     controls = embedding()(1 - pictures(4))
     metric = ForcedChoice(
-        activations(), embeddings(), embedding(), k=4, controls=1 - pictures(4), control_targets=others
+        activations(), embeddings(), embedding=embedding(), k=4, controls=1 - pictures(4), control_targets=others
     )
     rows = [
         torch.stack([vector for vector, other in zip(controls, others) if other != target]).mean(0)
@@ -96,7 +100,10 @@ def test_controls_may_be_files_of_any_size(tmp_path: Path) -> None:
     shown = [as_saved(pictures(3)[index, :, : 14 - index]) for index in range(3)]
     paths = [str(save_png(picture, tmp_path / f"{index}.png", {})) for index, picture in enumerate(shown)]
     vectors = torch.cat([embedding()(picture[None]) for picture in shown])
-    made = [ForcedChoice(activations(), embeddings(), embedding(), k=4, controls=given) for given in (paths, vectors)]
+    made = [
+        ForcedChoice(activations(), embeddings(), embedding=embedding(), k=4, controls=given)
+        for given in (paths, vectors)
+    ]
     found = [metric.measure(*with_targets(4)).tolist() for metric in made]
     assert found[0] == found[1]
 
@@ -106,14 +113,14 @@ def test_opposites_take_the_place_of_controls() -> None:
     wanted = expected(embedding()(shown), embedding()(1 - shown), targets, 4)
     for metric in (
         choice(reduction="none"),
-        ForcedChoice(activations(), embeddings(), embedding(), k=4, reduction="none"),
+        ForcedChoice(activations(), embeddings(), embedding=embedding(), k=4, reduction="none"),
     ):
         metric.update(shown, targets, 1 - shown)
         assert metric.compute().tolist() == pytest.approx(wanted)
 
 
 def test_a_picture_without_controls_has_no_score() -> None:
-    metric = ForcedChoice(activations(), embeddings(), embedding(), reduction="none")
+    metric = ForcedChoice(activations(), embeddings(), embedding=embedding(), reduction="none")
     metric.update(pictures(2), "features.5:1")
     assert metric.compute().isnan().all()
     metric.update(pictures(3)[2:], "features.5:4")
@@ -127,9 +134,15 @@ def test_ties_count_half_and_few_photos_are_shared_out() -> None:
 
     by_mean = Embedding(Mean(), "output", size=2)
     red, green, blue = torch.eye(3)
-    photos = PhotoEmbeddings(torch.stack([red, green, green, blue, green]), list("abcde"), by_mean.identity())
-    held = PhotoActivations({"layer": torch.tensor([[4.0], [3.0], [2.0], [1.0], [0.0]])}, list("abcde"), "any", "", 2)
-    metric = ForcedChoice(held, photos, by_mean, k=20, controls=blue.view(1, 3, 1, 1).expand(1, 3, 2, 2))
+    photos = PhotoEmbeddings(torch.stack([red, green, green, blue, green]), list("abcde"), identity=by_mean.identity())
+    held = PhotoActivations(
+        {"layer": torch.tensor([[4.0], [3.0], [2.0], [1.0], [0.0]])},
+        list("abcde"),
+        network="any",
+        weights_hash="",
+        size=2,
+    )
+    metric = ForcedChoice(held, photos, embedding=by_mean, k=20, controls=blue.view(1, 3, 1, 1).expand(1, 3, 2, 2))
     # Two of five photos on either side: strong red and green, weak green and blue. Green picture: margins 0, 1 against
     # 1, -1.
     assert metric.measure(green.view(1, 3, 1, 1).expand(1, 3, 2, 2), "layer:0").tolist() == [(0 + 1 + 0.5 + 1) / 4]
@@ -137,25 +150,30 @@ def test_ties_count_half_and_few_photos_are_shared_out() -> None:
 
 def test_photos_are_matched_by_path_whatever_their_order() -> None:
     held = embeddings()
-    turned = PhotoEmbeddings(held.values.flip(0), held.paths[::-1], held.identity)
-    made = ForcedChoice(activations(), turned, embedding(), k=4, controls=1 - pictures(5))
+    turned = PhotoEmbeddings(held.values.flip(0), held.paths[::-1], identity=held.identity)
+    made = ForcedChoice(activations(), turned, embedding=embedding(), k=4, controls=1 - pictures(5))
     assert made.measure(*with_targets(6)).tolist() == choice().measure(*with_targets(6)).tolist()
-    fewer = PhotoEmbeddings(held.values[1:], held.paths[1:], held.identity)
+    fewer = PhotoEmbeddings(held.values[1:], held.paths[1:], identity=held.identity)
     with pytest.raises(
-        ValueError, match=r"12 and 11 photos, and '00.png' is not once in both; measure both on the same folder"
+        ValueError,
+        match=r"their 11 photos must be the 12 of the activations, by relative path; '00.png' is not once in both; measure both on one folder",
     ):
-        ForcedChoice(activations(), fewer, embedding())
+        ForcedChoice(activations(), fewer, embedding=embedding())
 
 
 def test_of_one_photo_there_is_no_choice() -> None:
-    one = PhotoActivations({"features.5": torch.ones(1, 8)}, ["00.png"], "toy", "", 12)
+    one = PhotoActivations({"features.5": torch.ones(1, 8)}, ["00.png"], network="toy", weights_hash="", size=12)
     with pytest.raises(ValueError, match=r"^activations: of one photo; a choice needs two or more"):
-        ForcedChoice(one, PhotoEmbeddings(embeddings().values[:1], ["00.png"], embeddings().identity), embedding())
+        ForcedChoice(
+            one,
+            PhotoEmbeddings(embeddings().values[:1], ["00.png"], identity=embeddings().identity),
+            embedding=embedding(),
+        )
 
 
 def test_records_may_be_in_files(tmp_path: Path) -> None:
     paths = [str(activations().save(tmp_path / "a.pt")), str(embeddings().save(tmp_path / "b.pt"))]
-    made = ForcedChoice(paths[0], paths[1], embedding(), k=4, controls=1 - pictures(5))
+    made = ForcedChoice(paths[0], paths[1], embedding=embedding(), k=4, controls=1 - pictures(5))
     assert made.measure(*with_targets(6)).tolist() == choice().measure(*with_targets(6)).tolist()
     assert repr(made).startswith(f"ForcedChoice({paths[0]!r}, {paths[1]!r}, embedding=Embedding(<toy>, ")
 
@@ -175,7 +193,7 @@ def test_pictures_tell_photos_of_their_own_unit_apart_and_not_those_of_others() 
     for place, unit in enumerate(units):
         for asked in units:
             controls = vectors[[row for row, other in enumerate(units) if other not in (unit, asked)]]
-            metric = ForcedChoice(held, photos, compared, k=10, controls=controls)
+            metric = ForcedChoice(held, photos, embedding=compared, k=10, controls=controls)
             value = float(metric.measure(result.images[place : place + 1], f"features.9:{asked}"))
             (own if asked == unit else others).append(value)
     assert np.mean(own) > 0.7

@@ -10,7 +10,7 @@ from metric_cases_sets import LAYERS, activations, folder, network, path, pictur
 from torch import Tensor
 
 from featviz_pl.metrics import PathSimilarity, read_photos
-from featviz_pl.metrics.path import mean_ranks
+from featviz_pl.metrics.path_similarity import mean_ranks
 
 Numbers = np.ndarray[Any, Any]
 
@@ -60,7 +60,7 @@ def test_values_are_similarities_between_those_of_photos_of_other_kinds_and_of_t
     measure: str, similarity: Any
 ) -> None:
     shown, targets = pictures(3)[:, :, 1:13], ["features.5:4", "features.5:1", "features.5:4"]
-    metric = PathSimilarity(network(), LAYERS, activations(), folder(), k=3, measure=measure)
+    metric = PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=3, measure=measure)
     metric.update(shown, targets)
     found = metric.compute()
     for layer in LAYERS:
@@ -97,13 +97,13 @@ def test_layers_that_do_not_tell_the_kinds_apart_have_no_value() -> None:
 
 
 def test_photos_of_a_target_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    import featviz_pl.metrics.path as module
+    import featviz_pl.metrics.path_similarity as module
 
     reads: list[int] = []
 
-    def counted(paths: Any, *others: Any) -> Any:
+    def counted(paths: Any, *others: Any, **options: Any) -> Any:
         reads.append(len(paths))
-        return read_photos(paths, *others)
+        return read_photos(paths, *others, **options)
 
     monkeypatch.setattr(module, "read_photos", counted)
     metric = path()

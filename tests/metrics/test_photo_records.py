@@ -31,7 +31,6 @@ def record(**changes: Any) -> PhotoActivations:
         "std": (0.25,),
         "classes": ("fox", "wolf", "owl"),
         "enlarged": 2,
-        "unreadable": 1,
         "unreadable_paths": ["f.png"],
     }
     return PhotoActivations(**{**arguments, **changes})
@@ -172,14 +171,14 @@ def test_other_versions_and_damaged_contents_are_refused(tmp_path: Path) -> None
         {"size": [8, 8, 8]},
         {"paths": ["a"]},
         {"values": None},
-        {"unreadable": -1},
+        {"enlarged": -1},
         {"surplus": 1},
         {"values": {"a": 3}},
     ):
         torch.save({**content, **change}, path)
-        with pytest.raises(ValueError, match=r"is damaged .*; measure again"):
+        with pytest.raises(ValueError, match=r"is damaged .*; make it again"):
             load_activations(path)
     del content["weights_hash"]
     torch.save(content, path)
-    with pytest.raises(ValueError, match=r"is damaged .*; measure again"):
+    with pytest.raises(ValueError, match=r"is damaged .*; make it again"):
         load_activations(path)

@@ -217,7 +217,7 @@ def test_what_cannot_be_read_is_skipped_and_small_photos_are_counted(folder: Pat
     )
     assert held.paths == ["a/deep/four.png", "a/three.png", "b/five.png", "b/one.png", "c.png", "large.png"]
     assert (held.unreadable, held.enlarged, held.size) == (2, 5, (20, 20))
-    assert held.unreadable_paths == ("a/deep/torn.png", "a/two.png")
+    assert held.unreadable_paths == ["a/deep/torn.png", "a/two.png"]
     assert calls == [(3, 8), (6, 8), (8, 8)]
     alone = measure_activations(toy(), folder, "features.5", size=20, batch_size=1)
     torch.testing.assert_close(alone.values["features.5"], held.values["features.5"])

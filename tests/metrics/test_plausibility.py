@@ -48,7 +48,7 @@ def test_what_photos_reach_leaves_out_each_photo_itself() -> None:
     products = products @ products.T
     np.fill_diagonal(products, -np.inf)
     assert nearest().of_photos() == pytest.approx(np.sort(products, axis=1)[:, ::-1][:, :3].mean())
-    one = PhotoEmbeddings(embeddings().values[:1], ["a.png"], embedding().identity())
+    one = PhotoEmbeddings(embeddings().values[:1], ["a.png"], identity=embedding().identity())
     assert np.isnan(NearestPhotos(one, embedding()).of_photos())
 
 

@@ -87,7 +87,7 @@ def test_a_class_that_is_not_there_or_not_clear_is_refused(name: str | int, mess
 
 
 def test_names_need_a_judge_with_names() -> None:
-    with pytest.raises(ValueError, match="it has no names of classes, among which 'church' could be found"):
+    with pytest.raises(ValueError, match="it has no names of classes to compare 'church' with"):
         judge_classes(["church"], ())
     assert judge_classes([3], ()) == [3]
 
@@ -213,7 +213,7 @@ def test_classes_that_a_judge_without_names_does_not_have_are_refused(
 
 
 def test_a_class_outside_of_those_asked_about_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'blue' is not one of the 2 classes that `among` lists"):
+    with pytest.raises(ValueError, match="'blue' is not one of the 2 classes of `among`"):
         TransferRank(color_judge(), ["red", "green"]).update(pictures(1), "blue")
 
 
@@ -236,7 +236,7 @@ def test_a_judge_must_be_a_classifier_that_works() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) * torch.nan
 
-    with pytest.raises(ValueError, match="judge: its answer is not finite"):
+    with pytest.raises(ValueError, match="judge: its logits are not finite"):
         TransferRank(Broken()).update(pictures(1), 0)
 
 

@@ -34,7 +34,16 @@ def photos() -> PhotoActivations:
     }
     guest = network()
     names = [f"{index}.png" for index in range(21)]
-    return PhotoActivations(held, names, guest.name, guest.weights_hash(), 12, guest.mean, guest.std, CLASSES)
+    return PhotoActivations(
+        held,
+        names,
+        network=guest.name,
+        weights_hash=guest.weights_hash(),
+        size=12,
+        mean=guest.mean,
+        std=guest.std,
+        classes=CLASSES,
+    )
 
 
 def pictures(count: int) -> Tensor:

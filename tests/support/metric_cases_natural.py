@@ -116,7 +116,7 @@ CASES = [
         higher_is_better=None,
         bad=[
             *_bad_pictures(VariationPerPixel),
-            (lambda: VariationPerPixel().update(pictures(1)[..., :1]), "pictures: 36 x 1 pixels have no neighbours"),
+            (lambda: VariationPerPixel().update(pictures(1)[..., :1]), "pictures: 36 x 1 pixels are too few"),
         ],
     ),
     MetricCase(

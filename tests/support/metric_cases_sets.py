@@ -97,7 +97,7 @@ def with_kinds(count: int) -> tuple[Any, ...]:
 
 def choice(**arguments: Any) -> ForcedChoice:
     """Build the metric with controls, by which each picture is measured for itself."""
-    return ForcedChoice(activations(), embeddings(), embedding(), k=4, controls=1 - pictures(5), **arguments)
+    return ForcedChoice(activations(), embeddings(), embedding=embedding(), k=4, controls=1 - pictures(5), **arguments)
 
 
 def nearest(**arguments: Any) -> NearestPhotos:
@@ -107,7 +107,7 @@ def nearest(**arguments: Any) -> NearestPhotos:
 
 def path(**arguments: Any) -> PathSimilarity:
     """Build the metric at two layers."""
-    return PathSimilarity(network(), LAYERS, activations(), folder(), k=3, **arguments)
+    return PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=3, **arguments)
 
 
 def _bad_pictures(make: Callable[..., Any], *others: Any) -> list[tuple[Callable[[], Any], str]]:
@@ -142,7 +142,7 @@ def _bad_units(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str]]:
 def _others() -> PhotoEmbeddings:
     """Return vectors of photos of which one has another name."""
     held = embeddings()
-    return PhotoEmbeddings(held.values, [*held.paths[:-1], "other.png"], held.identity)
+    return PhotoEmbeddings(held.values, [*held.paths[:-1], "other.png"], identity=held.identity)
 
 
 CASES = [
@@ -198,7 +198,7 @@ CASES = [
                 r"photos: they were embedded with layers=\['features.2', ",
             ),
             (
-                lambda: NearestPhotos(embeddings(), Embedding(network(), LAYERS, 16)),
+                lambda: NearestPhotos(embeddings(), Embedding(network(), LAYERS, size=16)),
                 r"size=\[12, 12\], not \[16, 16\]; embed them again with",
             ),
             (lambda: NearestPhotos("nowhere.pt", embedding()), "path: there is no file 'nowhere.pt'"),
@@ -215,25 +215,33 @@ CASES = [
         bad=[
             *_bad_units(path),
             (
-                lambda: PathSimilarity(network(), "features.50", activations(), folder()),
+                lambda: PathSimilarity(network(), "features.50", photos=activations(), folder=folder()),
                 "layer: the network has no layer 'features.50'; did",
             ),
-            (lambda: PathSimilarity(network(), [], activations(), folder()), "layers must name at least one layer"),
             (
-                lambda: PathSimilarity(network(1), LAYERS, activations(), folder()),
+                lambda: PathSimilarity(network(), [], photos=activations(), folder=folder()),
+                "layers must name at least one layer",
+            ),
+            (
+                lambda: PathSimilarity(network(1), LAYERS, photos=activations(), folder=folder()),
                 "photos: they were measured with 'toy'",
             ),
             (
-                lambda: PathSimilarity(network(), LAYERS, activations(), folder(), k=7),
-                "k: 7 photos of the kind and as many others are more",
+                lambda: PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=7),
+                "k: 7 photos and as many others are more",
             ),
-            (lambda: PathSimilarity(network(), LAYERS, activations(), folder(), k=1), "k must be at least 2"),
             (
-                lambda: PathSimilarity(network(), LAYERS, activations(), folder(), k=2, measure="cos"),
+                lambda: PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=1),
+                "k must be at least 2",
+            ),
+            (
+                lambda: PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=2, measure="cos"),
                 "measure: unknown measure 'cos'; did you",
             ),
             (
-                lambda: PathSimilarity(network(), LAYERS, activations(), "nowhere", k=2).update(*with_targets(1)),
+                lambda: PathSimilarity(network(), LAYERS, photos=activations(), folder="nowhere", k=2).update(
+                    *with_targets(1)
+                ),
                 "folder: 'nowhere' does not hold '",
             ),
         ],
@@ -249,31 +257,38 @@ CASES = [
             *_bad_units(choice),
             (lambda: choice().update(pictures(2), "features.5:1", pictures(1)), "opposites: 1 do not fit 2 pictures"),
             (
-                lambda: ForcedChoice(activations(), _others(), embedding()),
-                "embeddings: they must be of the photos of the activations",
+                lambda: ForcedChoice(activations(), _others(), embedding=embedding()),
+                "embeddings: their 12 photos must be the 12 of the activations",
             ),
-            (lambda: ForcedChoice(activations(), embeddings(), embedding(), k=0), "k must be at least 1"),
+            (lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), k=0), "k must be at least 1"),
             (lambda: ForcedChoice(activations(), embeddings()), "photos: they were embedded with weights_hash="),
-            (lambda: ForcedChoice("nowhere.pt", embeddings(), embedding()), "path: there is no file 'nowhere.pt'"),
             (
-                lambda: ForcedChoice(activations(), embeddings(), embedding(), controls=torch.ones(2, 5)),
+                lambda: ForcedChoice("nowhere.pt", embeddings(), embedding=embedding()),
+                "path: there is no file 'nowhere.pt'",
+            ),
+            (
+                lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), controls=torch.ones(2, 5)),
                 r"controls must be \(M, 16\) as vectors of this embedding",
             ),
             (
-                lambda: ForcedChoice(activations(), embeddings(), embedding(), controls="a.png"),  # type: ignore[arg-type]
+                lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), controls="a.png"),  # type: ignore[arg-type]
                 "controls must be pictures",
             ),
             (
-                lambda: ForcedChoice(activations(), embeddings(), embedding(), controls=["no.png"]),
+                lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), controls=["no.png"]),
                 "cannot read a picture from 'no.png'",
             ),
             (
-                lambda: ForcedChoice(activations(), embeddings(), embedding(), control_targets=["output:1"]),
+                lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), control_targets=["output:1"]),
                 "control_targets: there are no controls",
             ),
             (
                 lambda: ForcedChoice(
-                    activations(), embeddings(), embedding(), controls=pictures(2), control_targets=["output:1"]
+                    activations(),
+                    embeddings(),
+                    embedding=embedding(),
+                    controls=pictures(2),
+                    control_targets=["output:1"],
                 ),
                 "targets: 1 do not fit 2 pictures",
             ),

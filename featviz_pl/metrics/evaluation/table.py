@@ -1,10 +1,10 @@
-"""The columns of an evaluation, filled metric by metric."""
+"""The columns and rows of an evaluation, measured metric by metric."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +13,49 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from featviz_pl.metrics.activation import Activation, ActivationPercentile, HeldOutActivation
-from featviz_pl.metrics.base import PictureMetric
-from featviz_pl.metrics.embedding import Embedding, PhotoEmbeddings, embed_photos, load_embeddings
-from featviz_pl.metrics.evaluation.batches import Batches, Values, finite
-from featviz_pl.metrics.evaluation.photos import check_folder, read_activations, said_of
-from featviz_pl.metrics.evaluation.pictures import EvaluatedPicture, named
+from featviz_pl.metrics.base import PictureMetric, check_pictures
+from featviz_pl.metrics.embedding import Embedding
+from featviz_pl.metrics.evaluation.photos import check_photos, recorded_photos, rename_argument_in_errors
+from featviz_pl.metrics.evaluation.pictures import EvaluatedPicture, first_names
+from featviz_pl.metrics.evaluation.targets import canonical_target, class_of, is_unit, target_of
 from featviz_pl.metrics.forced_choice import ForcedChoice
-from featviz_pl.metrics.natural import ClippedShare, ColorDistance, VariationPerPixel
+from featviz_pl.metrics.nearest_photos import NearestPhotos
 from featviz_pl.metrics.photo_activations import PhotoActivations, measure_activations
-from featviz_pl.metrics.plausibility import NearestPhotos
+from featviz_pl.metrics.photo_embeddings import PhotoEmbeddings, embed_photos
+from featviz_pl.metrics.photos import PhotoRecord, Progress
+from featviz_pl.metrics.pixel_statistics import ClippedShare, ColorDistance, VariationPerPixel
 from featviz_pl.metrics.sets import Agreement, PairwiseDistance, VendiScore
 from featviz_pl.metrics.spectrum import HighFrequencyShare, SpectrumSlope, natural_slope
 from featviz_pl.metrics.targets import single_target
 from featviz_pl.metrics.transfer import TransferProbability, TransferRank, judge_classes
 from featviz_pl.networks import FrozenNetwork
 
+Values = list[float | None]
+Paths = str | os.PathLike[str]
+
 COLUMNS = (
-    "score",
-    "held_out",
-    "percentile",
-    "transfer",
-    "rank",
-    "slope",
-    "clipped",
-    "color_distance",
-    "variation",
-    "high_frequency",
-    "nearest",
-    "forced_choice",
+    *("score", "held_out", "percentile", "transfer", "rank", "slope", "clipped", "color_distance", "variation"),
+    *("high_frequency", "nearest", "forced_choice"),
 )
-_ALONE: dict[str, Any] = {"sync_on_compute": False}  # the other processes of a run may not take part
-_OF_A_TARGET = ("score", "held_out")  # in units of what is wanted: means over different targets tell nothing
-_FEW = 100  # photos, among which a percentile is coarse
+_NO_SYNC: dict[str, Any] = {"sync_on_compute": False}  # other processes of a run may not take part
+_PER_TARGET = ("score", "held_out")  # in units of the target: means over different targets are meaningless
+_FEW_PHOTOS = 100  # fewer make a coarse percentile
 _MOST_COMPARED = 10_000  # photos, each with all others
-_COLORS = 3  # channels that an embedding sees
-Progress = Callable[[int, int], object]
+_COLORS = 3  # channels of an embedding's pictures
+_BATCH_SIZE = 32
 
 
-class Table(Batches):
-    """Fill the columns, each with one value for each picture; None where one does not apply.
+class MetricTable:
+    """Measure columns of one value for each picture; None where a metric does not apply.
 
     Args:
         pictures: of any sizes.
         network: that they were made with.
         embedding: that compares them; the default one unless given.
-        own_targets: whether the targets are those that files say: some of these have no shorthand.
+        targets_from_files: whether the targets are those of the files' provenance: some of these have no shorthand.
+
+    Raises:
+        ValueError: when a picture holds no values in [0, 1], by its name.
     """
 
     def __init__(
@@ -65,50 +63,96 @@ class Table(Batches):
         pictures: list[EvaluatedPicture],
         network: FrozenNetwork,
         embedding: Embedding | None = None,
-        own_targets: bool = False,
+        targets_from_files: bool = False,
     ) -> None:
-        super().__init__(pictures)
+        for picture in pictures:
+            try:
+                check_pictures(picture.image[None])
+            except ValueError as error:
+                raise ValueError(f"{picture.name}: {error}") from error
+        self.pictures = pictures
         self.network, self.weights = network, network.weights_hash()
         self.settings: dict[str, Any] = {}
         self.of_photos: dict[str, float | None] = {"slope": natural_slope()[0]}
+        self.notes: list[str] = []
         self._columns: dict[str, Values] = {}
-        self._of_the_set: dict[str, float | None] = {}
+        self._set_values: dict[str, float | None] = {}
         self._embedding = embedding
-        self._targets = [target_of(picture, own_targets) for picture in pictures]
-        self._shows = [one_form(picture.target, network) for picture in pictures]
+        self._targets = [target_of(picture, targets_from_files) for picture in pictures]
+        self._labels = [canonical_target(picture.target, network) for picture in pictures]
         without = [picture.name for picture, target in zip(pictures, self._targets) if target is None]
         if without:
-            self.notes.append(f"{named(without)}: the objective has no shorthand, so its activation is not measured")
-        self._note_other_networks()
-
-    def _note_other_networks(self) -> None:
-        """Say which files were made with another network: their targets may mean something else here."""
-        own = self.weights
-        others = [picture.name for picture in self.pictures if picture.origin.get("weights", own) != own]
-        if others:
-            names = {
-                str(picture.origin.get("network"))
-                for picture in self.pictures
-                if picture.origin.get("weights", own) != own
-            }
             self.notes.append(
-                f"{named(others)}: made with other weights ({', '.join(sorted(names))}) than those of {self.network.name!r} here; "
-                "the values are those of this network"
+                f"{first_names(without)}: the objective has no shorthand, so its activation is not measured"
             )
+        foreign = [picture for picture in pictures if picture.provenance.get("weights", self.weights) != self.weights]
+        if foreign:
+            networks = ", ".join(sorted({str(picture.provenance.get("network")) for picture in foreign}))
+            self.notes.append(
+                f"{first_names([picture.name for picture in foreign])}: made with other weights ({networks}) than those "
+                f"of {self.network.name!r} here; the values are those of this network"
+            )
+
+    @property
+    def embedding(self) -> Embedding:
+        """What compares pictures, made at the first use."""
+        if self._embedding is None:
+            self._embedding = Embedding()
+        return self._embedding
+
+    # Batches.
+
+    def _measure(
+        self,
+        metric: PictureMetric,
+        inputs: Sequence[Any] | None = None,
+        channels: int | None = None,
+        skip: str | None = None,
+    ) -> Values:
+        """Return the values of a metric; None where `inputs` are None, and, with `skip`, where it fails, which is noted.
+
+        `measure` is called directly, without an update: nothing is summed over the processes of a run, which may not
+        all take part.
+        """
+        values: Values = [None] * len(self.pictures)
+        applies = [index for index in range(len(values)) if inputs is None or inputs[index] is not None]
+        for indices in self._batches(applies):
+            batch = self._batch(indices, channels)
+            metric.to(batch.device)
+            try:
+                measured = metric.measure(batch, *([] if inputs is None else [[inputs[index] for index in indices]]))
+            except ValueError as error:
+                if skip is None:
+                    raise
+                self.notes.append(f"{first_names([self.pictures[index].name for index in indices])}: {skip}: {error}")
+                continue
+            for index, value in zip(indices, measured.tolist()):
+                values[index] = finite(value)
+        return values
+
+    def _batches(self, indices: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the indices of pictures that fit into one batch."""
+        groups: dict[Any, list[int]] = {}
+        for index in indices:
+            image = self.pictures[index].image
+            groups.setdefault((image.shape, image.dtype, image.device), []).append(index)
+        for group in groups.values():
+            yield from (group[first : first + _BATCH_SIZE] for first in range(0, len(group), _BATCH_SIZE))
+
+    def _batch(self, indices: Sequence[int], channels: int | None = None) -> Tensor:
+        """Return pictures as a batch; grayscale ones with so many channels where these are given."""
+        batch = check_pictures(torch.stack([self.pictures[index].image for index in indices]))
+        return batch.expand(-1, channels, -1, -1) if batch.shape[1] == 1 and channels is not None else batch
 
     # Metrics.
 
     def measure_activation(self, views: int) -> None:
         """Measure how the pictures excite their targets, as they are and through held-out views."""
-        metrics: dict[str, PictureMetric] = {
-            "score": Activation(self.network),
-            "held_out": HeldOutActivation(self.network, views),
-        }
-        for name, metric in metrics.items():
-            self._columns[name] = self.measured(metric, self._targets)
+        self._columns["score"] = self._measure(Activation(self.network), self._targets)
+        self._columns["held_out"] = self._measure(HeldOutActivation(self.network, views), self._targets)
 
-    def measure_alone(self) -> None:
-        """Measure what needs no network; a picture that is too small, or has other channels, goes without."""
+    def measure_pixels(self) -> None:
+        """Measure what needs no network; a picture that is too small, or has other channels, is skipped."""
         metrics: dict[str, PictureMetric] = {
             "slope": SpectrumSlope(),
             "clipped": ClippedShare(),
@@ -118,168 +162,153 @@ class Table(Batches):
         }
         for name, metric in metrics.items():
             try:
-                self._columns[name] = self.measured(metric)
+                self._columns[name] = self._measure(metric)
             except ValueError:
-                self._columns[name] = self.measured(metric, skip=f"{name} was not measured")
+                self._columns[name] = self._measure(metric, skip=f"{name} was not measured")
 
-    def ask(self, judge: FrozenNetwork) -> None:
-        """Ask an independent network whether it sees the classes, among those that both networks have."""
-        classes = [None if target is None else class_of(target, self.network) for target in self._targets]
-        if not any(classes):
-            self.notes.append("judge: none of the pictures is of a class with a name, so there is nothing to ask")
+    def measure_transfer(self, judge: FrozenNetwork) -> None:
+        """Measure whether an independent network recognizes the classes, among those that both networks have."""
+        names = [None if target is None else class_of(target, self.network) for target in self._targets]
+        if not any(names):
+            self.notes.append("judge: none of the pictures is of a class with a name, so it is not asked")
         if judge.weights_hash() == self.weights:
             self.notes.append("judge: it is the network itself, and no independent one")
-        wanted = dict(
-            zip(
-                dict.fromkeys(filter(None, classes)),
-                judge_classes(list(dict.fromkeys(filter(None, classes))), judge.classes),
-            )
-        )
+        distinct = list(dict.fromkeys(filter(None, names)))
+        indices = dict(zip(distinct, judge_classes(distinct, judge.classes)))
         among = self._common_classes(judge)
-        for name, kind in {"transfer": TransferProbability, "rank": TransferRank}.items():
-            indices = [None if one is None else wanted[one] for one in classes]
-            self._columns[name] = self.measured(kind(judge, among), indices)
-        self.settings |= {
-            "judge": judge.name,
-            "judge_weights": judge.weights_hash(),
-            "among": len(among or judge.classes),
-        }
-
-    def compare_with_photos(
-        self,
-        photos: str | os.PathLike[str] | PhotoEmbeddings | None,
-        activations: str | os.PathLike[str] | PhotoActivations | None,
-        limit: int | None,
-        workers: int,
-        progress: Progress | None,
-    ) -> None:
-        """Find the place of the scores among those of photos, and compare pictures with photos."""
-        units = [target if target is not None and is_unit(target) else None for target in self._targets]
-        folder = None if isinstance(photos, PhotoEmbeddings) or photos is None or Path(photos).is_file() else photos
-        if folder is not None:
-            check_folder(folder)
-        measures = activations is None and folder is not None and any(units)
-        reports = [_part(progress, index, 1 + measures) for index in range(2)]
-        held = read_activations(activations) if isinstance(activations, (str, os.PathLike)) else activations
-        recorded = None if held is None or folder is None else recorded_photos(folder, held, limit)
-        if measures:
-            assert folder is not None
-            layers = list(dict.fromkeys(single_target(unit).layer for unit in units if unit is not None))
-            with said_of("photos"):
-                size = self._common_size()
-                held = measure_activations(
-                    self.network, folder, layers, size, limit, workers=workers, progress=reports[0]
-                )
-        if held is not None:
-            with said_of("activations" if activations is not None else "photos"):
-                percentile = ActivationPercentile(self.network, held)
-            self._columns["percentile"] = self.measured(percentile, units)
-            self._note_photos(held)
-        if photos is None:
-            return
-        if held is not None and recorded is not None:
-            found = embed_photos(self.embedding, recorded, workers=workers, progress=reports[measures])
-            names = dict(zip(recorded, held.paths))
-            embeddings = PhotoEmbeddings(
-                found.values, [names[path] for path in found.paths], found.identity, found.enlarged
-            )
-        elif folder is not None:
-            with said_of("photos"):
-                embeddings = embed_photos(self.embedding, folder, limit, workers=workers, progress=reports[measures])
-        else:
-            with said_of("photos"):
-                embeddings = photos if isinstance(photos, PhotoEmbeddings) else load_embeddings(photos)
-        if held is None:
-            self._note_unreadable(embeddings)
-        nearest = NearestPhotos(embeddings, self.embedding)
-        self._columns["nearest"] = self.measured(nearest, channels=_COLORS)
-        self.settings["photos"] = len(embeddings)
-        if len(embeddings) <= _MOST_COMPARED:
-            self.of_photos["nearest"] = finite(nearest.of_photos())
-        if held is not None and len(held) < 2:
-            self.notes.append("forced_choice was not measured: there is one photo, and a choice needs two or more")
-        elif held is not None:
-            choice = ForcedChoice(
-                held, embeddings, self.embedding, controls=self._vectors(), control_targets=self._shows
-            )
-            own = [None if unit is None else shows for unit, shows in zip(units, self._shows)]
-            self._columns["forced_choice"] = self.measured(choice, own, channels=_COLORS)
-            if any(units) and len(set(self._shows)) == 1:
-                self.notes.append("forced_choice: it needs pictures of other targets as controls, and there are none")
-
-    def _vectors(self) -> Tensor:
-        """Return the vector (N, D) of every picture."""
-        found: dict[int, Tensor] = {}
-        for places in self.parts(range(len(self.pictures))):
-            found |= dict(zip(places, self.embedding(self.batch(places, _COLORS)).cpu()))
-        return torch.stack([found[place] for place in range(len(self.pictures))])
-
-    def _common_size(self) -> tuple[int, int] | None:
-        """Return the size of the pictures where it is one: photos are then measured at it, for means over positions depend on it."""
-        sizes = {(int(picture.image.shape[1]), int(picture.image.shape[2])) for picture in self.pictures}
-        return sizes.pop() if len(sizes) == 1 else None
-
-    def _note_photos(self, held: PhotoActivations) -> None:
-        self.settings |= {"photos": len(held.paths), "photo_size": list(held.size)}
-        self._note_unreadable(held)
-        if len(held) < _FEW:
-            self.notes.append(
-                f"percentile: among {len(held)} photos, each of which is {100 / len(held):.3g} points; give {_FEW} photos or more"
-            )
-        if held.enlarged:
-            size = " x ".join(map(str, held.size))
-            self.notes.append(f"photos: {held.enlarged} of {len(held.paths)} are smaller than {size} and were enlarged")
-
-    def _note_unreadable(self, held: PhotoActivations | PhotoEmbeddings) -> None:
-        if held.unreadable:
-            which = f": {named(held.unreadable_paths)}" if held.unreadable_paths else ""
-            self.notes.append(f"photos: {held.unreadable} files could not be read and were left out{which}")
-
-    def measure_set(self) -> None:
-        """Measure how different the pictures are, and whether those of one target agree."""
-        if len(self.pictures) < 2 or self.pictures[0].image.shape[0] not in (1, _COLORS):
-            return
-        targets = self._shows
-        metrics: dict[str, Metric] = {
-            "pairwise_distance": PairwiseDistance(self.embedding, **_ALONE),
-            "vendi": VendiScore(self.embedding, **_ALONE),
-        }
-        if 1 < len(set(targets)) < len(targets):
-            metrics["agreement"] = Agreement(self.embedding, **_ALONE)
-        for name, metric in metrics.items():
-            for places in self.parts(range(len(self.pictures))):
-                batch = self.batch(places, _COLORS)
-                metric.to(batch.device)
-                metric.update(batch, *([[targets[place] for place in places]] if name == "agreement" else []))
-            self._of_the_set[name] = finite(float(metric.compute()))
-
-    @property
-    def embedding(self) -> Embedding:
-        """What compares pictures, made when it is first needed."""
-        if self._embedding is None:
-            self._embedding = Embedding()
-        return self._embedding
+        classes = [None if name is None else indices[name] for name in names]
+        self._columns["transfer"] = self._measure(TransferProbability(judge, among), classes)
+        self._columns["rank"] = self._measure(TransferRank(judge, among), classes)
+        count = len(among or judge.classes)
+        self.settings |= {"judge": judge.name, "judge_weights": judge.weights_hash(), "among": count}
 
     def _common_classes(self, judge: FrozenNetwork) -> list[str | int] | None:
         """Return the classes of the judge that the network has too; None where these are all, or not known."""
         if not self.network.classes or self.network.classes == judge.classes:
             return None
-        found: list[str | int] = []
+        common: list[str | int] = []
         for name in self.network.classes:
             try:
-                found += judge_classes([name], judge.classes)
+                common += judge_classes([name], judge.classes)
             except ValueError:
                 continue
-        return list(dict.fromkeys(found)) if len(set(found)) > 1 else None
+        return list(dict.fromkeys(common)) if len(set(common)) > 1 else None
+
+    def compare_with_photos(
+        self,
+        photos: Paths | PhotoEmbeddings | None,
+        activations: Paths | PhotoActivations | None,
+        limit: int | None,
+        workers: int,
+        progress: Progress | None,
+    ) -> None:
+        """Measure the percentiles of the scores among those of photos, and compare pictures with photos."""
+        units = [target if target is not None and is_unit(target) else None for target in self._targets]
+        folder = None if photos is None or isinstance(photos, PhotoEmbeddings) or Path(photos).is_file() else photos
+        record = check_photos(folder, activations, limit)
+        recorded = None if record is None or folder is None else recorded_photos(folder, record, limit)
+        measures = record is None and folder is not None and any(units)
+        reports = [_part(progress, index, 1 + measures) for index in range(2)]
+        if measures:
+            assert folder is not None
+            layers = list(dict.fromkeys(single_target(unit).layer for unit in units if unit is not None))
+            sizes = {(int(picture.image.shape[1]), int(picture.image.shape[2])) for picture in self.pictures}
+            size = sizes.pop() if len(sizes) == 1 else None  # means over positions depend on the size
+            with rename_argument_in_errors("photos"):
+                record = measure_activations(
+                    self.network, folder, layers, size=size, limit=limit, workers=workers, progress=reports[0]
+                )
+        if record is not None:
+            with rename_argument_in_errors("photos" if activations is None else "activations"):
+                percentile = ActivationPercentile(self.network, record)
+            self._columns["percentile"] = self._measure(percentile, units)
+            self._note_photos(record)
+        if photos is None:
+            return
+        if folder is None:
+            with rename_argument_in_errors("photos"):
+                embeddings, _ = PhotoEmbeddings.resolve(photos)
+        else:
+            paths = folder if recorded is None else recorded
+            with rename_argument_in_errors("photos"):
+                embeddings = embed_photos(
+                    self.embedding,
+                    paths,
+                    limit=None if recorded else limit,
+                    workers=workers,
+                    progress=reports[measures],
+                )
+            if recorded is not None and record is not None:
+                names = dict(zip(recorded, record.paths))
+                embeddings.paths = [names[path] for path in embeddings.paths]
+        if record is None:
+            self._note_unreadable(embeddings)
+        nearest = NearestPhotos(embeddings, self.embedding)
+        self._columns["nearest"] = self._measure(nearest, channels=_COLORS)
+        self.settings["photos"] = len(embeddings)
+        if len(embeddings) <= _MOST_COMPARED:
+            self.of_photos["nearest"] = finite(nearest.of_photos())
+        if record is not None:
+            self._measure_forced_choice(record, embeddings, units)
+
+    def _measure_forced_choice(
+        self, activations: PhotoActivations, embeddings: PhotoEmbeddings, units: list[str | None]
+    ) -> None:
+        if len(activations) < 2:
+            self.notes.append("forced_choice was not measured: there is one photo, and a choice needs two or more")
+            return
+        vectors = [torch.empty(0)] * len(self.pictures)
+        for indices in self._batches(range(len(vectors))):
+            for index, vector in zip(indices, self.embedding(self._batch(indices, _COLORS)).cpu()):
+                vectors[index] = vector
+        controls: dict[str, Any] = {"controls": torch.stack(vectors), "control_targets": self._labels}
+        choice = ForcedChoice(activations, embeddings, embedding=self.embedding, **controls)
+        labels = [None if unit is None else label for unit, label in zip(units, self._labels)]
+        self._columns["forced_choice"] = self._measure(choice, labels, channels=_COLORS)
+        if any(units) and len(set(self._labels)) == 1:
+            self.notes.append("forced_choice: it needs pictures of other targets as controls, and there are none")
+
+    def _note_photos(self, record: PhotoActivations) -> None:
+        count = len(record)
+        self.settings |= {"photos": count, "photo_size": list(record.size)}
+        self._note_unreadable(record)
+        if count < _FEW_PHOTOS:
+            share = f"{count} photos, each of which is {100 / count:.3g} points"
+            self.notes.append(f"percentile: among {share}; give {_FEW_PHOTOS} photos or more")
+        if record.enlarged:
+            size = " x ".join(map(str, record.size))
+            self.notes.append(f"photos: {record.enlarged} of {count} are smaller than {size} and were enlarged")
+
+    def _note_unreadable(self, record: PhotoRecord) -> None:
+        if record.unreadable:
+            names = f": {first_names(record.unreadable_paths)}" if record.unreadable_paths else ""
+            self.notes.append(f"photos: {record.unreadable} files could not be read and were left out{names}")
+
+    def measure_set(self) -> None:
+        """Measure how different the pictures are, and whether those of each target agree."""
+        if len(self.pictures) < 2 or self.pictures[0].image.shape[0] not in (1, _COLORS):
+            return
+        metrics: dict[str, Metric] = {
+            "pairwise_distance": PairwiseDistance(self.embedding, **_NO_SYNC),
+            "vendi": VendiScore(self.embedding, **_NO_SYNC),
+        }
+        if 1 < len(set(self._labels)) < len(self._labels):
+            metrics["agreement"] = Agreement(self.embedding, **_NO_SYNC)
+        for name, metric in metrics.items():
+            for indices in self._batches(range(len(self.pictures))):
+                batch = self._batch(indices, _COLORS)
+                metric.to(batch.device)
+                metric.update(batch, *([[self._labels[index] for index in indices]] if name == "agreement" else []))
+            self._set_values[name] = finite(float(metric.compute()))
 
     # Results.
 
     def rows(self) -> list[dict[str, Any]]:
         """Return a row for each picture."""
-        names = [name for name in COLUMNS if name in self._columns]
+        columns = {name: self._columns[name] for name in COLUMNS if name in self._columns}
         return [
-            {"picture": picture.name, "target": picture.target, **{name: self._columns[name][place] for name in names}}
-            for place, picture in enumerate(self.pictures)
+            {"picture": picture.name, "target": picture.target, **{name: columns[name][index] for name in columns}}
+            for index, picture in enumerate(self.pictures)
         ]
 
     def summary(self) -> dict[str, float | None]:
@@ -288,95 +317,23 @@ class Table(Batches):
         Scores have one only where all are of the same target.
         """
         means: dict[str, float | None] = {}
-        for name in COLUMNS:
-            if name in self._columns:
-                held = {place: value for place, value in enumerate(self._columns[name]) if value is not None}
-                alike = name not in _OF_A_TARGET or len({self._shows[place] for place in held}) == 1
-                means[name] = math.fsum(held.values()) / len(held) if held and alike else None
-        return means | self._of_the_set
+        for name in (name for name in COLUMNS if name in self._columns):
+            values = {index: value for index, value in enumerate(self._columns[name]) if value is not None}
+            comparable = name not in _PER_TARGET or len({self._labels[index] for index in values}) == 1
+            means[name] = math.fsum(values.values()) / len(values) if values and comparable else None
+        return means | self._set_values
 
 
-def is_unit(target: str) -> bool:
-    """Say whether photos are measured for a target: a channel or a class."""
-    parsed = single_target(target)
-    return parsed.units is not None and parsed.position is None
+def finite(value: float) -> float | None:
+    """Return a value, or None where it is not finite.
+
+    Example:
+        >>> finite(2.0), finite(float("nan"))
+        (2.0, None)
+    """
+    return value if math.isfinite(value) else None
 
 
 def _part(progress: Progress | None, index: int, parts: int) -> Progress | None:
-    """Return what reports one of several readings of the same photos."""
+    """Return what reports one of several passes over the same photos."""
     return None if progress is None else lambda done, total: progress(index * total + done, parts * total)
-
-
-def recorded_photos(folder: str | os.PathLike[str], held: PhotoActivations, limit: int | None) -> list[str]:
-    """Return the paths of the photos of a record, which are compared with the pictures whatever else the folder holds.
-
-    Raises:
-        ValueError: when the folder is missing or does not hold all of them, or they are more than the limit.
-    """
-    check_folder(folder)
-    if limit is not None and limit < len(held):
-        raise ValueError(
-            f"limit: the activations are of {len(held)} photos, which are all compared; leave out the limit of {limit}"
-        )
-    paths = [Path(folder, name) for name in held.paths]
-    missing = [name for name, path in zip(held.paths, paths) if not path.is_file()]
-    if missing:
-        raise ValueError(
-            f"activations: {len(missing)} of their {len(held)} photos are not in {os.fspath(folder)!r}, such as {missing[0]!r}; give the "
-            "folder that they were measured on, or measure again"
-        )
-    return [str(path) for path in paths]
-
-
-def target_of(picture: EvaluatedPicture, own: bool) -> str | None:
-    """Return the target of a picture, or None for one that its file says and that has no shorthand.
-
-    Raises:
-        ValueError: when it does not parse, and is none that the file says.
-    """
-    try:
-        target = single_target(picture.target)
-    except ValueError as error:
-        if own:
-            return None
-        raise ValueError(f"{picture.name}: {error}") from error
-    # 'output:Direction-…' would be read as a class of that name.
-    said = str(picture.origin.get("objective", "Class"))
-    return None if own and target.class_name is not None and "Class" not in said else picture.target
-
-
-def class_of(target: str, network: FrozenNetwork) -> str | None:
-    """Return the name of the class that a target names, None where it is of no class, or one without a name.
-
-    Example:
-        >>> from featviz_pl.networks import load_network
-        >>> network = load_network("embedded")
-        >>> class_of("output:4", network), class_of("output:tench", network), class_of("blocks.2:4", network)
-        ('church', 'tench', None)
-    """
-    try:
-        parsed = single_target(target)
-    except ValueError:
-        return None
-    if parsed.units is None or parsed.position is not None or parsed.layer != "output":
-        return None
-    unit = parsed.units[0]
-    if isinstance(unit, str):
-        return unit
-    return network.classes[unit] if unit < len(network.classes) else None
-
-
-def one_form(target: str, network: FrozenNetwork) -> str:
-    """Return a target as it is compared with others: a class by its number, for it may be given by name too.
-
-    Example:
-        >>> from featviz_pl.networks import load_network
-        >>> network = load_network("embedded")
-        >>> one_form("output:church", network), one_form("output:4", network), one_form("blocks.2:4", network)
-        ('output:4', 'output:4', 'blocks.2:4')
-    """
-    try:
-        name = single_target(target).class_name
-    except ValueError:
-        return target
-    return f"output:{network.classes.index(name)}" if name is not None and name in network.classes else target

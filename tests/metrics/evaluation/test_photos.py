@@ -78,7 +78,11 @@ def test_few_photos_are_said_to_be_few(photos: Path) -> None:
     def note(count: int) -> bool:
         values = torch.rand(count, 8, generator=torch.Generator().manual_seed(0))
         held = metrics.PhotoActivations(
-            {"features.5": values}, list(map(str, range(count))), "", FrozenNetwork(toy()).weights_hash(), 8
+            {"features.5": values},
+            list(map(str, range(count))),
+            network="",
+            weights_hash=FrozenNetwork(toy()).weights_hash(),
+            size=8,
         )
         said = "percentile: among 80 photos, each of which is 1.25 points; give 100 photos or more"
         return said in evaluate(noise(1), toy(), "features.5:1", activations=held, views=1).notes
@@ -94,7 +98,7 @@ def test_the_controls_are_the_same_however_many_pictures_are_measured_at_once(
 ) -> None:
     targets = ["features.5:1", "features.5:2", "features.5:3", "features.5:1", "features.5:2"]
     together = evaluate(noise(5), toy(), targets, photos=photos, views=1)
-    monkeypatch.setattr("featviz_pl.metrics.evaluation.batches._AT_ONCE", 2)
+    monkeypatch.setattr("featviz_pl.metrics.evaluation.table._BATCH_SIZE", 2)
     apart = evaluate(noise(5), toy(), targets, photos=photos, views=1)
     assert [row["forced_choice"] for row in apart.rows] == [row["forced_choice"] for row in together.rows]
     assert None not in [row["forced_choice"] for row in together.rows]
@@ -144,7 +148,7 @@ def test_of_a_folder_exactly_the_photos_of_the_activations_are_compared(photos: 
         assert found.settings["photos"] == len(held) < 12
     with pytest.raises(
         ValueError,
-        match=f"^limit: the activations are of {len(held)} photos, which are all compared; leave out the limit",
+        match=f"^limit: all {len(held)} photos of the activations are compared",
     ):
         evaluate(noise(2), toy(), photos=photos, activations=held, limit=2, **arguments)
     (photos / held.paths[1]).unlink()

@@ -1,18 +1,18 @@
-"""How natural a picture's values, colors and neighbours are; no network is asked.
+"""How natural the values, colors and neighboring pixels of a picture are; no network takes part.
 
-What the docstrings say of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of
+What the docstrings report of photos are mean and standard deviation over the central 224 x 224 pixels of 934 photos of
 ImageNet, each of another class, measured by ``python benchmarks/natural.py imagenet-samples``.
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from featviz_pl.metrics.base import PictureMetric
+from featviz_pl.metrics.base import PictureMetric, Reduction
 from featviz_pl.numerics.checks import finite_number
 from featviz_pl.statistics import ColorStatistics, Statistics, load_statistics, natural_statistics
 
@@ -22,9 +22,9 @@ _ROUNDING = 1e-6  # 254 / 255 in float32 is not quite 1 - 1 / 255
 class ClippedShare(PictureMetric):
     """Measure the share of values next to black or white: ``mean(x <= level or x >= 1 - level)`` over pixels and channels.
 
-    Both bounds belong to it, so at the default level the values 0, 1, 254 and 255 of 256 count as clipped. Photos have
-    0.034 ± 0.072, half of them less than 0.012. Where pictures end in a sigmoid, which comes near its ends but never
-    there, ``level=4 / 255`` tells burnt pictures better; photos have about 0.06 then.
+    Both bounds are included: at the default level the values 0, 1, 254 and 255 of 256 count as clipped. Photos have
+    0.034 ± 0.072, half of them less than 0.012. For pictures that end in a sigmoid, which never equals 0
+    or 1, ``level=4 / 255`` detects saturated pictures better; photos have about 0.06 then.
 
     Range: [0, 1]; lower is better.
 
@@ -32,9 +32,8 @@ class ClippedShare(PictureMetric):
         update: pictures (N, C, H, W) in [0, 1]; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        level: distance from 0 or 1 that still counts, of at least 0 and less than 0.5.
-        reduction: ``"mean"`` or ``"none"``.
-        kwargs: of `torchmetrics.Metric`.
+        level: largest distance from 0 or 1 that counts, in [0, 0.5).
+        reduction, kwargs: of `PictureMetric`.
 
     Raises:
         ValueError: when `level` is out of range, or pictures are not in [0, 1].
@@ -46,21 +45,21 @@ class ClippedShare(PictureMetric):
         0.6
 
     Reference:
-        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017: the sigmoid that is to keep pictures within
-        the range
+        Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017: the sigmoid that keeps pictures within the
+        range
     """
 
     higher_is_better = False
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
-    def __init__(self, level: float = 1 / 255, reduction: Literal["mean", "none"] = "mean", **kwargs: Any) -> None:
+    def __init__(self, level: float = 1 / 255, *, reduction: Reduction = "mean", **kwargs: Any) -> None:
         super().__init__(reduction, **kwargs)
         self.level = finite_number("level", level, least=0.0)
         if self.level >= 0.5:
             raise ValueError(f"level must be below 0.5, where every value would count, got {level!r}")
 
-    def measure(self, pictures: Tensor, *others: Any) -> Tensor:
+    def measure(self, pictures: Tensor, *inputs: Any) -> Tensor:
         """Return the share of clipped values of each picture."""
         distance = torch.minimum(pictures, 1 - pictures)
         return (distance <= self.level + _ROUNDING).double().flatten(1).mean(1)
@@ -75,8 +74,7 @@ class ColorDistance(PictureMetric):
 
     ``sqrt(|m₁ - m₂|² + tr(C₁ + C₂ - 2 (C₁^½ C₂ C₁^½)^½))`` with mean and covariance over the picture's pixels and over
     all pixels of all photos. In units of color: two grey levels that differ by 0.1 in every one of three channels are
-    0.1 √3 apart. A single photo has fewer colors than all together: photos have 0.254 ± 0.127, and what is below 0.5
-    lies within what they do.
+    0.1 √3 apart. A single photo has fewer colors than all together: photos have 0.254 ± 0.127, and most are below 0.5.
 
     Range: [0, ∞); lower is better, down to that of photos.
 
@@ -84,10 +82,9 @@ class ColorDistance(PictureMetric):
         update: pictures (N, C, H, W) in [0, 1]; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        statistics: of photos of as many channels: measured, or the file that ``featviz stats`` wrote; those that ship
-            with the library unless given.
-        reduction: ``"mean"`` or ``"none"``.
-        kwargs: of `torchmetrics.Metric`.
+        statistics: of photos of as many channels: measured, or the file that ``featviz stats`` wrote; those of the
+            library unless given.
+        reduction, kwargs: of `PictureMetric`.
 
     Raises:
         ValueError: when the file cannot be read, or the channels of statistics and pictures differ.
@@ -113,27 +110,28 @@ class ColorDistance(PictureMetric):
     def __init__(
         self,
         statistics: Statistics | ColorStatistics | str | None = None,
-        reduction: Literal["mean", "none"] = "mean",
+        *,
+        reduction: Reduction = "mean",
         **kwargs: Any,
     ) -> None:
         super().__init__(reduction, **kwargs)
-        found = _colors(statistics)
-        self.statistics = statistics if statistics is None or isinstance(statistics, str) else found
-        self.register_buffer("natural_mean", found.mean, persistent=False)
-        self.register_buffer("natural_covariance", found.covariance, persistent=False)
+        color = _color_statistics(statistics)
+        self.statistics = statistics if statistics is None or isinstance(statistics, str) else color
+        self.register_buffer("natural_mean", color.mean, persistent=False)
+        self.register_buffer("natural_covariance", color.covariance, persistent=False)
 
-    def measure(self, pictures: Tensor, *others: Any) -> Tensor:
+    def measure(self, pictures: Tensor, *inputs: Any) -> Tensor:
         """Return the distance of each picture."""
         channels = len(self.natural_mean)
         if pictures.shape[1] != channels:
             raise ValueError(
                 f"pictures: {pictures.shape[1]} channels do not fit the {channels} of the statistics; "
-                f"give statistics of photos with {pictures.shape[1]}, such as featviz stats writes"
+                "give statistics of such photos, from featviz stats"
             )
         pixels = pictures.double().flatten(2)
         mean = pixels.mean(2)
-        centred = pixels - mean[:, :, None]
-        covariance = centred @ centred.mT / pixels.shape[2]
+        centered = pixels - mean[:, :, None]
+        covariance = centered @ centered.mT / pixels.shape[2]
         root = _root(self.natural_covariance)
         common = torch.linalg.eigvalsh(root @ covariance @ root).clamp_min(0.0).sqrt().sum(1)
         traces = self.natural_covariance.trace() + covariance.diagonal(dim1=1, dim2=2).sum(1)
@@ -145,16 +143,16 @@ class ColorDistance(PictureMetric):
         return f"statistics={self.statistics!r}, {super().extra_repr()}"
 
 
-def _colors(statistics: Any) -> ColorStatistics:
-    """Return the colors of what a user calls statistics."""
+def _color_statistics(statistics: Any) -> ColorStatistics:
+    """Return the color statistics of the argument: the library's for None, measured ones, or those of a file."""
+    if statistics is None:
+        return natural_statistics().color
     if isinstance(statistics, (str, os.PathLike)):
         return load_statistics(statistics, argument="statistics").color
-    found = natural_statistics() if statistics is None else statistics
-    if isinstance(found, Statistics):
-        return found.color
-    if not isinstance(found, ColorStatistics):
-        raise TypeError(f"statistics must be measured statistics or the path of their file, got {type(found).__name__}")
-    return found
+    if not isinstance(statistics, (Statistics, ColorStatistics)):
+        name = type(statistics).__name__
+        raise TypeError(f"statistics must be measured statistics or the path of their file, got {name}")
+    return statistics.color if isinstance(statistics, Statistics) else statistics
 
 
 def _root(covariance: Tensor) -> Tensor:
@@ -165,9 +163,9 @@ def _root(covariance: Tensor) -> Tensor:
 
 
 class VariationPerPixel(PictureMetric):
-    """Measure how much neighbours differ: ``mean|x[i+1, j] - x[i, j]| + mean|x[i, j+1] - x[i, j]|``, over pairs and channels.
+    """Measure how much neighboring pixels differ: ``mean|x[i+1, j] - x[i, j]| + mean|x[i, j+1] - x[i, j]|``, over pairs and channels.
 
-    The mean, unlike the sum that penalties take, lets pictures of different sizes be compared. Photos have 0.087 ±
+    It is a mean, so pictures of different sizes can be compared, unlike by the sum that penalties take. Photos have 0.087 ±
     0.047, noise that is uniform over the range has 0.667, blurred pictures have less.
 
     Range: [0, 2]; neither end is better, near that of photos is.
@@ -176,8 +174,7 @@ class VariationPerPixel(PictureMetric):
         update: pictures (N, C, H, W) in [0, 1]; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
-        reduction: ``"mean"`` or ``"none"``.
-        kwargs: of `torchmetrics.Metric`.
+        reduction, kwargs: of `PictureMetric`.
 
     Raises:
         ValueError: when pictures have fewer than 2 x 2 pixels.
@@ -195,12 +192,10 @@ class VariationPerPixel(PictureMetric):
     plot_lower_bound = 0.0
     plot_upper_bound = 2.0
 
-    def measure(self, pictures: Tensor, *others: Any) -> Tensor:
+    def measure(self, pictures: Tensor, *inputs: Any) -> Tensor:
         """Return the variation of each picture."""
         height, width = pictures.shape[-2:]
         if min(height, width) < 2:
-            raise ValueError(
-                f"pictures: {height} x {width} pixels have no neighbours on each side; at least 2 x 2 are needed"
-            )
+            raise ValueError(f"pictures: {height} x {width} pixels are too few; at least 2 x 2 are needed")
         down, across = (pictures.diff(dim=dimension).abs().flatten(1).double().mean(1) for dimension in (-2, -1))
         return down + across

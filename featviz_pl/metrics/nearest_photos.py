@@ -1,38 +1,37 @@
-"""Is there anything like it? The photos that are nearest to a picture."""
+"""Similarity of pictures to the nearest photos."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from featviz_pl.metrics.base import PictureMetric, check_pictures
-from featviz_pl.metrics.embedding import Embedding, PhotoEmbeddings, load_embeddings
-from featviz_pl.metrics.row_metric import check_embedding, unit_vectors
+from featviz_pl.metrics.base import PictureMetric, Reduction, check_pictures
+from featviz_pl.metrics.embedding import Embedding, check_embedding, unit_vectors
+from featviz_pl.metrics.photo_embeddings import PhotoEmbeddings
 from featviz_pl.numerics.checks import whole_number
 
-_AT_ONCE = 512  # photos that are compared with all others together
+_BATCH_SIZE = 512  # photos that are compared with all others in one product
 
 
 class NearestPhotos(PictureMetric):
-    """Measure how like the nearest photos a picture is.
+    """Measure how similar a picture is to the nearest photos.
 
-    ``mean over the k nearest photos of cos(v_picture, v_photo)``. What photos reach among themselves is `of_photos`.
+    ``mean over the k nearest photos of cos(v_picture, v_photo)``. The mean of photos among themselves is `of_photos`.
 
-    Range: [-1, 1]; higher is better, and what photos reach among themselves is enough.
+    Range: [-1, 1]; higher is better, up to the mean of photos among themselves.
 
     Shape:
         update: pictures (N, C, H, W) in [0, 1]; compute: () or, with ``"none"``, (all pictures,)
 
     Args:
         photos: from `embed_photos`, or a file of them.
-        embedding: by which they were embedded; the default `Embedding` unless given.
+        embedding: that embedded them; the default `Embedding` unless given.
         k: number of photos, 1 or more; all of them where there are fewer.
-        reduction: ``"mean"`` over all pictures, or ``"none"`` for a value for each.
-        kwargs: of `torchmetrics.Metric`.
+        reduction, kwargs: of `PictureMetric`.
 
     Raises:
         ValueError: when the photos were embedded by another embedding.
@@ -43,8 +42,8 @@ class NearestPhotos(PictureMetric):
         >>> from featviz_pl.metrics import embed_photos
         >>> embedding = Embedding(size=48)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     for name, color in {"red": (255, 0, 0), "blue": (0, 0, 255)}.items():
-        ...         Image.new("RGB", (48, 48), color).save(f"{folder}/{name}.png")
+        ...     for color in ("red", "blue"):
+        ...         Image.new("RGB", (48, 48), color).save(f"{folder}/{color}.png")
         ...     photos = embed_photos(embedding, folder)
         >>> metric = NearestPhotos(photos, embedding, k=1)
         >>> red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 48, 48)
@@ -65,53 +64,52 @@ class NearestPhotos(PictureMetric):
         self,
         photos: PhotoEmbeddings | str | os.PathLike[str],
         embedding: Embedding | None = None,
+        *,
         k: int = 5,
-        reduction: Literal["mean", "none"] = "mean",
+        reduction: Reduction = "mean",
         **kwargs: Any,
     ) -> None:
         super().__init__(reduction, **kwargs)
-        self._file = None if isinstance(photos, PhotoEmbeddings) else os.fspath(photos)
-        self.photos = photos if isinstance(photos, PhotoEmbeddings) else load_embeddings(photos)
+        self.photos, self._photos_repr = PhotoEmbeddings.resolve(photos)
         self.embedding = check_embedding(embedding)
         self.photos.check(self.embedding)
         self.k = whole_number("k", k)
 
-    def update(self, pictures: Tensor, *others: Any) -> None:
+    def update(self, pictures: Tensor, *inputs: Any) -> None:
         """Compare further pictures (N, C, H, W) with the photos."""
         super().update(pictures)
 
-    def measure(self, pictures: Tensor, *others: Any) -> Tensor:
+    def measure(self, pictures: Tensor, *inputs: Any) -> Tensor:
         """Return the mean similarity (N,) of each picture to its nearest photos."""
         return self._nearest(pictures)[0].mean(1).clamp(-1, 1)
 
     def nearest(self, pictures: Tensor) -> list[list[tuple[str, float]]]:
-        """Return for each picture the path of each of the k nearest photos and their similarity, the nearest first."""
+        """Return for each picture the paths of the k nearest photos with their similarity, the nearest first."""
         similarities, indices = self._nearest(check_pictures(pictures))
         return [
-            [(self.photos.paths[index], value) for value, index in zip(values, places)]
-            for values, places in zip(similarities.tolist(), indices.tolist())
+            [(self.photos.paths[index], value) for value, index in zip(values, row)]
+            for values, row in zip(similarities.tolist(), indices.tolist())
         ]
 
     def of_photos(self) -> float:
-        """Return the mean value of the photos themselves, each among the others: what is natural. NaN for a single photo."""
-        held = self._photo_vectors(torch.device("cpu"))
-        count = min(self.k, len(held) - 1)
+        """Return the mean value of the photos themselves, each among the others; NaN for a single photo."""
+        vectors = self._photo_vectors(torch.device("cpu"))
+        count = min(self.k, len(vectors) - 1)
         if not count:
             return float("nan")
         total = 0.0
-        for first in range(0, len(held), _AT_ONCE):
-            products = held[first : first + _AT_ONCE] @ held.T
+        for first in range(0, len(vectors), _BATCH_SIZE):
+            products = vectors[first : first + _BATCH_SIZE] @ vectors.T
             rows = torch.arange(len(products))
             products[rows, first + rows] = -torch.inf
             total += float(products.topk(count, dim=1).values.mean(1).sum())
-        return total / len(held)
+        return total / len(vectors)
 
     def _nearest(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the similarities and indices (N, k) of the nearest photos; of equal ones the first in their order."""
+        """Return the similarities and indices (N, k) of the nearest photos; ties in the order of the photos."""
         vectors = unit_vectors(self.embedding, pictures)
-        similarities, indices = (vectors @ self._photo_vectors(vectors.device).T).sort(
-            dim=1, descending=True, stable=True
-        )
+        products = vectors @ self._photo_vectors(vectors.device).T
+        similarities, indices = products.sort(dim=1, descending=True, stable=True)
         return similarities[:, : self.k], indices[:, : self.k]
 
     def _photo_vectors(self, device: torch.device) -> Tensor:
@@ -119,5 +117,4 @@ class NearestPhotos(PictureMetric):
 
     def extra_repr(self) -> str:
         """Show the arguments."""
-        photos = self.photos if self._file is None else self._file
-        return f"{photos!r}, embedding={self.embedding!r}, k={self.k}, {super().extra_repr()}"
+        return f"{self._photos_repr}, embedding={self.embedding!r}, k={self.k}, {super().extra_repr()}"
