@@ -1,4 +1,4 @@
-"""The pictures of one moment of a training: which, on which process, and within which time."""
+"""Render the targets of a `FeatureMonitor`: divided over processes, in batches, within a time limit."""
 
 from __future__ import annotations
 
@@ -12,83 +12,83 @@ import torch
 from torch import Tensor
 
 from featviz_pl.engine import Ascent, Step, ascend
-from featviz_pl.images import Image
 from featviz_pl.io import as_saved, to_uint8
 from featviz_pl.objectives import Objective, Target
 from featviz_pl.objectives.target_syntax import ALL
 from featviz_pl.presets import Recipe
 from featviz_pl.transforms import Views
-from featviz_pl_callbacks._watched_network import GuestNetwork, Picture
+from featviz_pl_callbacks._support import Picture
+from featviz_pl_callbacks._watched_network import LiveNetwork
 
-MOST_TOGETHER = 16  # pictures in one batch
+MAX_BATCH_SIZE = 16
 
 
 @dataclass(frozen=True)
-class Settings:
-    """Hold how pictures are made.
+class RenderSettings:
+    """Options of the pictures.
 
     Args:
         recipe: image, views and optimizer.
         views: per step.
         steps: of each picture.
         seed: of every draw.
-        seconds: after which no further step is taken, or None.
+        max_seconds: time limit for all pictures of a process, or None.
     """
 
     recipe: Recipe
     views: int
     steps: int
     seed: int
-    seconds: float | None = None
+    max_seconds: float | None = None
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """Hold one picture.
+class TargetPicture:
+    """The picture of one target.
 
     Args:
         levels: (C, H, W) in the 256 levels of a file, on the CPU.
         score: the objective on it, without views.
-        steps: that were taken.
-        reason: why it failed, or None.
+        steps: number of steps taken.
+        failure: why the optimization failed, or None.
     """
 
     levels: Tensor
     score: float
     steps: int
-    reason: str | None = None
+    failure: str | None = None
 
 
 @dataclass
-class Share:
-    """Hold what one process rendered.
+class RankShare:
+    """The pictures of one process.
 
     Args:
-        rendered: pictures by the index of their target.
-        failures: the indices of pictures that could not be rendered together, and what happened.
-        error: the first exception; it stays in its process.
+        pictures: by the index of their target.
+        errors: indices of the targets of a batch, and the error that it raised.
+        exception: the first exception; it stays in its process.
     """
 
-    rendered: dict[int, Rendered] = field(default_factory=dict)
-    failures: list[tuple[list[int], str]] = field(default_factory=list)
-    error: Exception | None = None
+    pictures: dict[int, TargetPicture] = field(default_factory=dict)
+    errors: list[tuple[list[int], str]] = field(default_factory=list)
+    exception: Exception | None = None
 
-    def failed(self, indices: Iterable[int], error: Exception) -> None:
-        """Note an exception."""
-        self.failures.append((list(indices), f"{type(error).__name__}: {error}"))
-        self.error = self.error or error
+    def add_error(self, indices: Iterable[int], exception: Exception) -> None:
+        """Record the exception of a batch."""
+        self.errors.append((list(indices), f"{type(exception).__name__}: {exception}"))
+        self.exception = self.exception or exception
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the exception behind: it may hold what no other process could read."""
-        return {**vars(self), "error": None}
+        """Leave out the exception, which may not be picklable."""
+        return {**vars(self), "exception": None}
 
 
-def batches_of(targets: Sequence[Target], rank: int, ranks: int) -> list[list[int]]:
+def rank_batches(targets: Sequence[Target], rank: int, ranks: int) -> list[list[int]]:
     """Return the indices of one process's targets, in batches that are rendered together.
 
     Example:
         >>> targets = [*Target.parse("a:0-4").singles(), Target.parse("b:1")]
-        >>> batches_of(targets, 0, 2), batches_of(targets, 1, 2)
+        >>> rank_batches(targets, 0, 2), rank_batches(targets, 1, 2)
         ([[0, 2, 4]], [[1, 3], [5]])
     """
     groups: dict[Target, list[int]] = {}  # by the target without its unit; a whole layer is another group
@@ -96,106 +96,92 @@ def batches_of(targets: Sequence[Target], rank: int, ranks: int) -> list[list[in
         target = targets[index]
         groups.setdefault(replace(target, units=None if target.units is None else ALL), []).append(index)
     return [
-        group[first : first + MOST_TOGETHER]
+        group[first : first + MAX_BATCH_SIZE]
         for group in groups.values()
-        for first in range(0, len(group), MOST_TOGETHER)
+        for first in range(0, len(group), MAX_BATCH_SIZE)
     ]
 
 
 def render_share(
     targets: Sequence[Target],
     batches: Sequence[list[int]],
-    names: Sequence[str],
-    network: GuestNetwork,
+    network: LiveNetwork,
     picture: Picture,
     starts: dict[int, Tensor],
-    settings: Settings,
+    settings: RenderSettings,
     device: torch.device,
-) -> Share:
-    """Render the batches of one process; one that fails does the others no harm.
+) -> RankShare:
+    """Render the batches of one process; an exception in one does not stop the others.
 
     Args:
-        targets: of all pictures.
+        targets: of all pictures, with layers named as in the network.
         batches: indices of targets.
-        names: of the targets' layers in the network.
-        network: that is shown the pictures.
-        picture: their shape.
-        starts: 256 levels (C, H, W) from which pictures begin, by index.
-        settings: how they are made.
-        device: where.
+        network: that takes the pictures.
+        picture: shape of the pictures.
+        starts: start pictures (C, H, W) in 256 levels, by index.
+        settings: options of the pictures.
+        device: to render on.
     """
-    share, began = Share(), time.monotonic()
+    share, started = RankShare(), time.monotonic()
     for done, batch in enumerate(batches):
         first = targets[batch[0]]
         units = None if first.units is None else tuple(targets[index].unit for index in batch)
-        objective = replace(first, layer=names[batch[0]], units=units).objective()
-        end = None
-        if settings.seconds is not None:  # what is left is divided over the batches that are left
+        objective = replace(first, units=units).objective()
+        deadline = None
+        if settings.max_seconds is not None:  # the batches that are left share the time that is left
             now = time.monotonic()
-            end = now + (began + settings.seconds - now) / (len(batches) - done)
+            deadline = now + (started + settings.max_seconds - now) / (len(batches) - done)
+        batch_starts = {row: starts[index] for row, index in enumerate(batch) if index in starts}
         try:
-            own = {place: starts[index] for place, index in enumerate(batch) if index in starts}
-            rendered = _render(objective, network, picture, own, settings, end, device)
-        except Exception as error:
-            share.failed(batch, error)
+            pictures = _render(objective, network, picture, batch_starts, settings, deadline, device)
+        except Exception as exception:
+            share.add_error(batch, exception)
         else:
-            share.rendered.update(zip(batch, rendered))
+            share.pictures.update(zip(batch, pictures))
     return share
 
 
-class _TimeIsUpError(Exception):
-    """Ends a rendering whose time is up; what was done stays in the picture."""
+class _DeadlineError(Exception):
+    """Stop the optimization; the steps taken stay in the picture."""
 
 
 def _render(
     objective: Objective,
-    network: GuestNetwork,
+    network: LiveNetwork,
     picture: Picture,
     starts: dict[int, Tensor],
-    settings: Settings,
-    end: float | None,
+    settings: RenderSettings,
+    deadline: float | None,
     device: torch.device,
-) -> list[Rendered]:
-    recipe, size = settings.recipe.for_layers(source.layer for source in objective.sources()), picture[1:]
+) -> list[TargetPicture]:
+    channels, *size = picture
+    recipe = settings.recipe.for_layers(source.layer for source in objective.sources())
     views = Views(recipe.transforms, settings.views)
     if recipe.make_objective is not None:
-        objective = recipe.make_objective(objective, network, views.transforms.output_size(size), None)
-    problem = Ascent(recipe.image(size=size, channels=picture[0]), network, objective, settings.seed, views)
-    problem.initialize()
+        objective = recipe.make_objective(objective, network, views.transforms.output_size(picture[1:]), None)
+    ascent = Ascent(recipe.image(size=tuple(size), channels=channels), network, objective, settings.seed, views)
+    ascent.initialize()
     if starts:
-        _start(problem.image, starts)
-    problem.image.to(device)
-    problem.prepare(device)
-    taken = 0
+        with torch.no_grad():
+            images = ascent.image().clone()
+            for row, levels in starts.items():
+                images[row] = levels.to(images) / 255
+            ascent.image.start_from(images)
+    ascent.image.to(device)
+    ascent.prepare(device)
+    steps = 0
 
     def on_step(index: int, step: Step) -> None:
-        nonlocal taken
-        taken = index + 1
-        if end is not None and time.monotonic() > end:
-            raise _TimeIsUpError
+        nonlocal steps
+        steps = index + 1
+        if deadline is not None and time.monotonic() > deadline:
+            raise _DeadlineError
 
     failures: dict[int, str] = {}
-    with suppress(_TimeIsUpError):
-        ascend(
-            problem,
-            settings.steps,
-            recipe.make_optimizer,
-            on_step=on_step,
-            failures=failures,
-            scheduler=recipe.make_scheduler,
-        )
+    optimizer, scheduler = recipe.make_optimizer, recipe.make_scheduler
+    with suppress(_DeadlineError):
+        ascend(ascent, settings.steps, optimizer, on_step=on_step, failures=failures, scheduler=scheduler)
     with torch.no_grad():
-        pictures = as_saved(problem.image())
-    scores = problem.scores(pictures).tolist()
-    levels = to_uint8(pictures).cpu()
-    return [Rendered(levels[place].clone(), scores[place], taken, failures.get(place)) for place in range(len(levels))]
-
-
-@torch.no_grad()
-def _start(image: Image, starts: dict[int, Tensor]) -> None:
-    """Start some pictures from given levels; the others begin as they were drawn."""
-    pictures: Tensor = image()
-    pictures = pictures.clone()
-    for place, levels in starts.items():
-        pictures[place] = levels.to(pictures) / 255
-    image.start_from(pictures)
+        images = as_saved(ascent.image())
+    scores, levels = ascent.scores(images).tolist(), to_uint8(images).cpu()
+    return [TargetPicture(levels[row].clone(), scores[row], steps, failures.get(row)) for row in range(len(levels))]

@@ -17,14 +17,8 @@ from featviz_pl.metrics.top_photos.top_k import Crop
 from featviz_pl.networks import ActivationReader
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
 from featviz_pl.numerics.checks import first_line
-from featviz_pl_callbacks._watched_network import (
-    Picture,
-    find_forward,
-    full_path,
-    guest,
-    modules_by_name,
-    relative,
-)
+from featviz_pl_callbacks._support import Picture
+from featviz_pl_callbacks._watched_network import find_input_module, full_path, live_network, modules_by_name, relative
 
 
 class PatchBoxes:
@@ -41,7 +35,7 @@ class PatchBoxes:
         self, module: LightningModule, layers: Sequence[str], network: str | None, device: torch.device
     ) -> None:
         self._module, self._layers, self._network, self._device = module, list(layers), network, device
-        self._forward: str | None = None  # name of the submodule that takes the pictures
+        self._input_module: str | None = None  # name of the submodule that takes the pictures
         self._reader: ActivationReader | None = None
         self._names: dict[str, str] = {}  # of the layers in the reader
         self._boxes: dict[tuple[str, Picture], Tensor | None] = {}
@@ -51,9 +45,9 @@ class PatchBoxes:
         """Find the submodule that takes pictures of that shape, and the receptive fields in them."""
         paths = [full_path(layer, self._network) for layer in self._layers]
         try:
-            self._forward, shape = find_forward(self._module, paths, self._network, picture, self._device)
-            self._reader = guest(self._module, self._forward).reader()
-            self._names = {layer: relative(path, self._forward) for layer, path in zip(self._layers, paths)}
+            self._input_module, shape = find_input_module(self._module, paths, self._network, picture, self._device)
+            self._reader = live_network(self._module, self._input_module).reader()
+            self._names = {layer: relative(path, self._input_module) for layer, path in zip(self._layers, paths)}
             for layer in self._layers:
                 self._layer_boxes(layer, shape)
         except Exception as error:
@@ -65,8 +59,8 @@ class PatchBoxes:
 
     def register_hook(self, hooks: ExitStack) -> None:
         """Record the shape of the pictures that the submodule takes, which a step may resize."""
-        if self._forward is not None:
-            submodule = modules_by_name(self._module)[self._forward]
+        if self._input_module is not None:
+            submodule = modules_by_name(self._module)[self._input_module]
             hooks.callback(submodule.register_forward_pre_hook(self._record_shape).remove)
 
     def _record_shape(self, module: nn.Module, inputs: Any) -> None:

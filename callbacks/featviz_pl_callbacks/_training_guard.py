@@ -1,4 +1,4 @@
-"""What keeps a training as it is while something else is computed in the middle of it."""
+"""Keep a training unchanged while something else is computed in the middle of it."""
 
 from __future__ import annotations
 
@@ -11,48 +11,44 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-_Share = TypeVar("_Share")
+_Value = TypeVar("_Value")
 
-# By name, because both namespaces of Lightning have their own classes, and DeepSpeed need not be installed.
-_DIVIDES_PARAMETERS = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
-_KNOWN_OVER_RANKS = {"DDPStrategy"}
+# By name, because both packages of Lightning have their own classes, and DeepSpeed need not be installed.
+_SHARDED = {"FSDPStrategy", "DeepSpeedStrategy", "ModelParallelStrategy"}
+_SUPPORTED_OVER_RANKS = {"DDPStrategy"}
 
 
 def check_strategy(name: str, strategy: Any, ranks: int) -> None:
-    """Refuse strategies under which no process holds the whole network.
+    """Refuse strategies under which no process has the whole network.
 
     Raises:
         ValueError: naming the strategy.
     """
-    kinds = {kind.__name__ for kind in type(strategy).__mro__}
-    if kinds & _DIVIDES_PARAMETERS:
+    classes, kind = {base.__name__ for base in type(strategy).__mro__}, type(strategy).__name__
+    if classes & _SHARDED:
         raise ValueError(
-            f"strategy: under {type(strategy).__name__} no process holds whole layers, and {name} needs them; train with strategy='ddp' "
-            f"or on one device, or leave {name} out"
+            f"strategy: {name} needs whole layers, and {kind} shards them; train with strategy='ddp' or on one device, "
+            f"or leave {name} out"
         )
-    if ranks > 1 and not kinds & _KNOWN_OVER_RANKS:
-        raise ValueError(
-            f"strategy: {name} does not know how {type(strategy).__name__} divides the work; use strategy='ddp' or one device"
-        )
+    if ranks > 1 and not classes & _SUPPORTED_OVER_RANKS:
+        raise ValueError(f"strategy: {name} does not support {kind}; use strategy='ddp' or one device")
 
 
 @contextmanager
 def undisturbed(module: LightningModule, device: torch.device) -> Iterator[None]:
-    """Leave modes and random numbers as they were, whatever happens inside; gradients can be taken inside, in full precision.
+    """Restore modes and random numbers at the end, whatever happens inside; gradients are enabled inside, in full precision.
 
-    Algorithms may be non-deterministic inside: on a GPU some of ours have no other, and nothing of the training depends
-    on them.
+    Algorithms may be non-deterministic inside: on a GPU some of this library's have no alternative, and the training
+    does not depend on them.
     """
-    modes = [(part, part.training) for part in module.modules()]
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global generator is what must stay
-    deterministic, only_warns = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 - the global generator
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     on_gpu = device.type == "cuda"
     try:
-        for part, _ in modes:  # should a copy reach the original after all, it would write no statistics
-            part.training = False
+        for submodule, _ in modes:  # in case a copy calls the original, it must not update statistics
+            submodule.training = False
         if deterministic:
             torch.use_deterministic_algorithms(False)
         with (
@@ -64,19 +60,19 @@ def undisturbed(module: LightningModule, device: torch.device) -> Iterator[None]
             yield
     finally:
         if deterministic:
-            torch.use_deterministic_algorithms(True, warn_only=only_warns)
-        for part, training in modes:
-            part.training = training
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+            torch.use_deterministic_algorithms(True, warn_only=warn_only)
+        for submodule, training in modes:
+            submodule.training = training
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
         if on_gpu:
-            torch.cuda.empty_cache()  # the training finds the memory that it had
+            torch.cuda.empty_cache()  # for the training
 
 
-def gathered(share: _Share, trainer: Trainer) -> list[_Share]:
-    """Return what every process holds, in all of them; each must call this at the same place."""
+def gathered(value: _Value, trainer: Trainer) -> list[_Value]:
+    """Return the values of all processes, in every process; a collective operation."""
     if trainer.world_size == 1:
-        return [share]
-    shares: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(shares, share)
-    return shares
+        return [value]
+    values: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(values, value)
+    return values

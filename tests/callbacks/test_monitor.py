@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from toys import QUIET
 
 import featviz_pl_callbacks.feature_monitor
-from featviz_pl.io import read_picture, read_provenance
-from featviz_pl_callbacks._monitor_film import save_film, save_moment
+from featviz_pl.io import read_picture, read_provenance, save_png
+from featviz_pl_callbacks._monitor_film import monitor_sheet, save_film
 from featviz_pl_callbacks.feature_monitor import FeatureMonitor
 
 TARGETS = ["net.4:0", "net.4:1", "net.4:2", "net.1:3", "net.9:1"]
@@ -309,8 +309,9 @@ def test_pictures_are_in_full_precision_whatever_that_of_the_training_is(precisi
 
 def test_pictures_of_many_channels_are_grey_panels(tmp_path: Path) -> None:
     pictures = [torch.rand(2, 5, 6, 8) for _ in range(2)]
-    names = [save_moment(tmp_path, step, pictures[step], {}) for step in range(2)]
-    save_film(tmp_path, names, 2)
+    for step in range(2):
+        save_png(monitor_sheet(pictures[step]), tmp_path / f"{step}.png")
+    save_film(tmp_path, ["0.png", "1.png"], 2)
     film = read_picture(tmp_path / "film.png", channels=1)
     assert film.shape == (1, 2 * 8 - 2, 2 * 42 - 2)  # two pictures at two moments, five panels each
     for row in range(2):

@@ -14,7 +14,7 @@ from torch.nn.utils import prune
 from torch.nn.utils.parametrizations import weight_norm
 from toys import toy
 
-from featviz_pl_callbacks._watched_network import check_names, find_forward, full_path, guest, pictures_in
+from featviz_pl_callbacks._watched_network import check_names, find_input_module, find_pictures, full_path, live_network
 
 CPU = torch.device("cpu")
 
@@ -123,7 +123,7 @@ def test_the_forward_is_that_of_the_smallest_module_that_is_handed_the_picture(
 ) -> None:
     check_names(module, layers, network)
     paths = [full_path(layer, network) for layer in layers]
-    assert find_forward(module, paths, network, picture, CPU) == expected
+    assert find_input_module(module, paths, network, picture, CPU) == expected
 
 
 def test_where_no_forward_works_each_says_why() -> None:
@@ -131,13 +131,13 @@ def test_where_no_forward_works_each_says_why() -> None:
     with pytest.raises(
         ValueError, match=r"no module that contains net.one, net.other runs on pictures of 3 x 8 x 6; .*network=…"
     ) as raised:
-        find_forward(parts, ["net.one", "net.other"], None, (3, 8, 6), CPU)
+        find_input_module(parts, ["net.one", "net.other"], None, (3, 8, 6), CPU)
     assert "the LightningModule: NotImplementedError" in str(raised.value)
     assert "; net: NotImplementedError" in str(raised.value)
     never = Plain(nn.Sequential(toy()))
     never.spare = nn.Conv2d(3, 2, 1)
     with pytest.raises(ValueError, match="the LightningModule: ValueError: its forward does not run spare"):
-        find_forward(never, ["spare", "net.0.head"], None, (3, 8, 6), CPU)
+        find_input_module(never, ["spare", "net.0.head"], None, (3, 8, 6), CPU)
 
 
 def test_layers_that_are_not_there_are_refused_with_near_names() -> None:
@@ -167,8 +167,8 @@ class Batch:
 )
 def test_pictures_are_found_in_batches_of_many_kinds(wrap: Callable[[Tensor], Any]) -> None:
     picture = torch.zeros(2, 3, 4, 5)
-    assert pictures_in(wrap(picture)) is picture
-    assert pictures_in(wrap(torch.zeros(2, 3))) is None
+    assert find_pictures(wrap(picture)) is picture
+    assert find_pictures(wrap(torch.zeros(2, 3))) is None
 
 
 def test_hooks_of_users_do_not_run_and_stay_where_they_are() -> None:
@@ -177,9 +177,9 @@ def test_hooks_of_users_do_not_run_and_stay_where_they_are() -> None:
         part.register_forward_hook(lambda *_: calls.append(1))
         part.register_forward_pre_hook(lambda *_: calls.append(2))
         part.register_full_backward_hook(lambda *_: calls.append(3))
-    reader = guest(module, "net").reader()
+    reader = live_network(module, "net").reader()
     reader.module(torch.rand(1, 3, 8, 8).requires_grad_(True)).sum().backward()
-    find_forward(module, ["net.2"], None, (3, 8, 8), CPU)
+    find_input_module(module, ["net.2"], None, (3, 8, 8), CPU)
     assert calls == []
     module(torch.rand(1, 3, 8, 8).requires_grad_(True)).sum().backward()
     assert {1, 2, 3} == set(calls)
@@ -195,7 +195,7 @@ def test_what_belongs_to_the_function_of_the_network_still_runs() -> None:
     for parameter in net.parameters():
         parameter.data *= 1.5  # what was derived before is out of date
     with torch.no_grad():
-        shown = guest(Plain(net), "net").reader().module(x)
+        shown = live_network(Plain(net), "net").reader().module(x)
         assert torch.allclose(shown, net(x), atol=1e-6)
 
 
@@ -208,7 +208,7 @@ def test_data_that_the_module_holds_are_not_copied() -> None:
     module = Normalising()
     module.data = [Dataset()]  # type: ignore[assignment]
     module.loader = torch.utils.data.DataLoader(Dataset())  # type: ignore[assignment]
-    assert find_forward(module, ["net.features.2"], None, (3, 8, 8), CPU)[0] == ""
+    assert find_input_module(module, ["net.features.2"], None, (3, 8, 8), CPU)[0] == ""
     assert isinstance(module.data, list)  # and stay where they are
 
 
@@ -222,8 +222,8 @@ def test_a_forward_that_was_put_in_place_runs_the_copy(how: str) -> None:
         net.forward = torch.compile(net.forward, backend="eager")
     else:
         net.forward = type(net).forward.__get__(net)
-    assert find_forward(module, ["net.features.2"], None, (3, 8, 8), CPU)[0] == "net.features"
-    network = guest(module, "net")
+    assert find_input_module(module, ["net.features.2"], None, (3, 8, 8), CPU)[0] == "net.features"
+    network = live_network(module, "net")
     before = {name: value.clone() for name, value in net.state_dict().items()}
     net.train()
     read = network.activations(torch.rand(2, 3, 8, 8), ["features.5"])["features.5"]
