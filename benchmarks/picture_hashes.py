@@ -257,7 +257,7 @@ def optimized(
     model = fv.FeatureVisualization(
         network=network,
         objective=objective,
-        image=fv.images.FourierImage(size=32) if image is None else image,
+        image=fv.images.FourierImage(size=32, decay=1.0) if image is None else image,
         steps=steps,
         seed=0,
         optimizer=partial(torch.optim.Adam, lr=lr) if optimizer is None else optimizer,
@@ -397,17 +397,17 @@ def image_rows() -> dict[str, Row]:
         mask = torch.zeros(32, 32)
         mask[6:24, 8:28] = 1
         arguments: dict[str, Any] = {"picture": photo(), "mask": mask, "start": start}
-        return optimized(image=fv.images.MaskedImage(image=fv.images.FourierImage(size=32), **arguments))
+        return optimized(image=fv.images.MaskedImage(image=fv.images.FourierImage(size=32, decay=1.0), **arguments))
 
     def shared(groups: Any) -> Tensor:
-        image = fv.images.FourierImage(size=32, count=3)
+        image = fv.images.FourierImage(size=32, count=3, decay=1.0)
         arguments: dict[str, Any] = {"shared": [(1, 4), (3, 8)], "groups": groups, "own_weight": 0.7}
         return optimized(several, fv.images.SharedImage(image=image, **arguments))
 
     def stack() -> Tensor:
         images = [
             fv.images.FixedImage(picture=photo()),
-            fv.images.FourierImage(size=32, count=1),
+            fv.images.FourierImage(size=32, count=1, decay=1.0),
             fv.images.PixelImage(size=32, count=1),
         ]
         objective = fv.objectives.parse_target(several) + fv.objectives.Diversity(layer="blocks.1")
@@ -418,21 +418,25 @@ def image_rows() -> dict[str, Row]:
         return optimized(fv.objectives.Channel(layer="blocks.1", units=list(range(12))), image, steps=4)
 
     images: dict[str, Callable[[], Any]] = {
-        "FourierImage": lambda: fv.images.FourierImage(size=32),
-        "FourierImage, size (33, 25)": lambda: fv.images.FourierImage(size=(33, 25)),
+        "FourierImage": lambda: fv.images.FourierImage(size=32, decay=1.0),
+        "FourierImage, size (33, 25)": lambda: fv.images.FourierImage(size=(33, 25), decay=1.0),
         "FourierImage, decay 1.3": lambda: fv.images.FourierImage(size=32, decay=1.3, deviation=0.05),
-        "FourierImage, color i1i2i3": lambda: fv.images.FourierImage(size=32, color="i1i2i3"),
-        "FourierImage, color none, clip": lambda: fv.images.FourierImage(size=32, color="none", squash="clip"),
-        "FourierImage, from an image": lambda: fv.images.FourierImage.from_image(photo()),
+        "FourierImage, color i1i2i3": lambda: fv.images.FourierImage(size=32, color="i1i2i3", decay=1.0),
+        "FourierImage, color none, clip": lambda: fv.images.FourierImage(
+            size=32, color="none", squash="clip", decay=1.0
+        ),
+        "FourierImage, from an image": lambda: fv.images.FourierImage.from_image(photo(), decay=1.0),
         "PixelImage": lambda: fv.images.PixelImage(size=32),
         "LaplacianPyramidImage": lambda: fv.images.LaplacianPyramidImage(size=32, levels=3),
         "MultiResolutionImage": lambda: fv.images.MultiResolutionImage(size=32, deviation=0.1),
         "GeneratorImage": lambda: fv.images.GeneratorImage(generator=seeded(generator), latent_shape=6),
         "BallImage, l2": lambda: fv.images.BallImage(picture=photo(), radius=2.0, norm="l2", deviation=0.5),
         "BallImage, linf": lambda: fv.images.BallImage(picture=photo(), radius=0.05, norm="linf", deviation=0.9),
-        "AlphaImage": lambda: fv.images.AlphaImage(size=32, opacity=0.4),
+        "AlphaImage": lambda: fv.images.AlphaImage(image=fv.images.FourierImage(size=32, decay=1.0), opacity=0.4),
         "AlphaImage, of an image": lambda: fv.images.AlphaImage(image=fv.images.PixelImage(size=32)),
-        "GrowingImage": lambda: fv.images.GrowingImage(size=32, sizes=[12, 32], starts=[0.0, 0.5], zoom=0.5),
+        "GrowingImage": lambda: fv.images.GrowingImage(
+            size=32, sizes=[12, 32], starts=[0.0, 0.5], zoom=0.5, arguments={"decay": 1.0}
+        ),
     }
     rows: dict[str, Row] = {name: partial(optimized_image, make) for name, make in images.items()}
     rows["FourierImage, several pictures"] = partial(optimized_image, images["FourierImage"], objective=several)
@@ -558,7 +562,7 @@ def objective_rows() -> dict[str, Row]:
     }
 
     def three() -> Any:
-        return fv.images.FourierImage(size=32, count=3)
+        return fv.images.FourierImage(size=32, count=3, decay=1.0)
 
     def alpha() -> Any:
         return fv.images.AlphaImage(size=32)
@@ -672,17 +676,17 @@ def network_rows() -> dict[str, Row]:
         module = seeded(partial(torchvision.models.squeezenet1_0, weights=None))
         mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
         network = fv.FrozenNetwork(module=module, mean=mean, std=std, name="squeezenet")
-        return optimized("features.9:33", fv.images.FourierImage(size=64), network=network, steps=4)
+        return optimized("features.9:33", fv.images.FourierImage(size=64, decay=1.0), network=network, steps=4)
 
     def convolutional(channels: int) -> Tensor:
-        image = fv.images.FourierImage(size=32, channels=channels)
+        image = fv.images.FourierImage(size=32, channels=channels, decay=1.0)
         return optimized("features.6:3", image, network=conv_network(channels))
 
     def convolutional_render(channels: int) -> Tensor:
         return rendered("features.6:3", network=conv_network(channels), size=32)
 
     def tokens(make_objective: Callable[[], Any], size: int = 32) -> Tensor:
-        return optimized(make_objective(), fv.images.FourierImage(size=size), network=token_network())
+        return optimized(make_objective(), fv.images.FourierImage(size=size, decay=1.0), network=token_network())
 
     def patches() -> Any:
         return fv.objectives.Channel(layer="blocks.1", units=3, tokens="patches")
@@ -771,10 +775,10 @@ def resume_rows() -> dict[str, Row]:
             return optimized(**arguments(make_image()), ckpt_path=path)
 
     def growing() -> Any:
-        return fv.images.GrowingImage(size=32, sizes=[12, 32], starts=[0.0, 0.5])
+        return fv.images.GrowingImage(size=32, sizes=[12, 32], starts=[0.0, 0.5], arguments={"decay": 1.0})
 
     def fourier() -> Any:
-        return fv.images.FourierImage(size=32)
+        return fv.images.FourierImage(size=32, decay=1.0)
 
     rows: dict[str, Row] = {
         "FourierImage, 12 steps": partial(run, fourier),

@@ -27,7 +27,7 @@ from benchmarks._report import parser, quicken, quiet, report
 from featviz_pl.images import FourierImage, LaplacianPyramidImage
 from featviz_pl.metrics import ClippedShare, HeldOutActivation
 from featviz_pl.presets import Recipe, featviz, lucid
-from featviz_pl.presets.components import held_then_falling
+from featviz_pl.presets.components import constant_then_linear
 from featviz_pl.rendering import render
 from featviz_pl.transforms import view_preset
 
@@ -53,7 +53,7 @@ RECIPES: dict[str, Recipe] = {
     "the default, featviz": featviz(),
     "Adam 0.2, cosine": of_lucid(0.2, CosineAnnealingLR),
     "Adam 0.2, betas (0.5, 0.99), cosine": of_lucid(0.2, CosineAnnealingLR, **SHORT),
-    "Adam 0.2, betas (0.5, 0.99), falling at the end": of_lucid(0.2, held_then_falling, **SHORT),
+    "Adam 0.2, betas (0.5, 0.99), falling at the end": of_lucid(0.2, constant_then_linear, **SHORT),
     "Adam 0.2, betas (0.5, 0.99)": of_lucid(0.2, **SHORT),
     "the same, decay of the spectrum 1.3": replace(of_lucid(0.2, **SHORT), image=partial(FourierImage, decay=1.3)),
     "the same, views of featviz": replace(of_lucid(0.2, **SHORT), transforms=view_preset("featviz")[0]),
@@ -62,13 +62,13 @@ RECIPES: dict[str, Recipe] = {
     "RMSprop 0.05": of_lucid(0.05, optimizer=RMSprop),
     "AdamW 0.2, betas (0.5, 0.99), weight decay 0.03": of_lucid(0.2, **SHORT, **HELD),
     "AdamW 0.3, betas (0.5, 0.9), weight decay 0.03, falling at the end": of_lucid(
-        0.3, held_then_falling, betas=(0.5, 0.9), **HELD
+        0.3, constant_then_linear, betas=(0.5, 0.9), **HELD
     ),
     "fast: AdamW 0.4, betas (0.5, 0.95), weight decay 0.03, falling at the end": of_lucid(
-        0.4, held_then_falling, **SHORTER, **HELD
+        0.4, constant_then_linear, **SHORTER, **HELD
     ),
     "AdamW 0.5, betas (0.5, 0.95), weight decay 0.03, falling at the end": of_lucid(
-        0.5, held_then_falling, **SHORTER, **HELD
+        0.5, constant_then_linear, **SHORTER, **HELD
     ),
 }
 

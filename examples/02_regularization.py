@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
             ("none", channel, pixels, none),
             ("frequency penalty", penalised, pixels, none),
             ("robustness", channel, pixels, moved),
-            ("preconditioning", channel, FourierImage(asked.size), lucid.transforms),
+            ("preconditioning", channel, FourierImage(asked.size, decay=1.0), lucid.transforms),
         ]
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=4)

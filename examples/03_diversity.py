@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
         fv.render(
             network,
             objective,
-            image=FourierImage(asked.size, count=4),
+            image=FourierImage(asked.size, count=4, decay=1.0),
             preset="lucid",
             steps=asked.steps,
             seed=asked.seed,

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 import featviz_pl as fv
-from featviz_pl.images import FourierImage
 from featviz_pl.objectives import Channel
 
 
@@ -34,9 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     network = fv.load_network(asked.network, asked.weights)
     channels = Channel(asked.layer, asked.units)
     results = [
-        fv.render(
-            network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
-        )
+        fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
         for objective in (channels, -channels)
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(asked.units))

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 
 import featviz_pl as fv
-from featviz_pl.images import FourierImage
 from featviz_pl.objectives import Channel
 
 
@@ -34,9 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
     firsts, seconds = asked.pairs[::2], asked.pairs[1::2]
     alone, other = Channel(asked.layer, firsts), Channel(asked.layer, seconds)
     results = [
-        fv.render(
-            network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
-        )
+        fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
         for objective in (alone, other, alone + other)
     ]
     rows = torch.stack([result.images for result in results], dim=1)  # (pairs, 3, C, H, W)

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     first, last = (Channel(asked.layer, unit) for unit in asked.units)
     way = Interpolation(first, last, count=6)
     aligned = way + asked.weight * Alignment(asked.align)
-    own = FourierImage(asked.size, count=6)
+    own = FourierImage(asked.size, count=6, decay=1.0)
     results = [
         fv.render(network, objective, image=image, preset="lucid", steps=asked.steps, seed=asked.seed)
         for objective, image in ((way, own), (aligned, SharedImage(own)))

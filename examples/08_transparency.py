@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 import featviz_pl as fv
-from featviz_pl.images import AlphaImage
+from featviz_pl.images import AlphaImage, FourierImage
 from featviz_pl.objectives import AlphaMean, Channel
 from featviz_pl.transforms import Choice, Compose, Crop
 
@@ -45,7 +45,12 @@ def main(arguments: list[str] | None = None) -> None:
 
     recipe = replace(fv.presets.lucid(), name="transparency", transforms=views, lr=0.03)
     result = fv.render(
-        network, objective, image=AlphaImage(asked.size), preset=recipe, steps=asked.steps, seed=asked.seed
+        network,
+        objective,
+        image=AlphaImage(image=FourierImage(asked.size, decay=1.0)),
+        preset=recipe,
+        steps=asked.steps,
+        seed=asked.seed,
     )
     colors, alpha = result.images[:, :3], result.images[:, 3:]
     rows = torch.arange(asked.size) // 8

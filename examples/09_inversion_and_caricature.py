@@ -15,7 +15,6 @@ import torch
 from torch.nn import functional
 
 import featviz_pl as fv
-from featviz_pl.images import FourierImage
 from featviz_pl.objectives import Caricature, Inversion
 
 
@@ -41,9 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
     reference = functional.interpolate(square, size=asked.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
     results = [
-        fv.render(
-            network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
-        )
+        fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
         for objective in [
             *(Inversion(layer, reference) for layer in asked.inversions),
             *(Caricature(layer, reference) for layer in asked.caricatures),

@@ -14,7 +14,6 @@ from pathlib import Path
 from torch.nn import functional
 
 import featviz_pl as fv
-from featviz_pl.images import FourierImage
 from featviz_pl.objectives import Content, Style
 
 
@@ -46,9 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     objective = Style(asked.style_layers, fv.io.read_picture(asked.style)) + asked.weight * Content(
         asked.content_layer, content
     )
-    result = fv.render(
-        network, objective, image=FourierImage(asked.size), preset="lucid", steps=asked.steps, seed=asked.seed
-    )
+    result = fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
     fv.io.save_png(result.images[0], asked.output, {"example": Path(__file__).name, "pictures": result.provenance})
 
 

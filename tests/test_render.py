@@ -35,7 +35,7 @@ CPU: dict[str, Any] = {"accelerator": "cpu", "steps": 3, "size": 12}
 
 def test_a_render_is_a_fit_by_hand() -> None:
     result = render(toy(), "features.5:2", views=2, seed=4, preset="article", **CPU)
-    model = FeatureVisualization(toy(), Channel("features.5", 2), FourierImage(12), seed=4)
+    model = FeatureVisualization(toy(), Channel("features.5", 2), FourierImage(12, decay=1.0), seed=4)
     Trainer(max_steps=3, callbacks=[Augmentation("article", views=2)], **QUIET).fit(model)
     assert torch.equal(result.images, (model.images * 255).round() / 255)
     assert result.scores == [pytest.approx(float(model.scores()), rel=1e-6)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from featviz_pl.images.base import Image, check_pictures
 from featviz_pl.images.composite import CompositeImage
 from featviz_pl.images.fixed import with_alpha
-from featviz_pl.images.fourier import FourierImage
+from featviz_pl.images.fourier import DECAY, FourierImage
 from featviz_pl.numerics.checks import finite_number, size_pair, whole_number
 
 
@@ -19,7 +19,8 @@ class AlphaImage(CompositeImage):
     """Optimise how opaque each pixel is, beside its color: ``(image(), sigmoid(irfft2(scale * weight) / 4))``.
 
     Shown on backgrounds that change from view to view, a picture becomes opaque where the unit needs it and stays clear
-    elsewhere. The alpha plane is a one-channel `FourierImage`; at the start it is nearly `opacity` everywhere.
+    elsewhere. The alpha plane is a one-channel `FourierImage`, with the decay of `image` where that has one; at the
+    start it is nearly `opacity` everywhere.
 
     Shape:
         () -> (N, C + 1, H, W), alpha last
@@ -66,7 +67,7 @@ class AlphaImage(CompositeImage):
         super().__init__(image.size, image.channels + 1)
         self.opacity = finite_number("opacity", opacity, least=0.001, most=0.999)
         self.image = image
-        self.plane = FourierImage(image.size, image.count, 1, color="none")
+        self.plane = FourierImage(image.size, image.count, 1, color="none", decay=getattr(image, "decay", DECAY))
         self.follow_parts()
         self.alpha = True
         if count is not None:

@@ -12,6 +12,7 @@ from featviz_pl.images.latent import LatentImage
 from featviz_pl.numerics.checks import finite_number
 from featviz_pl.numerics.fourier import spectrum_scale
 
+DECAY = 1.3  # that of the default recipe, benchmarks/QUALITY.md
 _CONTRAST = 4.0  # Lucid divides the decoded picture by 4: with it, lr = 0.05 takes the published step
 
 
@@ -32,7 +33,8 @@ class FourierImage(LatentImage):
         channels: of each picture.
         color: see `LatentImage`.
         deviation: standard deviation of the first weights, real and imaginary part each.
-        decay: exponent of the frequency; 1 is the spectrum of photos, more makes smoother pictures.
+        decay: exponent of the frequency; 1 is the spectrum of photos and Lucid's, more makes smoother pictures. The default
+            is that of the default recipe, see `featviz_pl.presets.featviz`.
         squash: see `LatentImage`.
 
     Example:
@@ -53,7 +55,7 @@ class FourierImage(LatentImage):
         channels: int = 3,
         color: Any = "auto",
         deviation: float = 0.01,
-        decay: float = 1.0,
+        decay: float = DECAY,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
     ) -> None:
         super().__init__(size, None, channels, color, deviation, squash)

@@ -1,15 +1,13 @@
-"""Named recipes: image, views, optimizer and steps that belong together, with the constants of their sources."""
+"""The named recipes, with the constants of their sources."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
-from torch.optim import NAdam
+from torch.optim import Adam, AdamW, NAdam
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from featviz_pl import images
@@ -17,22 +15,22 @@ from featviz_pl.images import FourierImage, MacoImage, MultiResolutionImage, Pix
 from featviz_pl.numerics.checks import unknown
 from featviz_pl.presets.base import Recipe
 from featviz_pl.presets.components import (
-    cosine_in_every_stage,
-    growing_by_eighths,
-    held_then_falling,
-    near_the_start,
-    of_patches,
+    constant_then_linear,
+    cosine_per_stage,
+    plug_in_inversion_image,
+    read_patches,
+    stay_near_start,
 )
 from featviz_pl.transforms import view_preset
 
 
 def featviz() -> Recipe:
-    """Return this library's own recipe: a smoother spectrum than Lucid's, whose amplitude weight decay holds, and views of its own.
+    """Return the default recipe: a smoother spectrum than Lucid's, weight decay, and views that zoom in.
 
     ``weight <- (1 - lr * 0.1) * weight + lr * Adam's step`` in a basis whose amplitude falls with the frequency as
-    ``f ** -1.3``. Long steps with a short memory, calmed down by a cosine, climb as far in 256 steps as Lucid's do; the
-    decay keeps colors from burning. Pictures of the network's output, such as classes, are seen in crops of all sizes,
-    so that whole objects form, and decay twice as much. Chosen by the metrics of this library:
+    ``f ** -1.3``. Long steps with a short memory, annealed by a cosine, climb as far in 256 steps as Lucid's do; the
+    decay keeps colors from saturating. Pictures of the network's output, such as classes, are seen in crops of all
+    sizes, so that whole objects form, and decay twice as much. Chosen by the metrics of this library:
     ``benchmarks/QUALITY.md``.
 
     Example:
@@ -43,23 +41,23 @@ def featviz() -> Recipe:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017; Loshchilov, Hutter, "Decoupled Weight Decay
         Regularization", 2019
     """
-    made = Recipe(
-        "featviz", "this library, benchmarks/QUALITY.md", partial(FourierImage, decay=1.3), *view_preset("featviz"), torch.optim.AdamW, 0.2,
-        256, None, None, {**_SHORT_MEMORY, "weight_decay": 0.1}, CosineAnnealingLR,
-    )  # fmt: skip
-    of_classes = {
+    output_overrides = {
         "transforms": view_preset("whole_objects")[0],
         "optimizer_arguments": {**_SHORT_MEMORY, "weight_decay": 0.2},
     }
-    return replace(made, output_overrides=of_classes)
+    return Recipe(
+        "featviz", "this library, benchmarks/QUALITY.md", FourierImage, *view_preset("featviz"), AdamW, lr=0.2, steps=256,
+        optimizer_arguments={**_SHORT_MEMORY, "weight_decay": 0.1}, scheduler=CosineAnnealingLR,
+        output_overrides=output_overrides,
+    )  # fmt: skip
 
 
 def fast() -> Recipe:
     """Return a recipe for many pictures in little time: Lucid's image and views, and long steps with a short memory.
 
-    AdamW at 0.4 with betas (0.5, 0.95), the rate held and then falling to zero, reaches in 160 steps the score through
-    held-out views that Lucid's recipe reaches in 512; ``weight <- (1 - lr * 0.03) * weight`` holds the amplitude. How
-    it was found: ``benchmarks/SPEED.md``.
+    AdamW at 0.4 with betas (0.5, 0.95), the rate constant and then falling to zero, reaches in 160 steps the score
+    through held-out views that Lucid's recipe reaches in 512; ``weight <- (1 - lr * 0.03) * weight`` limits the
+    amplitude. How it was found: ``benchmarks/SPEED.md``.
 
     Example:
         >>> fast().lr, fast().steps
@@ -69,8 +67,8 @@ def fast() -> Recipe:
         Loshchilov, Hutter, "Decoupled Weight Decay Regularization", 2019
     """
     return Recipe(
-        "fast", "this library, benchmarks/SPEED.md", FourierImage, *view_preset("lucid"), torch.optim.AdamW, 0.4, 160, None, None,
-        {"betas": (0.5, 0.95), "weight_decay": 0.03}, held_then_falling,
+        "fast", "this library, benchmarks/SPEED.md", _LUCID_IMAGE, *view_preset("lucid"), AdamW, lr=0.4, steps=160,
+        optimizer_arguments={"betas": (0.5, 0.95), "weight_decay": 0.03}, scheduler=constant_then_linear,
     )  # fmt: skip
 
 
@@ -78,43 +76,29 @@ def lucid() -> Recipe:
     """Return the recipe of Lucid: Fourier basis, decorrelated color, its standard transforms, Adam at 0.05 for 512 steps.
 
     Example:
-        >>> lucid().lr, lucid().steps
-        (0.05, 512)
+        >>> lucid().lr, lucid().steps, lucid().image(size=8).decay
+        (0.05, 512, 1.0)
 
     Reference:
         Olah, Mordvintsev, Schubert, "Feature Visualization", Distill, 2017
     """
-    return Recipe(
-        "lucid",
-        "Lucid 6dcc927, optvis/render.py and transform.py",
-        FourierImage,
-        *view_preset("lucid"),
-        torch.optim.Adam,
-        0.05,
-        512,
-    )
+    source = "Lucid 6dcc927, optvis/render.py and transform.py"
+    return Recipe("lucid", source, _LUCID_IMAGE, *view_preset("lucid"), Adam, lr=0.05, steps=512)
 
 
 def article() -> Recipe:
-    """Return the recipe of the article this library starts from: as `lucid`, with four views of its own ranges.
+    """Return the recipe of the article this library starts from: as `lucid`, with the article's four views.
 
     Example:
         >>> article().views
         4
     """
-    return Recipe(
-        "article",
-        "the article's views on Lucid's image",
-        FourierImage,
-        *view_preset("article"),
-        torch.optim.Adam,
-        0.05,
-        512,
-    )
+    source = "the article's views on Lucid's image"
+    return Recipe("article", source, _LUCID_IMAGE, *view_preset("article"), Adam, lr=0.05, steps=512)
 
 
 def lucent() -> Recipe:
-    """Return the recipe of Lucent: Lucid's numbers on a picture of 128 px that the network sees enlarged to its own size.
+    """Return the recipe of Lucent: Lucid's numbers on a picture of 128 px that the network sees enlarged to its input size.
 
     Lucent enlarges after normalising and pads shrunk views with black; here views are sampled once, with a grey border.
 
@@ -123,16 +107,9 @@ def lucent() -> Recipe:
         (128, 'network')
     """
     return Recipe(
-        "lucent",
-        "Lucent 6123386 (0.1.8)",
-        FourierImage,
-        *view_preset("lucent"),
-        torch.optim.Adam,
-        0.05,
-        512,
-        128,
-        "network",
-    )
+        "lucent", "Lucent 6123386 (0.1.8)", _LUCID_IMAGE, *view_preset("lucent"), Adam, lr=0.05, steps=512,
+        size=128, size_of_views="network",
+    )  # fmt: skip
 
 
 def captum() -> Recipe:
@@ -145,8 +122,8 @@ def captum() -> Recipe:
         >>> captum().lr, captum().image(size=8).deviation
         (0.1, 0.08)
     """
-    image = partial(FourierImage, deviation=0.08)
-    return Recipe("captum", "Captum optim-wip 39e6ab1", image, *view_preset("captum"), torch.optim.Adam, 0.1, 512)
+    image = partial(_LUCID_IMAGE, deviation=0.08)
+    return Recipe("captum", "Captum optim-wip 39e6ab1", image, *view_preset("captum"), Adam, lr=0.1, steps=512)
 
 
 def xplique() -> Recipe:
@@ -158,24 +135,14 @@ def xplique() -> Recipe:
         >>> xplique().image(size=8).decay, xplique().steps
         (0.85, 256)
     """
-    image = partial(FourierImage, decay=0.85)
-    views = view_preset("xplique")
     return Recipe(
-        "xplique",
-        "Xplique 0c90fa4, optimize",
-        image,
-        *views,
-        torch.optim.Adam,
-        0.05,
-        256,
-        512,
-        "network",
-        {"eps": 1e-7},
-    )
+        "xplique", "Xplique 0c90fa4, optimize", partial(FourierImage, decay=0.85), *view_preset("xplique"), Adam, lr=0.05,
+        steps=256, size=512, size_of_views="network", optimizer_arguments=_KERAS,
+    )  # fmt: skip
 
 
 def maco() -> Recipe:
-    """Return the recipe of MACO as Xplique has it: only the phase is optimised, under 32 crops from half to a twentieth of the side.
+    """Return the recipe of MACO as Xplique has it: only the phase is optimized, under 32 crops of half to 1/20 of the side.
 
     Xplique also standardises each decoded picture; here its mean and contrast are those of the statistics, as
     `MacoImage` says.
@@ -189,8 +156,9 @@ def maco() -> Recipe:
         NeurIPS, 2023
     """
     return Recipe(
-        "maco", "Xplique 0c90fa4, maco", MacoImage, *view_preset("maco"), NAdam, 1.0, 256, 512, "network", _KERAS_NADAM
-    )
+        "maco", "Xplique 0c90fa4, maco", MacoImage, *view_preset("maco"), NAdam, lr=1.0, steps=256,
+        size=512, size_of_views="network", optimizer_arguments=_KERAS,
+    )  # fmt: skip
 
 
 def horama() -> Recipe:
@@ -201,16 +169,16 @@ def horama() -> Recipe:
         (1280, 6, 1000)
     """
     return Recipe(
-        "horama", "Horama 0608628 (0.3.0), maco", MacoImage, *view_preset("horama"), NAdam, 1.0, 1000, 1280, "network"
-    )
+        "horama", "Horama 0608628 (0.3.0), maco", MacoImage, *view_preset("horama"), NAdam, lr=1.0, steps=1000,
+        size=1280, size_of_views="network",
+    )  # fmt: skip
 
 
 def plug_in_inversion() -> Recipe:
-    """Return the recipe of Plug-In Inversion: no regulariser but 32 rolled and color-shifted copies of a picture that grows.
+    """Return the recipe of Plug-In Inversion: no regularizer but 32 rolled and color-shifted copies of a growing picture.
 
-    Seven stages of 400 steps, from two eighths of the size to all of it, each with a cosine of its own. The authors'
-    code, which the learning rate and the stages are from, starts at uniform noise; here at grey with a little normal
-    noise.
+    Seven stages of 400 steps, from two eighths of the size to all of it, each with its own cosine. The authors' code,
+    which the learning rate and the stages are from, starts at uniform noise; here at grey with a little normal noise.
 
     Example:
         >>> plug_in_inversion().steps, plug_in_inversion().views
@@ -220,10 +188,10 @@ def plug_in_inversion() -> Recipe:
         Ghiasi, Kazemi, Reich, Zhu, Goldblum, Goldstein, "Plug-In Inversion: Model-Agnostic Inversion for Vision with
         Data Augmentations", ICML, 2022
     """
-    views = view_preset("plug_in_inversion")
     return Recipe(
-        "plug_in_inversion", "arXiv 2201.12961 and the authors' code", growing_by_eighths, *views, torch.optim.Adam, 0.01, 2800,
-        None, None, _SHORT_MEMORY, cosine_in_every_stage,
+        "plug_in_inversion", "arXiv 2201.12961 and the authors' code", plug_in_inversion_image,
+        *view_preset("plug_in_inversion"), Adam, lr=0.01, steps=2800, optimizer_arguments=_SHORT_MEMORY,
+        scheduler=cosine_per_stage,
     )  # fmt: skip
 
 
@@ -242,11 +210,9 @@ def vit() -> Recipe:
         Ghiasi, Kazemi, Borgnia, Reich, Shu, Goldblum, Wilson, Goldstein, "What do Vision Transformers Learn? A Visual
         Exploration", 2022
     """
-    image = partial(PixelImage, color="none", squash="clip")
-    views = view_preset("vit")
     return Recipe(
-        "vit", "arXiv 2212.06727", image, *views, torch.optim.Adam, 0.1, 400, None, None, _SHORT_MEMORY, CosineAnnealingLR,
-        make_objective=of_patches,
+        "vit", "arXiv 2212.06727", partial(PixelImage, color="none", squash="clip"), *view_preset("vit"), Adam, lr=0.1,
+        steps=400, optimizer_arguments=_SHORT_MEMORY, scheduler=CosineAnnealingLR, make_objective=read_patches,
     )  # fmt: skip
 
 
@@ -263,10 +229,9 @@ def direct_ascent() -> Recipe:
         Fort, Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models",
         2025
     """
-    views = view_preset("direct_ascent")
     return Recipe(
-        "direct_ascent", "arXiv 2502.07753", MultiResolutionImage, *views, torch.optim.Adam, 0.1, 400, None, None, _SHORT_MEMORY,
-        CosineAnnealingLR,
+        "direct_ascent", "arXiv 2502.07753", MultiResolutionImage, *view_preset("direct_ascent"), Adam, lr=0.1, steps=400,
+        optimizer_arguments=_SHORT_MEMORY, scheduler=CosineAnnealingLR,
     )  # fmt: skip
 
 
@@ -274,7 +239,6 @@ def accentuation() -> Recipe:
     """Return the recipe of feature accentuation: a photo to start from, to which the picture stays near in a middle layer.
 
     The layer is the middle one of those that run before the target's. Needs a start; 512 px, 16 crops, 100 steps.
-
     Faccent divides its decoded spectrum by 5 where `FourierImage` divides by 4: its Adam at 0.05 is 0.04 here.
 
     Example:
@@ -285,45 +249,21 @@ def accentuation() -> Recipe:
         Hamblin, Fel, Saha, Konkle, Alvarez, "Feature Accentuation: Revealing 'What' Features Respond to in Natural
         Images", 2024
     """
-    views = view_preset("accentuation")
     return Recipe(
-        "accentuation",
-        "faccent f309798",
-        FourierImage,
-        *views,
-        torch.optim.Adam,
-        0.04,
-        100,
-        512,
-        "network",
-        make_objective=near_the_start,
-    )
+        "accentuation", "faccent f309798", _LUCID_IMAGE, *view_preset("accentuation"), Adam, lr=0.04, steps=100,
+        size=512, size_of_views="network", make_objective=stay_near_start,
+    )  # fmt: skip
 
 
+_LUCID_IMAGE = partial(FourierImage, decay=1.0)
 _SHORT_MEMORY = {"betas": (0.5, 0.99)}
-_KERAS_NADAM = {"eps": 1e-7}
+_KERAS = {"eps": 1e-7}
 
-
-PRESETS: dict[str, Callable[[], Recipe]] = {
-    made.__name__: made
-    for made in (
-        featviz,
-        fast,
-        lucid,
-        article,
-        lucent,
-        captum,
-        xplique,
-        maco,
-        horama,
-        plug_in_inversion,
-        vit,
-        direct_ascent,
-        accentuation,
-    )
-}
-
-
+_RECIPES = (
+    *(featviz, fast, lucid, article, lucent, captum, xplique, maco, horama, plug_in_inversion, vit, direct_ascent),
+    accentuation,
+)
+PRESETS: dict[str, Callable[[], Recipe]] = {make.__name__: make for make in _RECIPES}
 DEFAULT_PRESET = "featviz"
 
 
@@ -350,23 +290,19 @@ def image_class(name: str) -> Callable[..., Any]:
         >>> image_class("pixel").__name__, image_class("laplacian-pyramid").__name__
         ('PixelImage', 'LaplacianPyramidImage')
     """
-    known = {
-        _short(listed): getattr(images, listed)
-        for listed in images.__all__
-        if not inspect.isabstract(getattr(images, listed))
-    }
-    del known["interpolationbasis"]  # its pictures are of several objectives, and one name of a target gives one
-    chosen = known.get(_short(name))
-    if chosen is None:
-        raise unknown("image", "parameterization", name, known)
-    parameters = inspect.signature(chosen).parameters.values()
-    missing = [one.name for one in parameters if one.default is one.empty and one.name != "size"]
+    classes = {_short(export): getattr(images, export) for export in images.__all__}
+    classes = {key: value for key, value in classes.items() if not inspect.isabstract(value)}
+    del classes["interpolationbasis"]  # its pictures are of several objectives, and one name of a target gives one
+    if _short(name) not in classes:
+        raise unknown("image", "parameterization", name, classes)
+    image: Callable[..., Any] = classes[_short(name)]
+    parameters = inspect.signature(image).parameters.values()
+    missing = [each.name for each in parameters if each.default is each.empty and each.name != "size"]
     if missing:
         raise ValueError(
             f"image: {name!r} is made of {', '.join(missing)} too; build it in Python or in a configuration"
         )
-    made: Callable[..., Any] = chosen
-    return made
+    return image
 
 
 def _short(name: str) -> str:

@@ -19,12 +19,12 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def test_the_last_channel_is_the_squashed_spectrum_without_color() -> None:
-    image = AlphaImage(size=(6, 7), count=2).double()
+    image = AlphaImage(image=FourierImage((6, 7), 2, decay=1.5)).double()
     weight = np.random.default_rng(0).normal(size=(2, 1, 6, 4, 2))
     with torch.no_grad():
         image.plane.required_weight().copy_(torch.from_numpy(weight))
     lengths = np.hypot(np.fft.fftfreq(6)[:, None], np.fft.rfftfreq(7)[None])
-    spectrum = (weight[..., 0] + 1j * weight[..., 1]) / np.maximum(lengths, 1 / 7)
+    spectrum = (weight[..., 0] + 1j * weight[..., 1]) / np.maximum(lengths, 1 / 7) ** 1.5
     expected = 1 / (1 + np.exp(-np.fft.irfft2(spectrum, s=(6, 7), norm="ortho") / 4))
     np.testing.assert_allclose(image()[:, 3:].detach().numpy(), expected, atol=1e-6)
 

@@ -79,7 +79,8 @@ def test_the_own_recipe_sees_outputs_in_crops_and_holds_them_more() -> None:
     assert [type(step).__name__ for step in own.transforms.listed()] == ["Pad", "Jitter", "Scale", "Rotate"]
     same = ("name", "optimizer", "lr", "steps", "size", "views", "image", "scheduler")
     assert all(getattr(own, name) == getattr(of_classes, name) for name in same)
-    assert own.image(size=8).decay == 1.3
+    assert repr(own.image(size=8)) == repr(FourierImage(8)), "an image without arguments is the default recipe's"
+    assert FourierImage(8).decay == 1.3
 
 
 @pytest.mark.parametrize(("target", "decay"), [("features.5:1", 0.1), ("output:1", 0.2)])
@@ -109,6 +110,7 @@ def test_the_images_of_the_presets() -> None:
     assert (made["lucid"].deviation, made["lucid"].decay) == (0.01, 1.0)
     assert made["captum"].deviation == pytest.approx(4 * 0.02)
     assert made["xplique"].decay == 0.85
+    assert {made[name].decay for name in ("fast", "lucid", "article", "lucent", "captum", "accentuation")} == {1.0}
 
 
 def test_the_fast_recipe_is_lucids_with_other_steps() -> None:

@@ -59,7 +59,12 @@ def line(capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_a_render_uses_the_colors_of_an_object_or_of_its_file() -> None:
     by_hand = render(
-        toy(), "features.5:2", image=FourierImage(12, color=own()), preset="lucid", steps=2, accelerator="cpu"
+        toy(),
+        "features.5:2",
+        image=FourierImage(12, color=own(), decay=1.0),
+        preset="lucid",
+        steps=2,
+        accelerator="cpu",
     )
     for stats in (own(), "own.pt", Path("own.pt")):
         found = render(toy(), "features.5:2", stats=stats, **QUICK)

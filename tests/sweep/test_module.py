@@ -198,7 +198,7 @@ def test_targets_belong_to_a_sweep() -> None:
 def test_a_picture_is_the_one_that_a_training_of_its_own_makes(preset: str) -> None:
     swept = pictures(FeatureSweep(toy(), preset, seed=5, steps=20, size=14), "features.5:1,4,6", 2)
     for unit in (1, 4, 6):
-        alone = FeatureVisualization(toy(), Channel("features.5", unit), FourierImage(14), seed=5)
+        alone = FeatureVisualization(toy(), Channel("features.5", unit), FourierImage(14, decay=1.0), seed=5)
         fit(alone, 20, [Augmentation(preset)])
         torch.testing.assert_close(swept[f"features.5:{unit}"], alone.images[0], rtol=0, atol=1.5 / 255)
 
