@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 
+from featviz_pl.networks import FrozenNetwork
 from featviz_pl.numerics.checks import unknown
+from featviz_pl.sweep import FeatureSweep, FeatureTargets
 from featviz_pl.training import FeatureVisualization
 
 Picture = tuple[int, int, int]  # (C, H, W)
@@ -23,6 +25,19 @@ def visualization(callback: Callback, module: LightningModule) -> FeatureVisuali
     if not isinstance(module, FeatureVisualization):
         raise TypeError(f"{type(callback).__name__} works on a FeatureVisualization, not on {type(module).__name__}")
     return module
+
+
+def sweep_and_targets(
+    callback: Callback, trainer: Trainer, module: LightningModule
+) -> tuple[FeatureSweep, FeatureTargets]:
+    """Return the module and the data if they are a `FeatureSweep` with `FeatureTargets`, or raise TypeError."""
+    targets = trainer.datamodule  # type: ignore[attr-defined]
+    if not isinstance(module, FeatureSweep) or not isinstance(targets, FeatureTargets):
+        raise TypeError(
+            f"{type(callback).__name__} works on a FeatureSweep with FeatureTargets, not on {type(module).__name__} "
+            f"with {type(targets).__name__}"
+        )
+    return module, targets
 
 
 def constructor_arguments(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,8 +51,15 @@ def constructor_repr(callback: Callback, arguments: Mapping[str, Any]) -> str:
     parameters = inspect.signature(type(callback)).parameters
     changed = {name: value for name, value in arguments.items() if value != parameters[name].default}
     first = next(iter(arguments))
-    texts = [repr(value) if name == first else f"{name}={value!r}" for name, value in changed.items()]
+    texts = [("" if name == first else f"{name}=") + short_repr(value) for name, value in changed.items()]
     return f"{type(callback).__name__}({', '.join(texts)})"
+
+
+def short_repr(value: Any) -> str:
+    """Return the repr of a value, and only the name of a network."""
+    if isinstance(value, (nn.Module, FrozenNetwork)):
+        return f"<{value.name if isinstance(value, FrozenNetwork) else type(value).__name__}>"
+    return repr(value)
 
 
 def picture_shape(pictures: Tensor) -> Picture:

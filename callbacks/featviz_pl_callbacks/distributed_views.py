@@ -1,4 +1,4 @@
-"""What a long run on several devices needs to know."""
+"""Compare the pictures of all devices, and report scores and speed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from featviz_pl_callbacks._support import visualization
 
 
 class DistributedViews(Callback):
-    """Check that all devices hold the same pictures, and report how fast they go and what they found.
+    """Check that all devices have the same pictures, and report the speed and the scores of every term.
 
-    The module divides the views over the devices by itself, and their gradients are averaged; this callback watches.
-    Every so many steps, and at the last one, it compares a hash of the image's weights over all devices, takes each
-    term's scores over the views of all of them, and reports the speed. On one device there is nothing to compare, and
-    it reports.
+    The module divides the views over the devices, and their gradients are averaged. At an interval of steps, and at the
+    last one, this callback compares a hash of the image's weights over all devices, averages the scores of each term
+    over all views, and logs the speed. One device has nothing to compare, and reports.
 
     Args:
         every: optimizer steps between two checks (each waits for the device), 1 or more.
@@ -37,73 +36,71 @@ class DistributedViews(Callback):
         50
 
     Logs: ``views_per_second_per_device``, views of all pictures (each is one picture for the network). Keeps
-        ``scores``: for each
-    term the scores of the pictures over the views of all devices at the latest check.
+    ``scores``: for each term the scores of the pictures over the views of all devices at the latest check.
     """
 
     def __init__(self, every: int = 100) -> None:
         super().__init__()
         self.every = whole_number("every", every)
         self.scores: dict[str, list[float]] = {}
-        self._latest = self._shown = 0
-        self._since = 0.0
+        self._last_step = self._views = 0
+        self._started = 0.0
 
     @property
     def state_key(self) -> str:
-        """Tell two instances apart in a checkpoint."""
+        """Key in checkpoints, different for two instances."""
         return self._generate_state_key(every=self.every)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         visualization(self, pl_module)
-        self.scores, self._latest = {}, 0
+        self.scores, self._last_step = {}, 0
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._latest, self._shown, self._since = trainer.global_step, 0, time.perf_counter()
+        self._last_step, self._views, self._started = trainer.global_step, 0, time.perf_counter()
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        module = visualization(self, pl_module)
-        self._shown += len(module.targets) * len(module.own_views)
-        step = trainer.global_step
-        if step == self._latest:  # an accumulated step ends several batches
+        module, step = visualization(self, pl_module), trainer.global_step
+        self._views += len(module.targets) * len(module.own_views)
+        if step == self._last_step:  # an accumulated step ends several batches
             return
-        self._latest = step
+        self._last_step = step
         if step % self.every and step * trainer.accumulate_grad_batches != module.total_steps:
             return
         self._compare(trainer, module, step)
-        last = module.last
-        assert last is not None
-        self.scores = {name: module.over_ranks(scores.detach()).tolist() for name, scores in last.terms.items()}
-        seconds = time.perf_counter() - self._since
-        # Over the mean of the times and the shares: the devices wait for one another in each step.
-        both = torch.tensor([float(self._shown), seconds], device=module.device)
-        shown, seconds = mean_over_ranks(both, trainer.world_size).tolist()
-        module.log("views_per_second_per_device", torch.tensor(shown / max(seconds, 1e-9)))
-        self._shown, self._since = 0, time.perf_counter()
+        assert module.last is not None
+        terms = module.last.terms.items()
+        self.scores = {name: module.over_ranks(scores.detach()).tolist() for name, scores in terms}
+        seconds = time.perf_counter() - self._started
+        # The devices wait for one another in each step: the mean of the views over the mean of the times.
+        totals = torch.tensor([float(self._views), seconds], device=module.device)
+        views, seconds = mean_over_ranks(totals, trainer.world_size).tolist()
+        module.log("views_per_second_per_device", torch.tensor(views / max(seconds, 1e-9)))
+        self._views, self._started = 0, time.perf_counter()
 
     def _compare(self, trainer: Trainer, module: FeatureVisualization, step: int) -> None:
-        own = torch.tensor(_digest(module.image), device=module.device)  # waits for the device, as the speed must
+        local = torch.tensor(_digest(module.image), device=module.device)  # waits for the device, as the speed must
         if trainer.world_size == 1:
             return
-        gathered = [torch.empty_like(own) for _ in range(trainer.world_size)]
-        torch.distributed.all_gather(gathered, own)
-        found = [tuple(digest.tolist()) for digest in gathered]
-        usual = Counter(found).most_common(1)[0][0]  # of equally many, that of the lowest rank
-        others = [str(rank) for rank, digest in enumerate(found) if digest != usual]
-        if others:
-            named = f"rank {others[0]} holds" if len(others) == 1 else f"ranks {', '.join(others)} hold"
+        gathered = [torch.empty_like(local) for _ in range(trainer.world_size)]
+        torch.distributed.all_gather(gathered, local)
+        digests = [tuple(value.tolist()) for value in gathered]
+        majority = Counter(digests).most_common(1)[0][0]  # a tie goes to the lowest rank
+        ranks = [str(rank) for rank, value in enumerate(digests) if value != majority]
+        if ranks:
+            subject = f"rank {ranks[0]} holds" if len(ranks) == 1 else f"ranks {', '.join(ranks)} hold"
             raise RuntimeError(
-                f"step {step}: {named} other pictures than rank {found.index(usual)}. Something changes them in one process only, such as "
-                "a callback that writes to the image; go on from a checkpoint before this step"
+                f"step {step}: {subject} other pictures than rank {digests.index(majority)}. Something changes them in "
+                "one process only, such as a callback that writes to the image; go on from an earlier checkpoint"
             )
 
 
 def _digest(image: nn.Module) -> list[int]:
-    """Return four whole numbers that change with any bit of what an image keeps."""
-    tensors = ((name, value) for name, value in sorted(image.state_dict().items()) if isinstance(value, Tensor))
-    sha = bytes.fromhex(digest((part for pair in tensors for part in pair), digits=64))
-    return [int.from_bytes(sha[start : start + 8], "big", signed=True) for start in range(0, 32, 8)]
+    """Return four integers that change with any bit of an image's state."""
+    state = [(name, value) for name, value in sorted(image.state_dict().items()) if isinstance(value, Tensor)]
+    text = digest((part for entry in state for part in entry), digits=60)
+    return [int(text[start : start + 15], 16) for start in range(0, 60, 15)]

@@ -1,4 +1,4 @@
-"""The pictures of a sweep on disk: one file for each unit, a manifest, and a contact sheet for each layer."""
+"""Save the pictures of a sweep: a file for each unit, a manifest, and a contact sheet for each layer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from typing_extensions import override
 
@@ -21,18 +21,19 @@ from featviz_pl.objectives import Target
 from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch
 from featviz_pl.sweep.folder import Entry, SweepFolder, finished_entry, picture_path, read_manifest, read_origin
 from featviz_pl.sweep.targets import by_layer
+from featviz_pl_callbacks._support import sweep_and_targets
 
 
 @dataclass
 class SweepSummary:
-    """Say how a sweep ended, for the units that it was asked for.
+    """The outcome of a sweep for its targets.
 
     Args:
-        rendered: pictures that this run made.
-        skipped: pictures that were there already.
-        failed: units that have failed, with their reasons, those of earlier runs included.
-        missing: units that have neither picture nor reason: the run was cut short.
-        scores: of all pictures that are there.
+        rendered: number of pictures of this run.
+        skipped: number of pictures of earlier runs.
+        failed: targets that failed, in earlier runs too, with their reasons.
+        missing: targets without a picture or a reason, because the run was stopped.
+        scores: of all pictures.
     """
 
     rendered: int = 0
@@ -42,22 +43,22 @@ class SweepSummary:
     scores: list[float] = field(default_factory=list)
 
 
-class _Neither:
-    """Lightning asks writers for their interval, to look for batch indices, which only its own DataLoaders have, and warns."""
+class _NoInterval:
+    """Interval of a writer that keeps Lightning from looking for batch indices, which only its own DataLoaders have."""
 
     on_batch = on_epoch = False
 
 
 class FeatureWriter(BasePredictionWriter):
-    """Save every picture of a `FeatureSweep` as soon as its batch is done, and go on where an earlier run was stopped.
+    """Save every picture of a `FeatureSweep` as soon as its batch is done, and continue a sweep that was stopped.
 
-    Pictures are whole or absent, and carry their origin. What is finished is not rendered again, once its file has been
-    read whole and its origin fits. Units that failed are in the manifest with their reason; they are not tried again.
-    Two sweeps at once in one folder, and other settings than those of the pictures there, are refused.
+    Pictures are whole or absent, and carry their provenance. A picture whose file is whole and whose provenance fits is
+    not rendered again. Units that failed are in the manifest with their reason, and not tried again. Two sweeps at once
+    in one folder are refused, and so are other settings than those of the pictures in it.
 
     Args:
-        folder: where the files go; made when missing.
-        overwrite: remove the pictures and the manifest of an earlier sweep in the folder, and begin anew.
+        folder: for the files; created when missing.
+        overwrite: remove the pictures and the manifest of an earlier sweep in the folder first.
 
     Raises:
         ValueError: at setup, when the folder cannot be written, is in use, or holds pictures of other settings.
@@ -76,21 +77,20 @@ class FeatureWriter(BasePredictionWriter):
         ['0.png', '1.png', '2.png', '3.png', 'manifest.jsonl', 'output.png']
 
     Writes:
-        ===========================================  =======================================================
-        ================= file                                         content
-        when ===========================================  =======================================================
-        ================= ``<layer>/<unit>.png``                       the picture
-        after its batch ``<layer>/<unit // 1000>/<unit>.png``        the same, in layers of more than 1,000 units
-        after its batch ``manifest.<rank>.jsonl``                    a line for each unit of one process
-        after its batch ``manifest.jsonl``                           the settings, and at the end a line for each unit
-        begin and end ``<layer>.png``                              all pictures of the layer
-        at the end ===========================================  =======================================================
-        =================
+        =====================================  ================================================  ==================
+        file                                   content                                           when
+        =====================================  ================================================  ==================
+        ``<layer>/<unit>.png``                 the picture                                       after its batch
+        ``<layer>/<unit // 1000>/<unit>.png``  the same, in layers of more than 1,000 units      after its batch
+        ``manifest.<rank>.jsonl``              a line for each unit of one process               after its batch
+        ``manifest.jsonl``                     the settings, and at the end a line for each unit  start and end
+        ``<layer>.png``                        all pictures of the layer                         at the end
+        =====================================  ================================================  ==================
     """
 
     def __init__(self, folder: str | os.PathLike[str], overwrite: bool = False) -> None:
         super().__init__("batch")
-        self.interval: Any = _Neither
+        self.interval: Any = _NoInterval
         self.folder = Path(folder)
         self._files = SweepFolder(self.folder)
         self.overwrite = overwrite
@@ -101,19 +101,21 @@ class FeatureWriter(BasePredictionWriter):
         self._targets: FeatureTargets | None = None
 
     def claim(self, trainer: Trainer, sweep: FeatureSweep, targets: FeatureTargets) -> None:
-        """Take the folder, as the first process of a sweep, before others are started; at setup this happens by itself.
+        """Lock the folder in the first process of a sweep, before others start; `setup` does so itself.
 
         Raises:
             ValueError: when the sweep cannot begin.
         """
         targets.bind(sweep, trainer.world_size)
-        held = self._files.claim(self.overwrite)
+        earlier = self._files.claim(self.overwrite)  # settings of an earlier run
         try:
-            size = targets.batch_size if held is None or targets.batch_size is not None else held.get("batch_size")
+            size = targets.batch_size
+            if size is None and earlier is not None:
+                size = earlier.get("batch_size")
             if size is None:
                 size = sweep.automatic_batch_size(targets, trainer)
             settings = {**sweep.settings(str(trainer.precision)), "batch_size": int(size)}
-            self._files.adopt(settings, held)
+            self._files.adopt(settings, earlier)
         except BaseException:
             self._files.close()
             raise
@@ -121,7 +123,7 @@ class FeatureWriter(BasePredictionWriter):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._sweep, self._targets = _sweep_and_targets(self, trainer, pl_module)
+        self._sweep, self._targets = sweep_and_targets(self, trainer, pl_module)
         refusal: Exception | None = None
         finished: frozenset[str] = frozenset()
         if trainer.is_global_zero:
@@ -133,8 +135,7 @@ class FeatureWriter(BasePredictionWriter):
                 finished = frozenset(filter(self.is_finished, self._targets.targets()))
             except (ValueError, OSError) as error:
                 refusal = error
-        # Every process hears it: one that waited for a process that has gone would hang, and all must agree on what is
-        # left.
+        # All processes raise or agree on what is left: one that waited for a process that has gone would hang.
         self._settings, finished, refusal = trainer.strategy.broadcast((self._settings, finished, refusal))
         if refusal is not None:
             raise refusal
@@ -144,11 +145,11 @@ class FeatureWriter(BasePredictionWriter):
         self._files.join(trainer.global_rank)
 
     def is_finished(self, target: str) -> bool:
-        """Say whether a target needs no rendering: its picture is whole and of this sweep, or it has failed before."""
+        """Return whether a target needs no rendering: its picture is whole and of this sweep, or it failed before."""
         return target in self._failed or self._finished(target) is not None
 
     def _finished(self, target: str) -> Entry | None:
-        """Return the manifest's line of a picture that is there, read from the picture."""
+        """Return the manifest's entry of a picture, read from its file; None without a picture of this sweep."""
         assert self._sweep is not None
         assert self._settings is not None
         path = self._path(target)
@@ -196,8 +197,9 @@ class FeatureWriter(BasePredictionWriter):
 
     @override
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        ended = self._files.wait_for(trainer.world_size if trainer.is_global_zero else 1)
-        if not ended:  # a file system without locks
+        if not self._files.wait_for(
+            trainer.world_size if trainer.is_global_zero else 1
+        ):  # no locks on this file system
             trainer.strategy.barrier("sweep")
         if trainer.is_global_zero:
             self._finish()
@@ -209,64 +211,46 @@ class FeatureWriter(BasePredictionWriter):
         targets = self._targets.targets()
         _, entries = read_manifest(self.folder)
         lost = [entry for target in targets if target not in entries and (entry := self._finished(target)) is not None]
-        made = self._files.rendered()
+        rendered = self._files.rendered()
         entries = self._files.merge(self._settings, lost)
-        asked = {target: entries[target] for target in targets if target in entries}
-        pictures = {target for target, entry in asked.items() if "failed" not in entry}
+        results = {target: entries[target] for target in targets if target in entries}
+        pictures = {target for target, entry in results.items() if "failed" not in entry}
         self.summary = SweepSummary(
-            rendered=len(pictures & made),
-            skipped=len(pictures - made),
-            failed={target: entry["failed"] for target, entry in asked.items() if "failed" in entry},
-            missing=[target for target in targets if target not in asked],
-            scores=[asked[target]["score"] for target in targets if target in pictures],
+            rendered=len(pictures & rendered),
+            skipped=len(pictures - rendered),
+            failed={target: entry["failed"] for target, entry in results.items() if "failed" in entry},
+            missing=[target for target in targets if target not in results],
+            scores=[results[target]["score"] for target in targets if target in pictures],
         )
-        of_layers = by_layer(entries)
+        layers = by_layer(entries)
         for layer in self._targets.units:
-            self._save_sheet(layer, of_layers.get(layer, []), entries)
+            self._save_sheet(layer, layers.get(layer, []), entries)
 
-    def _save_sheet(self, layer: str, own: list[str], entries: dict[str, Entry]) -> None:
-        """Lay out all pictures of a layer, unless its sheet shows just these."""
-        place = layer_folder(self.folder, layer)
-        path = place.with_name(f"{place.name}.png")
-        files = {target: self.folder / entries[target]["path"] for target in own if "failed" not in entries[target]}
-        files = {
-            target: file for target, file in files.items() if file.is_file()
-        }  # somebody may delete one that is not asked for again
-        shown = digest([json.dumps([[target, entries[target].get("score")] for target in files])])
-        if (read_origin(path) or {}).get("pictures") != shown:
-            save_sheet(
-                [files.get(target) for target in own],
-                path,
-                {**(self._settings or {}), "target": layer, "pictures": shown},
-            )
+    def _save_sheet(self, layer: str, targets: list[str], entries: dict[str, Entry]) -> None:
+        """Save a contact sheet of a layer, unless the sheet on disk has the same pictures."""
+        folder = layer_folder(self.folder, layer)
+        path = folder.with_name(f"{folder.name}.png")
+        files = {target: self.folder / entries[target]["path"] for target in targets if "failed" not in entries[target]}
+        files = {target: file for target, file in files.items() if file.is_file()}  # a user may delete some
+        pictures = digest([json.dumps([[target, entries[target].get("score")] for target in files])])
+        if (read_origin(path) or {}).get("pictures") != pictures:
+            provenance = {**(self._settings or {}), "target": layer, "pictures": pictures}
+            save_sheet([files.get(target) for target in targets], path, provenance)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self._let_go()
+        self._release()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._let_go()
+        self._release()
 
     def __repr__(self) -> str:
-        """Show where the files go."""
+        """Return the constructor call."""
         return f"FeatureWriter({str(self.folder)!r}, overwrite={self.overwrite})"
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         self._files.close()
         if self._targets is not None:
             self._targets.finished = frozenset()
         self._settings = self._sweep = self._targets = None
-
-
-def _sweep_and_targets(
-    callback: Callback, trainer: Trainer, module: LightningModule
-) -> tuple[FeatureSweep, FeatureTargets]:
-    """Return what this callback works on, or say what it must be."""
-    targets = trainer.datamodule  # type: ignore[attr-defined]
-    if not isinstance(module, FeatureSweep) or not isinstance(targets, FeatureTargets):
-        raise TypeError(
-            f"{type(callback).__name__} works on a FeatureSweep with FeatureTargets, not on {type(module).__name__} with "
-            f"{type(targets).__name__}"
-        )
-    return module, targets

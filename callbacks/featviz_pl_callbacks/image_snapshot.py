@@ -1,4 +1,4 @@
-"""Pictures on disk while they form."""
+"""Save pictures while they are optimized."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from featviz_pl.io.sheets import sheet
 from featviz_pl.numerics.checks import whole_number
 from featviz_pl.objectives.target_syntax import picture_names
 from featviz_pl.training import FeatureVisualization
-from featviz_pl_callbacks._support import visualization
+from featviz_pl_callbacks._support import make_writable, visualization
 from featviz_pl_callbacks.image_logging import log_images
 
 
 class ImageSnapshot(Callback):
-    """Save the pictures every so many steps and at the end, with their origin; join the snapshots into an animation.
+    """Save the pictures at an interval of steps and at the end, with their provenance; animate the snapshots.
 
-    Several pictures go into one contact sheet for each snapshot, and at the end also into files of their own. What was
-    done is kept when the run is interrupted or fails. Only the first process writes. Loggers that take images get each
-    snapshot too.
+    Several pictures make one contact sheet for each snapshot, and at the end also a file each. A run that is
+    interrupted or fails saves its final pictures too. Only the first process writes. Loggers that take images get each
+    snapshot.
 
     Args:
-        folder: where the files go; made when missing.
-        every: a number of steps, or the list of steps at which to save, each 1 or more.
+        folder: for the files; created when missing.
+        every: the interval, or the list of steps at which to save, each 1 or more.
         animate: join the snapshots at the end.
 
     Raises:
@@ -57,46 +57,41 @@ class ImageSnapshot(Callback):
         self.steps = tuple(whole_number("every", step) for step in steps)
         self.periodic = not isinstance(every, Sequence)
         self.animate = animate
-        self._latest = 0
+        self._last_step = 0
         self._frames: list[str] = []
 
     def at(self, step: int) -> bool:
-        """Say whether the state after `step` optimizer steps is saved."""
+        """Return whether the pictures after `step` optimizer steps are saved."""
         return step > 0 and (step % self.steps[0] == 0 if self.periodic else step in self.steps)
 
     @property
     def state_key(self) -> str:
-        """Tell two instances apart in a checkpoint."""
+        """Key in checkpoints, different for two instances."""
         return self._generate_state_key(folder=str(self.folder), every=list(self.steps))
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {"latest": self._latest, "frames": list(self._frames)}
+        return {"latest": self._last_step, "frames": list(self._frames)}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._latest, self._frames = int(state_dict["latest"]), list(state_dict["frames"])
+        self._last_step, self._frames = int(state_dict["latest"]), list(state_dict["frames"])
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         visualization(self, pl_module)
-        self._latest, self._frames = 0, []
+        self._last_step, self._frames = 0, []
         if trainer.is_global_zero:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(f"folder: cannot make {str(self.folder)!r}: {error.strerror or error}") from error
-            if not os.access(self.folder, os.W_OK):
-                raise ValueError(f"folder: cannot write into {str(self.folder)!r}")
+            make_writable(self.folder)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step = trainer.global_step
-        if step == self._latest or not self.at(step):  # an accumulated step ends several batches
+        if step == self._last_step or not self.at(step):  # an accumulated step ends several batches
             return
-        self._latest = step
+        self._last_step = step
         if trainer.is_global_zero:
             module = visualization(self, pl_module)
             images = module.images
@@ -112,25 +107,20 @@ class ImageSnapshot(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if trainer.global_step > 0:
-            with suppress(OSError):  # a full disk must not hide what went wrong first
-                self._finish(
-                    trainer, visualization(self, pl_module), failed=not isinstance(exception, KeyboardInterrupt)
-                )
+            failed = not isinstance(exception, KeyboardInterrupt)
+            with suppress(OSError):  # a full disk must not hide the first exception
+                self._finish(trainer, visualization(self, pl_module), failed)
 
     def _finish(self, trainer: Trainer, module: FeatureVisualization, failed: bool = False) -> None:
         if not trainer.is_global_zero:
             return
         step, images = trainer.global_step, module.images
-        # A network that has just failed is not asked for a score: the pictures matter more.
-        scores = [None] * len(images) if failed else module.scores().tolist()
+        scores = [None] * len(images) if failed else module.scores().tolist()  # a network that failed may fail again
         save_png(sheet(images), self.folder / "final.png", module.sheet_provenance(steps=step, score=scores))
         if len(images) > 1:
             for index, name in enumerate(picture_names(module.targets)):
-                save_png(
-                    images[index],
-                    self.folder / f"final-{name}.png",
-                    module.provenance(index, steps=step, score=scores[index]),
-                )
+                provenance = module.provenance(index, steps=step, score=scores[index])
+                save_png(images[index], self.folder / f"final-{name}.png", provenance)
         frames = [self.folder / name for name in [*self._frames, "final.png"] if (self.folder / name).is_file()]
         if self.animate and len(frames) > 1:
             save_animation(frames, self.folder / "animation.webp")

@@ -1,4 +1,4 @@
-"""What the pictures of a run are worth, measured at its end."""
+"""Evaluate the pictures of a run at its end."""
 
 from __future__ import annotations
 
@@ -18,26 +18,31 @@ from featviz_pl.metrics.evaluation import EvaluatedPicture, check_photos, class_
 from featviz_pl.networks import FrozenNetwork, as_network, load_network
 from featviz_pl.numerics.checks import whole_number
 from featviz_pl.training import FeatureVisualization
-from featviz_pl_callbacks._support import visualization
+from featviz_pl_callbacks._support import (
+    constructor_arguments,
+    constructor_repr,
+    make_writable,
+    short_repr,
+    visualization,
+)
 
 
 class PictureEvaluation(Callback):
-    """Measure at the end of a run what its pictures are worth: `featviz_pl.metrics.evaluate` on them as they are saved.
+    """Evaluate the pictures at the end of a run with `featviz_pl.metrics.evaluate`, as they are saved.
 
-    The first process measures, logs and writes; the run and its pictures are as they would be without. What can be
-    refused is refused at setup; should the measuring fail at the end, there is a warning, and the run is as good as
-    before. Runs that were interrupted are not measured.
+    The first process evaluates, logs and writes; the run and its pictures stay the same. Impossible arguments raise at
+    setup; an error at the end is a warning. Interrupted runs are not evaluated.
 
     Args:
-        folder: where the table goes; made when missing. Nothing is written unless given.
+        folder: for the table; created when missing. Nothing is written unless given.
         judge: an independent classifier, by name, or a network.
         judge_weights: of a judge by name; see `load_network`.
         photos: folder of photos to compare with.
-        activations: file of the photos' activations, from ``featviz stats``; measured unless given. Of the folder,
-            exactly their photos are then compared.
+        activations: file of the photos' activations, from ``featviz stats``; measured unless given. It also selects
+            the photos of the folder.
         views: number of held-out views, 1 or more.
-        limit: of the photos, evenly spread; all unless given.
-        workers: processes that read photos beside this one.
+        limit: number of photos, evenly spread; all unless given.
+        workers: number of additional processes that read photos.
 
     Raises:
         ValueError: at setup, when the judge does not have a class, there are no photos, the activations are of other
@@ -52,10 +57,9 @@ class PictureEvaluation(Callback):
         >>> callback.result.rows[0]["target"], sorted(callback.result.summary)[:3]
         ('output:2', ['clipped', 'color_distance', 'held_out'])
 
-    Logs: ``evaluation/<column>``, the mean over the pictures (of ``score`` and ``held_out`` none where targets differ),
-        and
-    ``evaluation/<name>`` of what is measured of all together, once.
-    Keeps ``result``, the `Evaluation`, in the first process.
+    Logs: ``evaluation/<column>``, the mean over the pictures (of ``score`` and ``held_out`` only where all targets are
+    the same), and ``evaluation/<name>`` for metrics of the whole set. Keeps ``result``, the `Evaluation`, in the first
+    process.
 
     Writes:
         ===================  ==================================  ==========
@@ -70,6 +74,7 @@ class PictureEvaluation(Callback):
         self,
         folder: str | os.PathLike[str] | None = None,
         judge: str | nn.Module | FrozenNetwork | None = None,
+        *,
         judge_weights: str = "DEFAULT",
         photos: str | os.PathLike[str] | None = None,
         activations: str | os.PathLike[str] | None = None,
@@ -78,6 +83,7 @@ class PictureEvaluation(Callback):
         workers: int = 0,
     ) -> None:
         super().__init__()
+        self._arguments = constructor_arguments(locals())
         self.folder = None if folder is None else Path(folder)
         self.judge, self.judge_weights = judge, judge_weights
         self.photos = None if photos is None else os.fspath(photos)
@@ -86,31 +92,20 @@ class PictureEvaluation(Callback):
         self.limit = None if limit is None else whole_number("limit", limit)
         self.workers = whole_number("workers", workers, least=0)
         self.result: Evaluation | None = None
-        self._loaded: FrozenNetwork | None = None  # a judge by name, from setup to the end of the run
+        self._loaded: FrozenNetwork | None = None  # the judge by name, during a run
 
     @property
     def state_key(self) -> str:
-        """Tell two instances apart in a checkpoint."""
-        return self._generate_state_key(
-            folder=str(self.folder), judge=self._judge_name(), photos=self.photos, views=self.views, limit=self.limit
-        )
+        """Key in checkpoints, different for two instances."""
+        names = ("folder", "judge", "photos", "views", "limit")
+        return self._generate_state_key(**{name: short_repr(self._arguments[name]) for name in names})
 
     def __repr__(self) -> str:
-        """Return the constructor."""
-        folder = None if self.folder is None else str(self.folder)
-        return (
-            f"PictureEvaluation(folder={folder!r}, judge={self._judge_name()}, judge_weights={self.judge_weights!r}, "
-            f"photos={self.photos!r}, activations={self.activations!r}, views={self.views}, limit={self.limit}, workers={self.workers})"
-        )
-
-    def _judge_name(self) -> str:
-        """Return the judge in few words: one by name as it is given, a network by what it is called."""
-        if self.judge is None or isinstance(self.judge, str):
-            return repr(self.judge)
-        return f"<{self.judge.name if isinstance(self.judge, FrozenNetwork) else type(self.judge).__name__}>"
+        """Return the constructor call, without arguments that equal their defaults."""
+        return constructor_repr(self, self._arguments)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out what can be loaded again."""
+        """Leave out the loaded judge."""
         return {**vars(self), "_loaded": None}
 
     @override
@@ -123,19 +118,17 @@ class PictureEvaluation(Callback):
                 self._check(module)
             except Exception as error:
                 refusal = error
-        refusal = trainer.strategy.broadcast(
-            refusal
-        )  # every process hears it: one that waited for the first would hang
+        refusal = trainer.strategy.broadcast(refusal)  # all raise: a process that went on would wait for the first
         if refusal is not None:
             raise refusal
 
     def _check(self, module: FeatureVisualization) -> None:
         """Refuse before the run what could not be measured after it."""
-        shown = [
+        pictures = (
             EvaluatedPicture("", torch.empty(0), target, module.provenance(index))
             for index, target in enumerate(module.targets)
-        ]
-        targets = [target for target in (target_of(picture, from_file=True) for picture in shown) if target is not None]
+        )
+        targets = [target for picture in pictures if (target := target_of(picture, from_file=True)) is not None]
         activations = check_photos(self.photos, self.activations, self.limit)
         if activations is not None:
             activations.check(module.network)
@@ -146,12 +139,7 @@ class PictureEvaluation(Callback):
             classes = [class_of(target, module.network) for target in targets]
             judge_classes([name for name in classes if name is not None], judge.classes)
         if self.folder is not None:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise ValueError(f"folder: cannot make {str(self.folder)!r}: {error.strerror or error}") from error
-            if not os.access(self.folder, os.W_OK):
-                raise ValueError(f"folder: cannot write into {str(self.folder)!r}")
+            make_writable(self.folder)
 
     def _judge(self) -> FrozenNetwork | None:
         if isinstance(self.judge, str):
@@ -168,7 +156,7 @@ class PictureEvaluation(Callback):
         try:
             self.result = self._measure(module)
             self._report(trainer, self.result)
-        except Exception as error:  # the pictures matter more than what they are worth
+        except Exception as error:  # the run must not fail for it
             warnings.warn(
                 f"PictureEvaluation: the pictures could not be measured ({type(error).__name__}: {error})", stacklevel=2
             )
@@ -192,14 +180,10 @@ class PictureEvaluation(Callback):
             workers=self.workers,
         )
 
-    def _report(self, trainer: Trainer, found: Evaluation) -> None:
-        means: dict[str, Any] = {
-            f"evaluation/{name}": value for name, value in found.summary.items() if value is not None
-        }
+    def _report(self, trainer: Trainer, result: Evaluation) -> None:
+        means: dict[str, Any] = {f"evaluation/{k}": value for k, value in result.summary.items() if value is not None}
         for logger in trainer.loggers:
-            logger.log_metrics(
-                means, step=max(0, trainer.global_step - 1)
-            )  # the axis on which Lightning logs the last step
+            logger.log_metrics(means, step=max(0, trainer.global_step - 1))  # as Lightning logs the last step
         if self.folder is not None:
             for name in ("evaluation.json", "evaluation.csv"):
-                found.save(self.folder / name)
+                result.save(self.folder / name)

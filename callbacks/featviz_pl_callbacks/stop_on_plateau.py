@@ -1,4 +1,4 @@
-"""An end for runs that no longer get better."""
+"""Stop runs whose score does not rise any more."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from featviz_pl_callbacks._support import visualization
 class StopOnPlateau(Callback):
     """Stop when the best score has not risen for a number of steps.
 
-    Lightning's ``EarlyStopping`` looks at the end of an epoch, and a run is one epoch: it would never fire. The score
-    is the mean over pictures, averaged over the steps since it was last read.
+    Lightning's ``EarlyStopping`` checks at the end of an epoch, and a run is one epoch. The score is the mean over
+    pictures, averaged over the steps since the last check.
 
     Args:
         patience: optimizer steps without a rise after which the run stops, 1 or more.
-        min_delta: the rise that counts, relative to the best score's size, 0 or more.
-        every: steps between two readings (each costs a synchronisation on a GPU), 1 or more.
+        min_delta: the rise that counts, relative to the absolute best score, 0 or more.
+        every: steps between two checks (each costs a synchronization on a GPU), 1 or more.
 
     Example:
         >>> StopOnPlateau(patience=100, min_delta=0.01).patience
@@ -36,56 +36,52 @@ class StopOnPlateau(Callback):
         self.patience = whole_number("patience", patience)
         self.min_delta = finite_number("min_delta", min_delta, least=0.0)
         self.every = whole_number("every", every)
+        self._reset()
+
+    def _reset(self) -> None:
         self.best, self.best_step = -math.inf, 0
-        self._sum: Any = 0.0
-        self._read = self._latest = 0
+        self._sum: Any = 0.0  # of the scores since the last check
+        self._count = self._last_step = 0
 
     @property
     def state_key(self) -> str:
-        """Tell two instances apart in a checkpoint."""
+        """Key in checkpoints, different for two instances."""
         return self._generate_state_key(patience=self.patience, min_delta=self.min_delta, every=self.every)
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        return {
-            "best": self.best,
-            "best_step": self.best_step,
-            "sum": float(self._sum),
-            "read": self._read,
-            "latest": self._latest,
-        }
+        state = {"best": self.best, "best_step": self.best_step, "sum": float(self._sum)}
+        return {**state, "read": self._count, "latest": self._last_step}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.best_step = state_dict["best"], state_dict["best_step"]
-        self._sum, self._read, self._latest = state_dict["sum"], state_dict["read"], state_dict["latest"]
+        self.best, self.best_step, self._sum = (state_dict[name] for name in ("best", "best_step", "sum"))
+        self._count, self._last_step = state_dict["read"], state_dict["latest"]
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        # Each process sums over its own views, and the first one writes the checkpoint that all of them load.
-        checkpoint["callbacks"][self.state_key]["sum"] = float(
-            visualization(self, pl_module).over_ranks(torch.as_tensor(self._sum))
-        )
+        # Each process sums over its share of the views, and the first one writes the checkpoint that all of them load.
+        total = visualization(self, pl_module).over_ranks(torch.as_tensor(self._sum))
+        checkpoint["callbacks"][self.state_key]["sum"] = float(total)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         visualization(self, pl_module)
-        self.best, self.best_step, self._sum, self._read, self._latest = -math.inf, 0, 0.0, 0, 0
+        self._reset()
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        last = visualization(self, pl_module).last
-        step = trainer.global_step
-        if last is None or step == self._latest:  # an accumulated step ends several batches
+        module, step = visualization(self, pl_module), trainer.global_step
+        if module.last is None or step == self._last_step:  # an accumulated step ends several batches
             return
-        self._latest = step
-        self._sum, self._read = self._sum + last.scores.mean(), self._read + 1
-        if self._read < self.every:
+        self._last_step = step
+        self._sum, self._count = self._sum + module.last.scores.mean(), self._count + 1
+        if self._count < self.every:
             return
-        mean = torch.as_tensor(self._sum) / self._read
-        score, self._sum, self._read = float(visualization(self, pl_module).over_ranks(mean)), 0.0, 0
+        score = float(module.over_ranks(torch.as_tensor(self._sum) / self._count))
+        self._sum, self._count = 0.0, 0
         if self.best == -math.inf or score > self.best + self.min_delta * abs(self.best):
             self.best, self.best_step = score, step
         elif step - self.best_step >= self.patience:

@@ -223,10 +223,9 @@ def test_an_interrupted_run_is_not_measured() -> None:
 
 
 def test_says_what_it_is_and_travels() -> None:
-    callback = PictureEvaluation("out", "squeezenet1_0", "weights.pth", "photos", views=3, limit=5)
+    callback = PictureEvaluation("out", "squeezenet1_0", judge_weights="weights.pth", photos="photos", views=3)
     assert repr(callback) == (
-        "PictureEvaluation(folder='out', judge='squeezenet1_0', judge_weights='weights.pth', photos='photos', activations=None, "
-        "views=3, limit=5, workers=0)"
+        "PictureEvaluation('out', judge='squeezenet1_0', judge_weights='weights.pth', photos='photos', views=3)"
     )
     for made in (copy.deepcopy(callback), pickle.loads(pickle.dumps(callback))):
         assert repr(made) == repr(callback)

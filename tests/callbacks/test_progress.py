@@ -14,7 +14,7 @@ from toys import QUIET, toy
 from featviz_pl.callbacks import StepProgressBar
 from featviz_pl.images import FourierImage
 from featviz_pl.training import FeatureVisualization
-from featviz_pl_callbacks import step_progress as progress
+from featviz_pl_callbacks import _progress_bar as progress
 
 
 def fit(*callbacks: Any, ckpt_path: Any = None, **arguments: Any) -> Trainer:
@@ -47,7 +47,7 @@ class Recorder:
 @pytest.fixture
 def bars(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     Recorder.made = []
-    monkeypatch.setattr(progress, "_new_bar", Recorder)
+    monkeypatch.setattr(progress, "new_bar", Recorder)
     return Recorder.made
 
 

@@ -22,8 +22,8 @@ from featviz_pl.io import as_saved, read_picture, read_provenance, save_png
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 from featviz_pl.sweep.folder import FolderInUseError, SweepFolder, read_manifest
 from featviz_pl.training import FeatureVisualization
+from featviz_pl_callbacks import _progress_bar as progress
 from featviz_pl_callbacks import feature_writer as room
-from featviz_pl_callbacks import step_progress as progress
 
 
 class Asked(Callback):
@@ -369,7 +369,7 @@ class Recorder:
 @pytest.fixture
 def bars(monkeypatch: pytest.MonkeyPatch) -> list[Recorder]:
     Recorder.made = []
-    monkeypatch.setattr(progress, "_new_bar", Recorder)
+    monkeypatch.setattr(progress, "new_bar", Recorder)
     return Recorder.made
 
 
