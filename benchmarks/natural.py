@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from featviz_pl.io import as_saved
-from featviz_pl.io.photos import photo_paths, read_photo
+from featviz_pl.io import as_saved, read_picture
+from featviz_pl.io.photos import photo_paths
 from featviz_pl.metrics import (
     ClippedShare,
     ColorDistance,
@@ -38,7 +38,7 @@ def metrics() -> list[PictureMetric]:
 def read(path: str, size: int, shrink: bool) -> Tensor | None:
     """Return one picture (1, 3, H, W) in 256 levels, or None where it is smaller than `size` or cannot be read."""
     try:
-        picture = read_photo(path, 3)[None]
+        picture = read_picture(path)[None]
     except ValueError:
         return None
     height, width = picture.shape[-2:]

@@ -105,7 +105,7 @@ def _check_cheaply(options: argparse.Namespace) -> None:
     if options.image is not None:
         image_class(options.image)
     if options.start is not None:
-        read_picture(options.start)
+        read_picture(options.start, argument="start")
     if options.stats is not None:
         from featviz_pl.statistics.arguments import as_statistics
 

@@ -108,7 +108,7 @@ def run_sweep(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) ->
     if options.image is not None:
         image_class(options.image)
     if options.start is not None:
-        read_picture(options.start)
+        read_picture(options.start, argument="start")
     if options.stats is not None:
         as_statistics(options.stats)
     for name in ("steps", "views", "num_nodes"):

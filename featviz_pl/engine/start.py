@@ -22,7 +22,9 @@ def read_start(start: str | os.PathLike[str] | Tensor, channels: int) -> Tensor:
         >>> read_start(torch.zeros(3, 4, 5), 3).shape
         torch.Size([1, 3, 4, 5])
     """
-    return check_pictures("start", read_picture(start, channels) if isinstance(start, (str, os.PathLike)) else start)
+    return check_pictures(
+        "start", read_picture(start, channels, "start") if isinstance(start, (str, os.PathLike)) else start
+    )
 
 
 def start_digest(pictures: Tensor) -> str:

@@ -104,10 +104,7 @@ def as_pictures(
     paths = [picture] if isinstance(picture, (str, os.PathLike)) else picture
     if not isinstance(paths, Sequence) or not paths or not all(isinstance(path, (str, os.PathLike)) for path in paths):
         raise TypeError(f"{argument} must be a tensor or the path of a picture file or several, got {picture!r}")
-    try:
-        read = [read_picture(path, 3 if channels is None else channels)[None] for path in paths]
-    except ValueError as error:
-        raise ValueError(f"{argument}: {str(error).removeprefix('path: ')}") from error
+    read = [read_picture(path, 3 if channels is None else channels, argument)[None] for path in paths]
     if size is not None:
         read = [resize(one, size).clamp(0, 1) for one in read]
     sizes = sorted({tuple(one.shape[-2:]) for one in read})

@@ -6,9 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image as Pillow
-
 from featviz_pl.io.files import check_output, write_whole
+from featviz_pl.io.reading import open_picture
 
 
 def save_animation(frames: Sequence[Path], path: str | os.PathLike[str], milliseconds: int = 120) -> Path:
@@ -27,11 +26,8 @@ def save_animation(frames: Sequence[Path], path: str | os.PathLike[str], millise
         ...     save_animation(frames, f"{folder}/both.webp").name
         'both.webp'
     """
-    chosen = check_output(path, ".webp")
-    pictures = []
-    for frame in frames:
-        with Pillow.open(frame) as picture:
-            pictures.append(picture.convert("RGB"))
+    output = check_output(path, ".webp")
+    pictures = [open_picture(frame).convert("RGB") for frame in frames]
     times = [milliseconds] * (len(pictures) - 1) + [10 * milliseconds]
 
     def write(temporary: Path) -> None:
@@ -46,4 +42,4 @@ def save_animation(frames: Sequence[Path], path: str | os.PathLike[str], millise
             minimize_size=True,
         )
 
-    return write_whole(chosen, write)
+    return write_whole(output, write)

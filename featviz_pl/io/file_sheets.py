@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image as Pillow
 
 from featviz_pl.io.pictures import write_png
+from featviz_pl.io.reading import open_picture
 
 WIDEST = 8192  # pixels: what programs still show; the pictures of larger layers are reduced
 GAP = 2
@@ -29,8 +30,8 @@ def save_sheet(pictures: Sequence[Path | None], path: Path, provenance: Mapping[
     first = next((file for file in pictures if file is not None), None)
     if first is None:
         return None
-    with Pillow.open(first) as picture:
-        (width, height), mode = picture.size, picture.mode
+    example = open_picture(first)
+    (width, height), mode = example.size, example.mode
     across = math.ceil(math.sqrt(len(pictures) * height / width))
     down = math.ceil(len(pictures) / across)
     scale = min(1.0, (WIDEST / across - GAP) / width, (WIDEST / down - GAP) / height)
@@ -38,7 +39,7 @@ def save_sheet(pictures: Sequence[Path | None], path: Path, provenance: Mapping[
     sheet = Pillow.new(mode, (across * (cell[0] + GAP) - GAP, down * (cell[1] + GAP) - GAP), "white")
     for index, file in enumerate(pictures):
         if file is not None:
-            with Pillow.open(file) as picture:
-                shown = picture if picture.size == cell else picture.resize(cell, Pillow.Resampling.BOX)
-                sheet.paste(shown, (index % across * (cell[0] + GAP), index // across * (cell[1] + GAP)))
+            picture = open_picture(file)
+            small = picture if picture.size == cell else picture.resize(cell, Pillow.Resampling.BOX)
+            sheet.paste(small, (index % across * (cell[0] + GAP), index // across * (cell[1] + GAP)))
     return write_png(sheet, path, provenance)

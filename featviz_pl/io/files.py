@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote
+
+from featviz_pl.numerics.digest import digest
 
 
 def check_output(path: str | os.PathLike[str], suffix: str = ".png") -> Path:
-    """Return the path when a file of that kind can be written there, trying it out; leave nothing behind.
+    """Return the path when a file of that kind can be written there; leave nothing behind.
 
     Raises:
         ValueError: when the ending is wrong, the path is a folder, or its folder cannot be made or written.
     """
-    chosen = Path(path)
-    if chosen.suffix.lower() != suffix:
+    output = Path(path)
+    if output.suffix.lower() != suffix:
         raise ValueError(f"output: {str(path)!r} must end in {suffix}")
-    if chosen.is_dir():
-        raise ValueError(f"output: {str(path)!r} is a folder; give the path of a file")
-    folder = chosen.parent
-    existing = next(parent for parent in [folder, *folder.parents] if parent.exists())
     try:
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(output.stat().st_mode):
+                raise ValueError(f"output: {str(path)!r} is a folder; give the path of a file")
+        existing = next(parent for parent in output.parents if parent.exists())
         with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise ValueError(f"output: cannot write {str(path)!r}: {error.strerror or error}") from error
-    return chosen
+    return output
 
 
 def write_whole(path: str | os.PathLike[str], content: str | Callable[[Path], object]) -> Path:
@@ -37,18 +43,34 @@ def write_whole(path: str | os.PathLike[str], content: str | Callable[[Path], ob
         path: of the file; missing folders are made.
         content: text, written as UTF-8, or a function that writes the file at the path it is called with.
     """
-    chosen = Path(path)
-    chosen.parent.mkdir(parents=True, exist_ok=True)
-    temporary = chosen.with_name(f".{chosen.stem[:100]}.{os.getpid()}.part")
+    output = Path(path)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    # A digest, because the name itself may be as long as the file system takes.
+    temporary = output.with_name(f".{digest([os.fsencode(output.name)])}.{os.getpid()}.{threading.get_ident()}.part")
     try:
         if isinstance(content, str):
             temporary.write_bytes(content.encode())
         else:
             content(temporary)
-        os.replace(temporary, chosen)
+        os.replace(temporary, output)
     finally:
         temporary.unlink(missing_ok=True)
-    return chosen
+    return output
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a regular file for reading; folders, pipes and devices, which may never end, are refused.
+
+    Raises:
+        OSError: with the reason.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except ValueError as error:  # a NUL in the path
+        raise OSError(f"there is no such file ({error})") from error
+    if not stat.S_ISREG(mode):
+        raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
+    return Path(path).open("rb")
 
 
 def layer_folder(folder: str | os.PathLike[str], layer: str) -> Path:

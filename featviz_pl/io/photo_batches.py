@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from featviz_pl.io.photos import check_photo_channels, read_photo
+from featviz_pl.io.photos import check_photo_channels
+from featviz_pl.io.reading import UnreadableError, read_picture
 from featviz_pl.numerics.checks import size_pair, whole_number
 from featviz_pl.numerics.resampling import crop_and_resize
 
@@ -125,8 +126,8 @@ class _Photos(Dataset[Any]):
         first = batch * self.batch_size
         for index, path in enumerate(self.paths[first : first + self.batch_size], first):
             try:
-                photo = read_photo(path, self.channels)
-            except ValueError as error:
+                photo = read_picture(path, self.channels, argument="")
+            except UnreadableError as error:
                 found["unreadable"].append(index)
                 found["reason"] = found["reason"] or str(error)
                 continue

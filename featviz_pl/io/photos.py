@@ -5,17 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image as Pillow
-from torch import Tensor
-
 from featviz_pl.numerics.checks import whole_number
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif")
-
-
-_MODES = {1: "L", 3: "RGB"}
 
 
 def photo_paths(folder: str | os.PathLike[str], limit: int | None = None) -> list[str]:
@@ -48,41 +40,7 @@ def spread(count: int, limit: int | None) -> list[int]:
     return [index * count // taken for index in range(taken)]
 
 
-def read_photo(path: str, channels: int) -> Tensor:
-    """Return a photo (channels, H, W) in [0, 1].
-
-    Raises:
-        UnreadableError: when the file is no photo of 8 bits per channel, or is damaged.
-    """
-    try:
-        with Pillow.open(path) as photo:
-            return decoded(photo, channels)
-    except Exception as error:  # decoders raise anything on damaged files
-        raise UnreadableError(f"{os.path.basename(path)}: {error}") from error
-
-
-def decoded(photo: Pillow.Image, channels: int) -> Tensor:
-    """Return a photo that Pillow holds as (channels, H, W) in [0, 1]; palettes, CMYK and transparency are converted.
-
-    Raises:
-        ValueError: when it has more than 8 bits per channel.
-
-    Example:
-        >>> decoded(Pillow.new("CMYK", (4, 2), (0, 255, 255, 0)), 3)[:, 0, 0].tolist()
-        [1.0, 0.0, 0.0]
-    """
-    if photo.mode.startswith(("I", "F")):
-        raise ValueError(f"more than 8 bits per channel (mode {photo.mode})")  # Pillow would clip it
-    opaque = photo.convert("RGBA") if "transparency" in photo.info else photo
-    levels = np.array(opaque.convert(_MODES[channels]))
-    return torch.from_numpy(levels.reshape(*levels.shape[:2], channels)).permute(2, 0, 1).to(torch.float32) / 255
-
-
 def check_photo_channels(channels: int) -> None:
     """Refuse numbers of channels that photos do not have."""
-    if channels not in _MODES:
+    if channels not in (1, 3):
         raise ValueError(f"channels must be 1 or 3 for photos, got {channels!r}")
-
-
-class UnreadableError(ValueError):
-    """Say that one photo cannot be read; it is skipped and counted."""

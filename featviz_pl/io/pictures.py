@@ -11,7 +11,6 @@ from typing import IO, Any
 import numpy as np
 import torch
 from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
@@ -97,28 +96,5 @@ def encode_png(picture: Pillow.Image, file: IO[bytes], provenance: Mapping[str, 
     """Write a Pillow image as PNG, with its provenance in a text chunk, to an open file."""
     info = PngInfo()
     if provenance is not None:
-        info.add_text(PROVENANCE_KEY, json.dumps(dict(provenance), sort_keys=True, ensure_ascii=True))
+        info.add_text(PROVENANCE_KEY, json.dumps(provenance, sort_keys=True, ensure_ascii=True))
     picture.save(file, format="PNG", pnginfo=info)
-
-
-def read_picture(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
-    """Read a picture (channels, H, W) in [0, 1]; grey for one channel, RGB for three, RGBA for four.
-
-    Raises:
-        ValueError: when the file is missing or no picture, or there is no such number of channels in a picture file.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     read_picture(save_png(torch.ones(3, 4, 6), f"{folder}/a.png"), channels=1).shape
-        torch.Size([1, 4, 6])
-    """
-    modes = {1: "L", 3: "RGB", 4: "RGBA"}
-    if channels not in modes:
-        raise ValueError(f"channels: picture files hold 1, 3 or 4, not {channels}")
-    try:
-        with Pillow.open(path) as picture:
-            levels = np.array(picture.convert(modes[channels]))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"path: cannot read a picture from {str(path)!r}: {error}") from error
-    return torch.from_numpy(levels.reshape(*levels.shape[:2], channels)).permute(2, 0, 1).float() / 255

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from PIL import Image as Pillow
-from PIL import UnidentifiedImageError
+from featviz_pl.io.json_files import parse_object
+from featviz_pl.io.reading import UnreadableError, open_picture
 
 PROVENANCE_KEY = "featviz_pl"
 
@@ -42,7 +42,7 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return where a picture came from: network, target, seed and so on.
 
     Raises:
-        ValueError: when the file is no PNG of this library.
+        ValueError: when the file is no picture of this library.
 
     Example:
         >>> import tempfile, torch
@@ -52,12 +52,10 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any]:
         'features.9:33'
     """
     try:
-        with Pillow.open(path) as picture:
-            picture.load()
-            text = picture.info.get(PROVENANCE_KEY)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"path: cannot read {str(path)!r}: {error}") from error
-    if text is None:
-        raise ValueError(f"path: {str(path)!r} carries no provenance of featviz_pl")
-    origin: dict[str, Any] = json.loads(text)
-    return origin
+        text = str(open_picture(path).info.get(PROVENANCE_KEY, ""))
+    except UnreadableError as error:
+        raise ValueError(f"path: cannot read {os.fspath(path)!r}: {error}") from error
+    try:
+        return parse_object(text, finite=False)
+    except ValueError as error:
+        raise ValueError(f"path: {os.fspath(path)!r} carries no provenance of featviz_pl") from error

@@ -5,12 +5,12 @@ from __future__ import annotations
 import collections
 import os
 import pickle
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 import torch
 
+from featviz_pl.io.files import open_regular
 from featviz_pl.numerics.checks import first_line
 
 
@@ -35,18 +35,14 @@ def read_torch_file(
         ValueError: weights: there is no file 'absent.pt'
     """
     ending = f"; {hint}" if hint else ""
-    if not Path(path).exists():
-        raise ValueError(f"{argument}: there is no file {os.fspath(path)!r}{ending}")
     try:
-        reason = "it is no regular file"
-        if Path(path).is_file():  # not a pipe or a device, which might never end
-            with Path(path).open("rb") as file:
-                return _load(file, skip_objects)
-    except OSError as error:
-        reason = error.strerror or first_line(error)
-    except ValueError as error:
-        reason = str(error)
-    raise ValueError(f"{argument}: cannot read {os.fspath(path)!r}: {reason}{ending}")
+        with open_regular(path) as file:
+            return _load(file, skip_objects)
+    except FileNotFoundError as error:
+        raise ValueError(f"{argument}: there is no file {os.fspath(path)!r}{ending}") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
+        raise ValueError(f"{argument}: cannot read {os.fspath(path)!r}: {reason}{ending}") from error
 
 
 def _load(file: BinaryIO, skip_objects: bool) -> Any:

@@ -119,7 +119,7 @@ class ForcedChoice(PictureMetric):
         if not isinstance(controls, Sequence) or isinstance(controls, str) or not len(controls):
             name = type(controls).__name__
             raise TypeError(f"controls must be pictures (M, C, H, W), their vectors or a list of files, got {name}")
-        pictures = [read_picture(path, self.embedding.network.channels)[None] for path in controls]
+        pictures = [read_picture(path, self.embedding.network.channels, "controls")[None] for path in controls]
         return torch.cat([unit_vectors(self.embedding, picture) for picture in pictures])
 
     def row_shape(self, name: str) -> tuple[int, ...]:

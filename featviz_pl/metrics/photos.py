@@ -61,7 +61,7 @@ def read_photos(
 
 def _all_pictures(batch: PhotoBatch) -> Tensor:
     if batch.unreadable:
-        raise ValueError(f"paths: a file cannot be read as a photo of 8 bits per channel; {batch.reason}")
+        raise ValueError(f"paths: a file cannot be read as a photo; {batch.reason}")
     return batch.pictures
 
 
@@ -141,7 +141,7 @@ def measure_photos(
     if not measured.indices:
         files = f"{len(paths)} files" + ("" if folder is None else f" in {os.fspath(folder)!r}")
         reason = measured.reason or "there are none"
-        raise ValueError(f"folder: none of {files} can be read as a photo of 8 bits per channel; {reason}")
+        raise ValueError(f"folder: none of {files} can be read as a photo; {reason}")
     names = paths if folder is None else [Path(os.path.relpath(path, folder)).as_posix() for path in paths]
     read, unreadable = ([names[index] for index in indices] for indices in (measured.indices, measured.unreadable))
     values = {name: torch.cat(parts) for name, parts in measured.values.items()}

@@ -93,11 +93,8 @@ def _from_path(argument: str, path: str) -> Pictures:
         files = [str(file) for file in sorted(Path(path).iterdir()) if file.suffix.lower() in SUFFIXES]
         if not files:
             raise ValueError(f"{argument}: the folder {path!r} holds no pictures ({', '.join(SUFFIXES)})")
-    try:
-        with torch.inference_mode(False):
-            pictures = tuple(read_picture(file) for file in files)
-    except ValueError as error:
-        raise ValueError(f"{argument}: {str(error).removeprefix('path: ')}") from error
+    with torch.inference_mode(False):
+        pictures = tuple(read_picture(file, argument=argument) for file in files)
     return Pictures(pictures, tuple(_name(picture) for picture in pictures), repr(path))
 
 

@@ -12,7 +12,8 @@ import torch
 from PIL import Image as Pillow
 from torch import Tensor
 
-from featviz_pl.io.photos import UnreadableError, check_photo_channels, decoded, spread
+from featviz_pl.io.photos import check_photo_channels, spread
+from featviz_pl.io.reading import UnreadableError, picture_tensor
 from featviz_pl.numerics.checks import unknown
 from featviz_pl.statistics.measuring import measured
 from featviz_pl.statistics.record import Statistics
@@ -90,7 +91,7 @@ class _Items:
                 f"got {type(photo).__name__}"
             )
         try:
-            return decoded(photo, self.channels)
+            return picture_tensor(photo, self.channels)
         except Exception as error:  # Pillow reads a file when its pixels are asked for
             raise UnreadableError(f"item {number}: {error}") from error
 

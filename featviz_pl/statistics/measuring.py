@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from featviz_pl.io.photos import UnreadableError, check_photo_channels, photo_paths, read_photo
+from featviz_pl.io.photos import check_photo_channels, photo_paths
+from featviz_pl.io.reading import UnreadableError, read_picture
 from featviz_pl.numerics.checks import whole_number
 from featviz_pl.statistics.amplitude_spectrum import AmplitudeSpectrum, summed_magnitude
 from featviz_pl.statistics.color_covariance import ColorCovariance, from_moments, pixel_moments
@@ -159,9 +160,7 @@ def measured(
 
     first = _sums(_Parts(photos), workers, report)
     if not first["pixels"]:
-        raise ValueError(
-            f"{argument}: none of {len(photos)} {items} {where} can be read as a photo of 8 bits per channel; {first['reason']}"
-        )
+        raise ValueError(f"{argument}: none of {len(photos)} {items} {where} can be read as a photo; {first['reason']}")
     color = from_moments(first["pixels"], first["total"], first["outer"])
     second = _sums(_Parts(photos, chosen, color.matrix), workers, lambda done: report(len(photos) + done))
     if not second["pictures"]:
@@ -191,7 +190,7 @@ class _Files:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_photo(self.paths[index], self.channels)
+        return read_picture(self.paths[index], self.channels, argument="")
 
 
 class _Parts(Dataset[dict[str, Any]]):

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from featviz_pl.io import to_pillow
 from featviz_pl.io.photo_batches import photo_batches
-from featviz_pl.io.photos import photo_paths, read_photo
+from featviz_pl.io.photos import photo_paths
+from featviz_pl.io.reading import read_picture
 from featviz_pl.metrics.top_photos.layer_reader import LayerReader
 from featviz_pl.metrics.top_photos.results import INDEX
 from featviz_pl.metrics.top_photos.top_k import TopPhotos
@@ -218,7 +219,7 @@ def _length(path: str) -> int:
 
 
 def _fitted_photo(path: str, channels: int, size: tuple[int, int]) -> Pillow.Image:
-    return to_pillow(crop_and_resize(read_photo(path, channels)[None], size)[0])
+    return to_pillow(crop_and_resize(read_picture(path, channels)[None], size)[0])
 
 
 def _boxes(

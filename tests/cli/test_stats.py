@@ -231,7 +231,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "empty folder": (["empty"], "folder: 'empty' holds no image files"),
     "only corrupt files": (
         ["corrupt"],
-        "folder: none of 2 files in 'corrupt' can be read as a photo of 8 bits per channel; a.png",
+        "folder: none of 2 files in 'corrupt' can be read as a photo; cannot read a picture from 'corrupt/a.png'",
     ),
     "photos too small": (
         ["photos", "--size", "64"],

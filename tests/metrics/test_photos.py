@@ -77,7 +77,7 @@ def test_grayscale_and_cmyk_are_converted(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "torn.png").write_bytes(b"\x89PNG")
-    with pytest.raises(ValueError, match=r"paths: a file cannot be read as a photo of 8 bits per channel; torn.png: "):
+    with pytest.raises(ValueError, match=r"paths: a file cannot be read as a photo; cannot read .*torn.png': "):
         list(read_photos([tmp_path / "torn.png"], 8))
 
 
@@ -242,7 +242,7 @@ def test_the_network_s_own_size_is_the_default(folder: Path) -> None:
         (
             {"a.png": b"x", "b.jpg": b""},
             {},
-            "folder: none of 2 files in .* can be read as a photo of 8 bits per channel; a.png: ",
+            "folder: none of 2 files in .* can be read as a photo; cannot read .*a.png'",
         ),
         (
             {"a.png": b"x"},

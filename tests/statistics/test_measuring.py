@@ -110,10 +110,8 @@ def test_what_cannot_be_read_is_skipped_and_counted(folder: tuple[Path, list[Pix
     (place / "torn.png").write_bytes(whole[: len(whole) // 2])
     (place / "text.jpg").write_text("hello")
     (place / "empty.jpg").touch()
-    # 16 bits would be cut off at 255 by the decoder, which is worse than leaving them out.
-    Pillow.fromarray(np.full((8, 8), 30000, np.uint16)).save(place / "deep.png")
     found = folder_statistics(place, size=8)
-    assert (found.spectrum.count, found.unreadable) == (3, 4)
+    assert (found.spectrum.count, found.unreadable) == (3, 3)
     np.testing.assert_allclose(found.covariance.numpy(), covariance(photos), atol=1e-8)
 
 
@@ -139,7 +137,7 @@ def test_one_channel_measures_grayscale(folder: tuple[Path, list[Pixels]], tmp_p
         (
             {"a.png": b"x", "b.jpg": b""},
             {},
-            "folder: none of 2 files in .* can be read as a photo of 8 bits per channel; a.png: ",
+            "folder: none of 2 files in .* can be read as a photo; cannot read .*a.png'",
         ),
         (
             {"a.ppm": b"P6 5 6 255 " + bytes(90)},
@@ -350,7 +348,7 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="holds no statistics of featviz_pl"):
             load_statistics(path)
     torch.save(torch.nn.Linear(1, 1), path)  # whose reading would run code
-    with pytest.raises(ValueError, match="holds no statistics of featviz_pl"):
+    with pytest.raises(ValueError, match="not read for safety; make statistics"):
         load_statistics(path)
 
 

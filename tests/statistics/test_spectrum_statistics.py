@@ -11,7 +11,8 @@ from PIL import Image as Pillow
 from torch import Tensor
 from toys import SHARED, needs_shared
 
-from featviz_pl.io.photos import photo_paths, read_photo
+from featviz_pl.io import read_picture
+from featviz_pl.io.photos import photo_paths
 from featviz_pl.numerics.fourier import spectrum_scale
 from featviz_pl.statistics import AmplitudeSpectrum, SpectrumStatistics, natural_statistics
 
@@ -195,7 +196,7 @@ def test_photos_have_the_resized_spectrum_at_another_size() -> None:
         with Pillow.open(path) as photo:
             if min(photo.size) < 224:  # only such as are shrunk for every size, so that all are equally sharp
                 continue
-        pixels = read_photo(path, 3)[None]
+        pixels = read_picture(path)[None]
         for metric in metrics:
             metric.update(pixels)
     measured = {metric.size: metric.compute() for metric in metrics}

@@ -83,11 +83,7 @@ def test_the_photos_are_those_of_a_plain_look_at_all(sweep: Any, photos: Path, t
     assert code == 0
     keys = ("photos", "photo_sheets", "photo_sheets_new", "photos_read", "photos_unreadable", "without_photos")
     assert [report[key] for key in keys] == [str(photos), 5, 5, PHOTOS, 1, 0]
-    assert (
-        err
-        == "featviz sweep: 1 photos cannot be read: damaged.jpg (damaged.jpg: cannot identify image file "
-        + f"{str(photos / 'damaged.jpg')!r})\n"
-    )
+    assert err.startswith("featviz sweep: 1 photos cannot be read: damaged.jpg (cannot read a picture")
     scores, places = brute_force()
     seen = receptive_fields(toy(), "features.5", size=SIDE).reshape(-1, 4).numpy()
     side = (seen[:, 2:] - seen[:, :2]).max(0)
@@ -302,7 +298,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "empty folder": (["--photos", "empty"], "photos: 'empty' holds no image files"),
     "nothing readable": (
         ["--photos", "damaged"],
-        "photos: none of 1 files in 'damaged' can be read; x.jpg: cannot identify",
+        "photos: none of 1 files in 'damaged' can be read; cannot read a picture from 'damaged/x.jpg'",
     ),
     "too few photos": (["--photos", "photos", "--photo-count", "20"], "'photos' holds 13; give --photo-count 13"),
     "output among the photos": (["--photos", "."], "lies in '.', and the pictures would count as photos the next time"),

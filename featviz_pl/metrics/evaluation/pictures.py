@@ -149,7 +149,7 @@ def _opaque(image: Tensor, channels: int) -> Tensor:
 def _read(path: Path, channels: int) -> Tensor:
     if channels not in _FILE_CHANNELS:
         raise ValueError(f"pictures: files hold 1, 3 or 4 channels; give tensors (N, {channels}, H, W) to this network")
-    return on_grey(read_picture(path, 4)) if channels == 3 else read_picture(path, channels)
+    return read_picture(path, channels, "pictures")
 
 
 def _check_has_target(picture: EvaluatedPicture) -> None:
