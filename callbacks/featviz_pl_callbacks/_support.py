@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -17,6 +17,7 @@ from featviz_pl.numerics.checks import unknown
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 from featviz_pl.training import FeatureVisualization
 
+_CallbackT = TypeVar("_CallbackT", bound=Callback)
 Picture = tuple[int, int, int]  # (C, H, W)
 
 
@@ -38,6 +39,12 @@ def sweep_and_targets(
             f"with {type(targets).__name__}"
         )
     return module, targets
+
+
+def other_instances(callback: _CallbackT, trainer: Trainer, kind: type[_CallbackT]) -> list[_CallbackT]:
+    """Return the other callbacks of a class that a Trainer has."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return [instance for instance in callbacks if isinstance(instance, kind) and instance is not callback]
 
 
 def constructor_arguments(values: Mapping[str, Any]) -> dict[str, Any]:

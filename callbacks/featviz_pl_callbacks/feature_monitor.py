@@ -29,6 +29,7 @@ from featviz_pl_callbacks._support import (
     choice,
     constructor_arguments,
     constructor_repr,
+    other_instances,
     picture_shape,
     warn_if_normalized,
 )
@@ -213,8 +214,7 @@ class FeatureMonitor(Callback):
             return
         self._reset()
         check_strategy(type(self).__name__, trainer.strategy, trainer.world_size)
-        others = [other for other in trainer.callbacks if isinstance(other, FeatureMonitor) and other is not self]  # type: ignore[attr-defined]
-        if any(other.name == self.name for other in others):
+        if any(monitor.name == self.name for monitor in other_instances(self, trainer, FeatureMonitor)):
             raise ValueError(f"name: two FeatureMonitors have the name {self.name!r}; give one another name")
         if not _creates_modules_later(pl_module):
             self._check_names(pl_module)

@@ -1,4 +1,4 @@
-"""Pictures to loggers: one function that knows what each of them takes, and a place where others say what theirs takes."""
+"""Log pictures to any logger, and register how further loggers take them."""
 
 from __future__ import annotations
 
@@ -19,55 +19,53 @@ from featviz_pl.numerics.checks import whole_number
 
 __all__ = ["ImageSink", "log_images", "logged_step", "register_image_sink"]
 
-# Takes the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a caption for each
-# picture or None.
+# Called with the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a caption for
+# each picture or None.
 ImageSink = Callable[[Any, str, Tensor, int, "list[str] | None"], None]
 
-WANDB_MOST = 108  # pictures that Weights & Biases shows of one list; it drops the others
+WANDB_LIMIT = 108  # pictures of one list that Weights & Biases shows; it drops the others
 
-_registered: dict[type | str, ImageSink] = {}
-_said: set[str] = set()
+_REGISTERED: dict[type | str, ImageSink] = {}
+_WARNED: set[str] = set()
 
 
 def log_images(
     loggers: Any, name: str, images: Tensor, step: int | None = None, caption: str | Sequence[str] | None = None
 ) -> int:
-    """Hand pictures to every logger that takes some, and return how many loggers took them.
+    """Log pictures to every logger that takes images, and return the number of these loggers.
 
-    Only the first process writes; the others return 0. Loggers that take no pictures are left out, which is said once
-    for each kind. All write the 256 levels that a PNG file of this library holds. The packages come with the extras
-    ``featviz_pl[tensorboard]``, ``[wandb]`` and ``[mlflow]``; MLflow 3 wants a database, such as
+    Only the first process writes; the others return 0. A logger that takes no images is skipped with one warning for
+    its class. All write the 256 levels of this library's PNG files. The packages come with the extras
+    ``featviz_pl[tensorboard]``, ``[wandb]`` and ``[mlflow]``; MLflow 3 needs a database, such as
     ``MLFlowLogger(tracking_uri="sqlite:///mlflow.db")``.
 
-    ==========================================  ==============================================================
-    ================== logger                                      several pictures
-    captions ==========================================  ==============================================================
-    ================== TensorBoard                                 one contact sheet
-    left out Weights & Biases                            a list; a contact sheet of more than 108
-    one for each MLflow                                      one contact sheet, under the images of the run
-    left out CSV                                         one contact sheet, ``<log_dir>/images/<name>/step-000063.png``
-    in the file others with a method ``log_image``          as Weights & Biases
-    where it takes any others with ``experiment.add_image``        as TensorBoard
-    left out others                                      what `register_image_sink` says
-    so too ==========================================  ==============================================================
-    ==================
+    ====================================  ============================================  ==================
+    logger                                several pictures                              captions
+    ====================================  ============================================  ==================
+    TensorBoard                           one contact sheet                             left out
+    Weights & Biases                      a list; a contact sheet of more than 108      one for each
+    MLflow                                one contact sheet                             left out
+    CSV                                   one contact sheet, below the logger's folder  in the file
+    others with a method ``log_image``    as Weights & Biases                           where accepted
+    others with ``experiment.add_image``  as TensorBoard                                left out
+    others                                see `register_image_sink`                     see there
+    ====================================  ============================================  ==================
 
     Args:
         loggers: a Trainer, a logger, or several loggers.
-        name: of the series of pictures; "/" groups. Where it becomes the name of a file (all but TensorBoard),
-            characters other than letters, digits, ``_-./`` and spaces become "-".
-        images: pictures with values in [0, 1]; others are clipped.
-        step: on the axis of the loggers, 0 or more; with a Trainer it may be left out: then the step of its latest
-            numbers.
+        name: of the series of pictures; "/" groups. As a file name (all but TensorBoard), characters other than
+            letters, digits, ``_-./`` and spaces become "-".
+        images: pictures in [0, 1]; other values are clipped.
+        step: on the axis of the loggers, 0 or more; a Trainer's `logged_step` unless given.
         caption: a text for each picture, or one for all.
 
     Shape:
         images: (C, H, W) or (N, C, H, W)
 
     Raises:
-        ValueError: when the name has no letter or digit, the pictures have another shape, the step is below 0 or there
-            is none, or the number of captions is another than that of the pictures.
-        TypeError: when the pictures are no floating-point tensor.
+        ValueError: when the name has no letter or digit, the pictures have another shape, the step is below 0 or
+            missing, or the numbers of captions and pictures differ.
+        TypeError: when the pictures are not a floating-point tensor.
 
     Example:
         >>> import tempfile, torch
@@ -84,36 +82,35 @@ def log_images(
         )
     pictures = _batch(images)
     captions = _captions(caption, len(pictures))
-    chosen = getattr(loggers, "loggers", None)
-    trainer = loggers if isinstance(chosen, list) else None
+    trainer = loggers if isinstance(getattr(loggers, "loggers", None), list) else None
     if step is None and trainer is None:
         raise ValueError("step: loggers alone have no step; give the step, or the Trainer instead of its loggers")
-    number = logged_step(trainer) if step is None else whole_number("step", step, 0)
+    step = logged_step(trainer) if step is None else whole_number("step", step, 0)
     if getattr(rank_zero_only, "rank", 0) != 0 or not getattr(trainer, "is_global_zero", True):
         return 0
     pictures = pictures.detach().float().cpu()
-    taken = 0
+    count = 0
     for logger in trainer.loggers if trainer is not None else loggers if isinstance(loggers, Sequence) else [loggers]:
         sink = _sink(logger)
         if sink is None:
-            _say_once(logger)
+            _warn_once(logger)
         else:
-            sink(logger, name, pictures, number, captions)
-            taken += 1
-    return taken
+            sink(logger, name, pictures, step, captions)
+            count += 1
+    return count
 
 
 def register_image_sink(logger: type | str, sink: ImageSink) -> None:
-    """Say how loggers of a class take pictures; subclasses take them likewise. What is said later, and of a nearer class, rules.
+    """Register how loggers of a class and its subclasses take pictures; later and nearer classes take precedence.
 
     Args:
-        logger: the class, or where it is found, ``package.module.Class``, which then need not be installed.
+        logger: the class, or its path ``package.module.Class``, which need not be installed.
         sink: called with the logger, the name, the pictures (N, C, H, W) in [0, 1], float32 on the CPU, the step, and a
             list of one caption for each picture or None; on the first process only.
 
     Raises:
-        TypeError: when the logger is neither class nor text, or the sink cannot be called.
-        ValueError: when the text names no module.
+        TypeError: when the logger is neither a class nor a text, or the sink is not callable.
+        ValueError: when the text is not a path with a module.
 
     Example:
         >>> import torch
@@ -131,15 +128,14 @@ def register_image_sink(logger: type | str, sink: ImageSink) -> None:
         raise ValueError(f"logger: {logger!r} names no class in a module; write 'package.module.Class'")
     if not callable(sink):
         raise TypeError(f"sink: {sink!r} cannot be called; give a function of logger, name, images, step and captions")
-    _registered.pop(logger, None)
-    _registered[logger] = sink
+    _REGISTERED.pop(logger, None)
+    _REGISTERED[logger] = sink
 
 
 def logged_step(trainer: Any) -> int:
     """Return the step at which Lightning logs the numbers of the latest batch.
 
-    It is the number of batches after which the optimizers have stepped, minus 1, however many optimizers there are;
-    `global_step` counts each optimizer.
+    This is the number of batches after which optimizers stepped, minus 1; `global_step` counts every optimizer.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -148,10 +144,10 @@ def logged_step(trainer: Any) -> int:
     """
     loop = trainer.fit_loop.epoch_loop
     batches = loop.batch_progress.current
-    # Lightning counts the batch after its last hook and after a validation that follows it, and steps back for the
-    # epoch's numbers.
-    counted = batches.ready == batches.completed and not trainer.evaluating
-    return max(0, int(loop._batches_that_stepped) - int(counted))
+    # Lightning counts a batch after its last hook and after a validation that follows it, and uses the step before for
+    # the numbers of the epoch.
+    is_counted = batches.ready == batches.completed and not trainer.evaluating
+    return max(0, int(loop._batches_that_stepped) - int(is_counted))
 
 
 def _batch(images: Tensor) -> Tensor:
@@ -180,35 +176,34 @@ def _captions(caption: str | Sequence[str] | None, count: int) -> list[str] | No
 
 
 def _sink(logger: Any) -> ImageSink | None:
-    """Return what hands pictures to this logger: what was registered first, then what the logger shows of itself."""
+    """Return the sink of a logger: registered, for its method `log_image`, built in, or for `experiment.add_image`."""
     kind = type(logger)
-    chosen = _of_class(kind, _registered)
-    if chosen is None and _takes(getattr(kind, "log_image", None), logger, "name", [], step=0):
-        chosen = _log_image
-    if chosen is None:
-        chosen = _of_class(kind, _BUILT_IN)
-    if chosen is None and callable(getattr(getattr(logger, "experiment", None), "add_image", None)):
-        chosen = _add_image
-    return chosen
+    if (sink := _of_class(kind, _REGISTERED)) is not None:
+        return sink
+    if _takes(getattr(kind, "log_image", None), logger, "name", [], step=0):
+        return _log_image
+    if (sink := _of_class(kind, _BUILT_IN)) is not None:
+        return sink
+    return _add_image if callable(getattr(getattr(logger, "experiment", None), "add_image", None)) else None
 
 
 def _of_class(kind: type, sinks: dict[type | str, ImageSink]) -> ImageSink | None:
     """Return the sink of the class or of its nearest base that has one."""
     for base in kind.__mro__:
-        for known in reversed(sinks):
-            if known is base or (isinstance(known, str) and _is_named(base, known)):
-                return sinks[known]
+        for key in reversed(sinks):
+            if key is base or (isinstance(key, str) and _has_path(base, key)):
+                return sinks[key]
     return None
 
 
-def _is_named(kind: type, name: str) -> bool:
-    """Say whether a class is found under that name, without importing anything."""
-    module, _, attribute = name.rpartition(".")
-    return name == f"{kind.__module__}.{kind.__qualname__}" or getattr(sys.modules.get(module), attribute, None) is kind
+def _has_path(kind: type, path: str) -> bool:
+    """Return whether a class is found at that path, without importing anything."""
+    module, _, name = path.rpartition(".")
+    return path == f"{kind.__module__}.{kind.__qualname__}" or getattr(sys.modules.get(module), name, None) is kind
 
 
 def _takes(function: Any, *arguments: Any, **named: Any) -> bool:
-    """Say whether a function can be called with these arguments."""
+    """Return whether a function can be called with these arguments."""
     if not callable(function):
         return False
     try:
@@ -218,50 +213,46 @@ def _takes(function: Any, *arguments: Any, **named: Any) -> bool:
     return True
 
 
-def _say_once(logger: Any) -> None:
+def _warn_once(logger: Any) -> None:
     name = type(logger).__name__
-    if name not in _said:
-        _said.add(name)
+    if name not in _WARNED:
+        _WARNED.add(name)
         rank_zero_warn(
-            f"{name} takes no pictures, and gets none; register_image_sink({name}, function) says how it takes them"
+            f"{name} takes no pictures, and gets none; register_image_sink({name}, function) tells how it takes them"
         )
 
 
 def _file_name(name: str) -> str:
-    """Return a name that can be a path below a folder on every system, and a key of MLflow, which allows the fewest characters."""
+    """Return a name that is a valid relative path on every system, and a valid key of MLflow."""
     parts = (re.sub(r"[^A-Za-z0-9_. -]", "-", part).strip(" ").rstrip(".") for part in name.split("/"))
     return "/".join(part for part in parts if part) or "-"
 
 
 def _log_image(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
-    """Hand over a list of pictures, as Weights & Biases takes them: on the axis `trainer/global_step`, where Lightning's numbers are."""
-    many = len(images) > WANDB_MOST
-    pictures = [to_pillow(sheet(images))] if many else [to_pillow(image) for image in images]
+    """Log a list of pictures as in Weights & Biases, on the axis `trainer/global_step` of Lightning's numbers."""
+    as_list = len(images) <= WANDB_LIMIT
+    pictures = [to_pillow(image) for image in images] if as_list else [to_pillow(sheet(images))]
     key = _file_name(name)
-    if captions is None or many or not _takes(logger.log_image, key, pictures, step=step, caption=captions):
-        logger.log_image(key, pictures, step=step)
-    else:
+    if as_list and captions is not None and _takes(logger.log_image, key, pictures, step=step, caption=captions):
         logger.log_image(key, pictures, step=step, caption=captions)
+    else:
+        logger.log_image(key, pictures, step=step)
 
 
 def _add_image(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
-    """Hand over one picture, as TensorBoard takes it: in levels, because it cuts fractions off where this library rounds."""
+    """Log one picture as in TensorBoard: in levels, because it truncates fractions and this library rounds them."""
     logger.experiment.add_image(name, to_uint8(displayable(sheet(images))), step)
 
 
 def _log_to_mlflow(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
-    client, key, picture = logger.experiment, _file_name(name), to_pillow(sheet(images))
-    if _takes(client.log_image, logger.run_id, picture, key=key, step=step):
-        client.log_image(logger.run_id, picture, key=key, step=step)
-    else:  # before MLflow 2.11
-        client.log_image(logger.run_id, picture, f"images/{key}/{_step_name(step)}")
+    logger.experiment.log_image(logger.run_id, to_pillow(sheet(images)), key=_file_name(name), step=step)
 
 
 def _save_beside_csv(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
-    _ = logger.experiment  # makes its folder; later it would warn that the folder is not empty
+    _ = logger.experiment  # creates its folder; later it would warn that the folder is not empty
     path = os.path.join(logger.log_dir, "images", *_file_name(name).split("/"), _step_name(step))
     provenance = {"step": step} if captions is None else {"step": step, "caption": captions}
-    if "://" in path:  # a store in the net, as Lightning writes its numbers to
+    if "://" in path:  # remote storage, where Lightning writes its numbers too
         import fsspec  # type: ignore[import-untyped, unused-ignore]
 
         with fsspec.open(path, "wb") as file:
@@ -275,10 +266,10 @@ def _step_name(step: int) -> str:
 
 
 def _take_nothing(logger: Any, name: str, images: Tensor, step: int, captions: list[str] | None) -> None:
-    """Stand for the loggers that a Trainer with `fast_dev_run` mutes."""
+    """Ignore pictures, as the loggers of a Trainer with `fast_dev_run` do."""
 
 
-# By name, because both namespaces have their own classes, and neither needs to be installed.
+# By name, because both packages of Lightning have their own classes, and neither needs to be installed.
 _BUILT_IN: dict[type | str, ImageSink] = {
     f"{package}.{name}": sink
     for packages, name, sink in (

@@ -18,7 +18,13 @@ from featviz_pl.networks import FrozenNetwork
 from featviz_pl.numerics.checks import whole_number
 from featviz_pl.objectives import Target
 from featviz_pl.objectives.target_syntax import ALL, parse_targets
-from featviz_pl_callbacks._support import choice, constructor_arguments, constructor_repr, warn_if_normalized
+from featviz_pl_callbacks._support import (
+    choice,
+    constructor_arguments,
+    constructor_repr,
+    other_instances,
+    warn_if_normalized,
+)
 from featviz_pl_callbacks._top_collector import CollectorSettings, TopPhotosCollector
 from featviz_pl_callbacks._training_guard import check_strategy
 from featviz_pl_callbacks._watched_network import check_names, find_pictures
@@ -139,11 +145,9 @@ class TopActivations(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         check_strategy(type(self).__name__, trainer.strategy, trainer.world_size)
-        others = [other for other in trainer.callbacks if isinstance(other, TopActivations) and other is not self]  # type: ignore[attr-defined]
-        if self.folder is not None and any(other.folder == self.folder for other in others):
-            raise ValueError(
-                f"folder: two TopActivations would write into {str(self.folder)!r}; give one another folder"
-            )
+        folders = [callback.folder for callback in other_instances(self, trainer, TopActivations)]
+        if self.folder is not None and self.folder in folders:
+            raise ValueError(f"folder: two TopActivations would write into {str(self.folder)!r}; give one another")
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
