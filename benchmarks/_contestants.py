@@ -87,7 +87,7 @@ class Featviz(Contestant):
         from benchmarks._report import quiet
 
         quiet()
-        self.frozen = fv.FrozenNetwork(network, MEAN, STD)
+        self.frozen = fv.FrozenNetwork(network, MEAN, std=STD)
 
     def render(self, job: Job) -> tuple[Tensor, list[float]]:
         import featviz_pl as fv

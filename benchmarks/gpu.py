@@ -191,7 +191,7 @@ def all_rows(options: argparse.Namespace, limits: Mapping[str, Mapping[str, floa
     parts: list[Row] = []
     for target in options.targets:
         name, _, layer = target.partition(":")
-        network = fv.FrozenNetwork(build(name, options.weights), MEAN, STD)
+        network = fv.FrozenNetwork(build(name, options.weights), MEAN, std=STD)
         for precision, rates in limits.items():
             for count in options.batch_sizes:
                 base: Row = {"network": name, "layer": layer, "precision": precision, "batch": count}

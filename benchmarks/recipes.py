@@ -108,7 +108,7 @@ def main() -> None:
     options.goal_steps = GOAL
     quicken(options, **SMALL, targets=[f"{SMALL['layers'][0]}:1"], steps=2, goal_steps=3, precision="32-true")
     quiet()
-    network = fv.FrozenNetwork(build(options.network, options.weights), MEAN, STD)
+    network = fv.FrozenNetwork(build(options.network, options.weights), MEAN, std=STD)
     chosen = dict(list(RECIPES.items())[:2]) if options.quick else RECIPES
     report(options, {f"in {options.steps} steps": rows(network, chosen, options)})
 

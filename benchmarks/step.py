@@ -108,7 +108,7 @@ def fit_step(network: fv.FrozenNetwork, layer: str, precision: str, options: arg
 
 def compare(module: nn.Module, layer: str, precision: str, options: argparse.Namespace) -> list[Row]:
     """Return a row for each way to take a step, with its ratios to the limit and to the bare loop in the same round."""
-    network = fv.FrozenNetwork(module, MEAN, STD)
+    network = fv.FrozenNetwork(module, MEAN, std=STD)
     device, dtype = device_of(options.accelerator), DTYPES[precision]
     bare = truncated(module, layer, dtype).to(device)
     runs: dict[str, Callable[[], float]] = {

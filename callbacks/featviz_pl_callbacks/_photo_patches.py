@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from featviz_pl.metrics.top_photos.top_k import Crop
 from featviz_pl.networks import ActivationReader
+from featviz_pl.networks.layouts import Layout
 from featviz_pl.networks.receptive_field import receptive_boxes, whole_picture
 from featviz_pl.numerics.checks import first_line
 from featviz_pl_callbacks._support import Picture
@@ -53,9 +54,9 @@ class PatchBoxes:
         except Exception as error:
             self._warn(", ".join(self._layers), error)
 
-    def channels_last(self, layer: str) -> bool:
-        """Return whether the layer's maps are (H, W, C)."""
-        return self._reader is not None and self._reader.is_channels_last(self._names[layer])
+    def layout(self, layer: str) -> Layout | None:
+        """Return the order of axes of the layer's result, None where it is not known."""
+        return None if self._reader is None else self._reader.layout(self._names[layer])
 
     def register_hook(self, hooks: ExitStack) -> None:
         """Record the shape of the pictures that the submodule takes, which a step may resize."""

@@ -97,7 +97,7 @@ class TopPhotosCollector:
                 self._patch_boxes.prepare(picture_shape(pictures))
             self._patch_boxes.register_hook(self._hooks)
             for layer, reader in self._readers.items():
-                reader.channels_last = self._patch_boxes.channels_last(layer)
+                reader.layout = self._patch_boxes.layout(layer)
                 reader.outputs = None
 
     def end_batch(self, loader_index: int) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from featviz_pl.networks import ActivationReader, FrozenNetwork
-from featviz_pl.networks.reader import OUTPUT
+from featviz_pl.networks.layer_address import OUTPUT
 from featviz_pl.numerics.checks import first_line, unknown
 from featviz_pl_callbacks._support import Picture
 
@@ -142,7 +142,7 @@ def live_network(module: nn.Module, path: str, mean: Any = None, std: Any = None
     submodule = modules[path]
     name = type(getattr(submodule, "_orig_mod", submodule)).__name__
     network = _without_data(submodule) if _is_instance(submodule, "LightningModule") else submodule
-    return LiveNetwork(network, mean, std, name=name)
+    return LiveNetwork(network, mean, std=std, name=name)
 
 
 def _is_instance(value: Any, name: str) -> bool:

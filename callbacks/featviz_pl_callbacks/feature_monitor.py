@@ -138,7 +138,7 @@ class FeatureMonitor(Callback):
         self.when = choice("when", when, ("train_epoch_end", "validation_end"))
         if self.every_n_steps is not None and self.when != "train_epoch_end":
             raise ValueError(f"every_n_steps: {every_n_steps} and when={when!r} exclude each other; leave one out")
-        normalization = FrozenNetwork(torch.nn.Identity(), mean, std)  # checks mean and std
+        normalization = FrozenNetwork(torch.nn.Identity(), mean, std=std)  # checks mean and std
         self.mean, self.std = normalization.mean, normalization.std
         self.warm_start = bool(warm_start)
         selected = recipe(preset)

@@ -118,7 +118,7 @@ class TopActivations(Callback):
         super().__init__()
         self._arguments = constructor_arguments(locals())
         self.folder = None if folder is None else Path(folder)
-        normalization = FrozenNetwork(torch.nn.Identity(), mean, std)  # checks mean and std
+        normalization = FrozenNetwork(torch.nn.Identity(), mean, std=std)  # checks mean and std
         counts = {
             "top": whole_number("k", k),
             "random": whole_number("random", k if random is None else random, least=0),

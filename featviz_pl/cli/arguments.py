@@ -45,7 +45,7 @@ def _network_arguments(
 
 
 def _network(options: argparse.Namespace) -> Any:
-    from featviz_pl.networks import FrozenNetwork, load_network
+    from featviz_pl.networks import load_network
 
     # torch announces a download, and a factory may say anything, on stdout, which is for results.
     with redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):
@@ -54,4 +54,4 @@ def _network(options: argparse.Namespace) -> Any:
         return loaded
     mean = options.mean if options.mean is not None else loaded.mean
     std = options.std if options.std is not None else loaded.std
-    return FrozenNetwork(loaded.module, mean, std, loaded.size, loaded.classes, loaded.name, loaded.compile)
+    return loaded.replace(mean=mean, std=std)

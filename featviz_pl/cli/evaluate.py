@@ -49,7 +49,7 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
     output = _check(options)
     from featviz_pl.cli.progress import photo_progress
     from featviz_pl.metrics.evaluation import check_photos, evaluate, picture_files
-    from featviz_pl.networks import FrozenNetwork, load_network
+    from featviz_pl.networks import load_network
 
     files = picture_files(options.pictures)
     for path in files:
@@ -60,7 +60,7 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
     activations = check_photos(options.photos, options.activations, options.limit)  # before a network is loaded
     network, judge = load(), None
     if options.size is not None:
-        network = FrozenNetwork(network.module, network.mean, network.std, options.size, network.classes, network.name)
+        network = network.replace(size=options.size)
     if options.judge is not None:
         with redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):  # a download is announced there
             judge = load_network(options.judge, options.judge_weights or "DEFAULT")

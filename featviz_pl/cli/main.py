@@ -7,6 +7,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, NoReturn
 
@@ -160,11 +161,11 @@ def _configured(command: str, args: list[str]) -> int:
     import logging
 
     from featviz_pl.cli.lightning import fit, predict
-    from featviz_pl.networks.loading import _current_folder_importable
+    from featviz_pl.networks.importing import current_folder_importable
 
     for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here
         logging.getLogger(name).setLevel(logging.ERROR)
-    with _current_folder_importable():  # for the user's own classes
+    with current_folder_importable():  # for the user's own classes
         return fit(args) if command == "fit" else predict(args)
 
 
@@ -189,12 +190,12 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _layers(options: argparse.Namespace) -> int:
     infos = _network(options).layers(options.size)
     if options.json:
-        print(json.dumps([{"name": i.name, "kind": i.kind, "shape": list(i.shape), "units": i.units} for i in infos]))
+        print(json.dumps([asdict(info) for info in infos]))
         return 0
     _print_table(
         [
-            ("layer", "kind", "shape", "units"),
-            *((i.name, i.kind, " x ".join(map(str, i.shape)), str(i.units)) for i in infos),
+            ("layer", "kind", "shape", "units", "axes"),
+            *((i.name, i.kind, " x ".join(map(str, i.shape)), str(i.units), i.axes) for i in infos),
         ]
     )
     return 0

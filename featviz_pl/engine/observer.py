@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from featviz_pl.images import Image
 from featviz_pl.networks import ActivationReader, FrozenNetwork, as_network
 from featviz_pl.networks.probing import probe
-from featviz_pl.networks.reader import first_tensor
 from featviz_pl.numerics.color import on_grey
 from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.random import mix
@@ -209,7 +208,7 @@ class Observer:
 
         def keeper(layer: str) -> Callable[..., None]:
             def keep(module: nn.Module, inputs: Any, result: Any) -> None:
-                tensor = first_tensor(result)
+                tensor = reader.tensor(layer, result)
                 if tensor is not None:
                     results[layer] = tensor
 
@@ -234,10 +233,12 @@ class Observer:
             (gradient,) = torch.autograd.grad(scores.sum(), root, retain_graph=True, allow_unused=True)
         if gradient is None:
             raise ValueError(f"layer: {source.layer!r} does not lead to {objective!r}; choose a layer before it")
-        if self._readers[source.network].is_channels_last(source.layer):
-            gradient = gradient.movedim(3, 1)
-        laid_out: Tensor = gradient.detach().unflatten(0, seen.network_input().shape[:2])
-        return laid_out
+        shape = seen.network_input().shape[:2]
+        layout = self._readers[source.network].layout(source.layer)
+        standard = None if layout is None else layout.standardized(gradient.detach(), shape.numel())
+        assert standard is not None  # as the activation was
+        gradients: Tensor = standard.unflatten(0, shape)
+        return gradients
 
     def _read_reference(
         self, reference: Reference, sources: list[Source], size: Size, device: torch.device | str

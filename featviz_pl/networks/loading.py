@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import io
 import os
@@ -20,6 +19,7 @@ from torch import nn
 from featviz_pl.io.torch_files import read_torch_file
 from featviz_pl.networks.embedded import EmbeddedNetwork
 from featviz_pl.networks.frozen import FrozenNetwork
+from featviz_pl.networks.importing import current_folder_importable, import_object
 from featviz_pl.networks.weights import State, class_count, fitting_state, load_weights, read_state_dicts
 from featviz_pl.numerics.checks import unknown
 
@@ -109,20 +109,14 @@ def _embedded(name: str, weights: str) -> FrozenNetwork:
         module.load_state_dict(saved["state_dict"])
     elif weights != "none":
         load_weights(module, weights)
-    return FrozenNetwork(module, saved["mean"], saved["std"], saved["size"], saved["classes"], name)
+    return FrozenNetwork(
+        module, saved["mean"], std=saved["std"], size=saved["size"], classes=saved["classes"], name=name
+    )
 
 
 def _from_factory(name: str, weights: str) -> FrozenNetwork:
-    package, _, attribute = name.partition(":")
-    with _current_folder_importable():
-        try:
-            factory: Any = importlib.import_module(package)
-            for part in attribute.split("."):
-                factory = getattr(factory, part)
-        except Exception as error:  # whatever the module does when it is imported
-            raise ValueError(
-                f"network: cannot import {name!r} ({type(error).__name__}: {error}); use package.module:factory"
-            ) from error
+    factory = import_object("network", name)
+    with current_folder_importable():
         is_network = isinstance(factory, nn.Module) or not callable(factory)
         if not is_network:
             _require_no_arguments(name, factory)
@@ -193,7 +187,8 @@ def _from_torchvision(name: str, weights: str) -> FrozenNetwork:
                 module, classes = builder(weights=None, num_classes=count, **arguments), ()
             load_weights(module, state, source=weights)
     preprocessing = described.transforms()
-    return FrozenNetwork(module, preprocessing.mean, preprocessing.std, preprocessing.crop_size[0], classes, name)
+    size = preprocessing.crop_size[0]
+    return FrozenNetwork(module, preprocessing.mean, std=preprocessing.std, size=size, classes=classes, name=name)
 
 
 def _unknown_network(name: str) -> ValueError:
@@ -238,14 +233,3 @@ def _own_random_numbers() -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         yield
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    """Let ``package.module:factory`` find a module in the current folder, as ``python -m`` does."""
-    before = list(sys.path)
-    sys.path.insert(0, os.getcwd())
-    try:
-        yield
-    finally:
-        sys.path[:] = before

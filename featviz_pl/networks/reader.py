@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from featviz_pl.networks.compiled_reader import Compiler
 from featviz_pl.networks.fx_reader import Read, in_less_precision, traced
 from featviz_pl.networks.gradient_rules import GradientRules
+from featviz_pl.networks.layer_address import OUTPUT, LayerAddress, part_names
+from featviz_pl.networks.layouts import Layout, find_layouts
 from featviz_pl.networks.strided_conv import speed_up_strided
 from featviz_pl.numerics.checks import near
 from featviz_pl.numerics.isolated_copy import frozen_copy
 from featviz_pl.numerics.resampling import resize
-
-OUTPUT = "output"
 
 
 class ActivationReader:
@@ -32,6 +32,7 @@ class ActivationReader:
         std: per channel, or None.
         size: that the network was trained on, or None.
         compiler: compiles what leads to layers; None leaves it as it is.
+        call: calls the module with pictures, where a forward takes more than these.
     """
 
     def __init__(
@@ -41,16 +42,20 @@ class ActivationReader:
         std: tuple[float, ...] | None,
         size: tuple[int, int] | None,
         compiler: Compiler | None = None,
+        call: Callable[[nn.Module, Tensor], Any] | None = None,
     ) -> None:
         with torch.inference_mode(False):  # a reader made during a validation must also serve a training
             self.module = _shared_copy(module)
+        is_script = isinstance(self.module, torch.jit.ScriptModule)  # which takes no hooks, as its parts do not
+        self._root = self.module if call is None and not is_script else _Called(self.module, call)
         self.mean, self.std, self.size = mean, std, size
         self.only_size: tuple[int, int] | None = None  # set for networks that accept one size only
-        self._modules = dict(self.module.named_modules(remove_duplicate=False))
-        self._modules[OUTPUT] = self.module  # also where a submodule has this name
+        modules = self.module.named_modules(remove_duplicate=False)
+        self._modules = {name: part for name, part in modules if not isinstance(part, torch.jit.ScriptModule)}
+        self._modules[OUTPUT] = self._root  # also where a submodule has this name
         self._modules.pop("", None)
         self._constants: dict[str, Tensor] = {}  # mean and std where the pictures are
-        self._channels_last: set[str] = set()  # layers whose maps are (H, W, C)
+        self._layouts: dict[tuple[str, tuple[int, ...]], Layout] = {}  # of layers, by the shape of pictures
         self._calls: dict[tuple[str, ...], dict[str, int]] = {}  # how often each layer runs in one pass
         self._overwritten: set[str] = set()
         self._traced: dict[
@@ -74,14 +79,34 @@ class ActivationReader:
         """Names of all layers, ``output`` last."""
         return list(self._modules)
 
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Class of each layer, by name."""
+        return {
+            name: self.module._get_name() if module is self._root else module._get_name()
+            for name, module in self._modules.items()
+        }
+
     def check_layer(self, layer: str) -> None:
         """Raise an error that lists near names when there is no such layer."""
-        if layer not in self._modules:
-            raise LayerError(f"layer: the network has no layer {layer!r}; {near(layer, self.layer_names)}")
+        self._address(layer)
 
-    def is_channels_last(self, layer: str) -> bool:
-        """Say whether the layer's own maps are (H, W, C); known once the layer was read."""
-        return layer in self._channels_last
+    def _address(self, layer: str) -> LayerAddress:
+        address = LayerAddress.parse(layer, self._modules)
+        if address is None:
+            raise self._unknown(layer)
+        return address
+
+    def _unknown(self, layer: str) -> LayerError:
+        return LayerError(f"layer: the network has no layer {layer!r}; {near(layer, self.layer_names)}")
+
+    def tensor(self, layer: str, result: Any) -> Tensor | None:
+        """Return the tensor of a layer's result that its name stands for, None where there is none."""
+        return self._address(layer).tensor(result)
+
+    def layout(self, layer: str) -> Layout | None:
+        """Return which axes of the layer's own result count pictures, units and positions; None before it is read."""
+        return next((layout for (name, _), layout in reversed(self._layouts.items()) if name == layer), None)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
         """Move or cast the private copy; the guest keeps its own."""
@@ -96,16 +121,17 @@ class ActivationReader:
         for layer in wanted:
             self.check_layer(layer)
         ready = self._at_the_door(images)
-        if wanted not in self._calls:
-            self._calls[wanted] = self._count_calls(ready, wanted)
+        shape = tuple(ready.shape[1:])
+        if any((layer, shape) not in self._layouts for layer in wanted) or wanted not in self._calls:
+            self._probe(ready, wanted)
         read = self._read_traced(ready, wanted) or self._read(ready, wanted, self._calls[wanted])
         for layer, value in read.items():
-            if value.ndim == 0 or len(value) != len(images):
+            standard = self._layouts[layer, shape].standardized(value, len(images))
+            if standard is None:
                 raise LayerError(
-                    f"layer: the first axis of {layer!r} is not the batch: {len(images)} pictures gave {tuple(value.shape)}; choose another"
+                    f"layer: no axis of {layer!r} counts the pictures: {len(images)} gave {tuple(value.shape)}; choose another"
                 )
-            if layer in self._channels_last:
-                read[layer] = value.movedim(3, 1)
+            read[layer] = standard
         return read
 
     def _at_the_door(self, images: Tensor) -> Tensor:
@@ -137,71 +163,94 @@ class ActivationReader:
             held = self._constants[name] = like.new_tensor(values).view(-1, 1, 1)
         return held
 
-    def _count_calls(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, int]:
-        """Run one whole pass, count how often each wanted layer is reached, and find the maps that are (H, W, C)."""
-        calls = dict.fromkeys(wanted, 0)
-        suspects: dict[str, tuple[int, ...]] = {}  # the first two axes could be the picture's height and width
-        height, width = ready.shape[-2:]
+    def readable(self, images: Tensor) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Return shape and axes, in words, of all layers that can be read for one picture, in the order of their last calls."""
+        ready = self._at_the_door(images)
+        calls = dict.fromkeys(self._modules, 0)
+        results = self._pass(ready, calls, self._address)
+        modules = {layer: self._modules[layer] for layer in results}
+        layouts = find_layouts(modules, results, ready.detach(), lambda pictures: self._try(pictures, modules))
+        found: dict[str, tuple[tuple[int, ...], str]] = {}
+        for layer, layout in layouts.items():
+            standard = layout.standardized(results[layer], 1) if isinstance(layout, Layout) else None
+            if isinstance(layout, Layout) and standard is not None and 0 not in standard.shape:
+                found[layer] = tuple(standard.shape[1:]), layout.axes
+        return found
 
-        def count(layer: str) -> Callable[..., None]:
+    def _probe(self, ready: Tensor, layers: tuple[str, ...]) -> None:
+        """Run one whole pass, count how often each layer is reached, and find the axes of its results."""
+        calls = dict.fromkeys(layers, 0)
+        # One picture is enough, and with its gradient: fused inference paths, which skip layers, are for passes without.
+        results = self._pass(ready[:1].detach().requires_grad_(True), calls, self._address)
+        for layer in layers:
+            address = self._address(layer)
+            if not calls[layer]:
+                raise LayerError(f"layer: {layer!r} exists but is never run by the network's forward; choose another")
+            if (address.call or 1) > calls[layer]:
+                raise LayerError(f"layer: {layer!r}: {address.module!r} runs {calls[layer]} times in one forward")
+            calls[layer] = address.call or calls[layer]
+        modules = {layer: self._modules[self._address(layer).module] for layer in layers}
+        layouts = find_layouts(modules, results, ready[:1].detach(), lambda pictures: self._try(pictures, layers))
+        for layer, layout in layouts.items():
+            if isinstance(layout, str):
+                raise LayerError(f"layer: {layer!r} cannot be read: {layout}")
+            self._layouts[layer, tuple(ready.shape[1:])] = layout
+        self._calls[layers] = calls
+
+    def _try(self, ready: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+        """Return the results of layers for other pictures: none where the network refuses them."""
+        results: dict[str, Tensor] = {}
+        with suppress(Exception):
+            self._pass(ready.detach().requires_grad_(True), dict.fromkeys(layers, 0), self._address, results)
+        return results
+
+    def _pass(
+        self,
+        ready: Tensor,
+        calls: dict[str, int],
+        address_of: Callable[[str], LayerAddress],
+        results: dict[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Run one whole pass, count the calls of layers, and return the tensors that their addresses stand for."""
+        results = {} if results is None else results
+
+        def keep(layer: str) -> Callable[..., None]:
+            address = address_of(layer)
+
             def hook(module: nn.Module, inputs: Any, result: Any) -> None:
                 calls[layer] += 1
-                tensor = first_tensor(result)
-                if (
-                    tensor is not None
-                    and tensor.ndim == 4
-                    and abs(tensor.shape[1] * width - tensor.shape[2] * height) <= max(height, width)
-                ):
-                    suspects[layer] = tuple(tensor.shape)
+                if address.call in (None, calls[layer]):
+                    results.pop(layer, None)
+                    tensor = address.tensor(result)
+                    if tensor is not None:
+                        results[layer] = tensor
+                    elif layer not in self._modules:
+                        raise self._no_part(layer, address, result)
 
             return hook
 
-        with self.hooked({layer: count(layer) for layer in wanted}):
-            # One picture is enough, and with its gradient: fused inference paths, which skip layers, are for passes
-            # without.
+        with self.hooked({layer: keep(layer) for layer in calls}):
             try:
-                self.module(ready[:1].detach().requires_grad_(True))
-            except Exception:
-                if not all(calls.values()):
+                self._root(ready)
+            except Exception as error:
+                # What fails behind every wanted layer, such as a head that takes another size, no pass will reach.
+                if isinstance(error, LayerError) or not all(calls.values()):
                     raise
-                # What fails lies behind every wanted layer, such as a head that takes another size: no pass will get
-                # there.
-        for layer, times in calls.items():
-            if not times:
-                raise LayerError(f"layer: {layer!r} exists but is never run by the network's forward; choose another")
-        if suspects:
-            self._find_channels_last(
-                suspects, resize(ready[:1].detach().float(), (2 * height, 2 * width)).to(ready.dtype)
-            )
-        return calls
+        return results
 
-    def _find_channels_last(self, suspects: dict[str, tuple[int, ...]], larger: Tensor) -> None:
-        """Tell maps (H, W, C) from maps (C, H, W) by a larger picture: the channels stay as many as they were."""
-        looked_at: set[str] = set()
-
-        def look(layer: str) -> Callable[..., None]:
-            def hook(module: nn.Module, inputs: Any, result: Any) -> None:
-                tensor = first_tensor(result)
-                if tensor is not None and tensor.ndim == 4:
-                    looked_at.add(layer)
-                    _, first, second, third = suspects[layer]
-                    if tensor.shape[1] > first and tensor.shape[2] > second and tensor.shape[3] == third:
-                        self._channels_last.add(layer)
-
-            return hook
-
-        with self.hooked({layer: look(layer) for layer in suspects}), suppress(Exception):
-            self.module(larger.requires_grad_(True))
-        for layer in set(suspects) - looked_at:  # the network takes one size only: equal axes are those of space
-            _, first, second, third = suspects[layer]
-            if first == second != third:
-                self._channels_last.add(layer)
+    def _no_part(self, layer: str, address: LayerAddress, result: Any) -> LayerError:
+        names = part_names(result)
+        if not address.path or not names:
+            return self._unknown(layer) if address.path else _no_tensor(layer, result)
+        choices = ", ".join(repr(f"{address.module}.{name}") for name in names)
+        return LayerError(f"layer: the result of {address.module!r} has no part {layer!r}; choose one of {choices}")
 
     def _read_traced(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor] | None:
         """Read layers without what does not lead to them, or return None where that cannot be done or does not pay."""
         # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer, and rules
         # every rectifier in the network's own order.
-        usual = self._watched or GradientRules.are_open() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        addressed = any(layer not in self._modules for layer in wanted)
+        usual = addressed or self._watched or GradientRules.are_open() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         if usual or not ready.requires_grad or not torch.is_grad_enabled():
             return None
 
@@ -211,7 +260,7 @@ class ActivationReader:
 
         key = (*wanted, *ready.shape[1:])  # at another size the network may refuse, or take another path
         if key not in self._traced:
-            self._traced[key] = traced(self.module, [self._modules[layer] for layer in wanted], read, ready)
+            self._traced[key] = traced(self._root, [self._modules[layer] for layer in wanted], read, ready)
         reader = self._traced[key]
         if reader is not None and torch.is_autocast_enabled(ready.device.type):
             key = (*key, torch.get_autocast_dtype(ready.device.type))
@@ -247,7 +296,9 @@ class ActivationReader:
             def hook(module: nn.Module, inputs: Any, result: Any) -> None:
                 left[layer] -= 1
                 if left[layer] == 0:
-                    tensor = _tensor_in(layer, result)
+                    tensor = self._address(layer).tensor(result)
+                    if tensor is None:
+                        raise self._no_part(layer, self._address(layer), result)
                     results[layer] = tensor.clone() if layer in self._overwritten or tensor.is_inference() else tensor
                     versions[layer] = _version(results[layer])
                     if len(results) == len(wanted):
@@ -256,7 +307,7 @@ class ActivationReader:
             return hook
 
         with self.hooked({layer: keep(layer) for layer in wanted}), suppress(_Reached):
-            self.module(ready)
+            self._root(ready)
         for layer in wanted:
             if layer not in results:
                 raise LayerError(
@@ -271,7 +322,9 @@ class ActivationReader:
     @contextmanager
     def hooked(self, hooks: dict[str, Callable[..., None]]) -> Iterator[None]:
         """Hook layers of the private copy for the duration of the context."""
-        handles = [self._modules[layer].register_forward_hook(hook) for layer, hook in hooks.items()]
+        handles = [
+            self._modules[self._address(layer).module].register_forward_hook(hook) for layer, hook in hooks.items()
+        ]
         self._watched += bool(hooks)
         try:
             yield
@@ -289,22 +342,22 @@ class _Reached(BaseException):
     """Ends a forward pass at the deepest layer."""
 
 
-def _tensor_in(layer: str, value: Any) -> Tensor:
-    """Return the tensor of a layer's result, or raise."""
-    tensor = first_tensor(value)
-    if tensor is None:
-        raise LayerError(
-            f"layer: the output of {layer!r} holds no tensor, but {type(value).__name__}; choose a layer that gives one"
-        )
-    return tensor
+def _no_tensor(layer: str, result: Any) -> LayerError:
+    return LayerError(
+        f"layer: the output of {layer!r} holds no tensor, but {type(result).__name__}; choose a layer that gives one"
+    )
 
 
-def first_tensor(value: Any) -> Tensor | None:
-    """Return the value if it is a tensor, or the first tensor of a tuple, list or mapping, or None."""
-    if isinstance(value, Tensor):
-        return value
-    parts = value if isinstance(value, (tuple, list)) else value.values() if isinstance(value, Mapping) else ()
-    return next((part for part in parts if isinstance(part, Tensor)), None)
+class _Called(nn.Module):
+    """Call a network with pictures by a function, for forwards that take more than these."""
+
+    def __init__(self, module: nn.Module, call: Callable[[nn.Module, Tensor], Any] | None) -> None:
+        super().__init__()
+        self.module, self.call = module, call
+
+    def forward(self, pictures: Tensor) -> Any:
+        """Return what the function returns."""
+        return self.module(pictures) if self.call is None else self.call(self.module, pictures)
 
 
 def _version(tensor: Tensor) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 
 @torch.inference_mode(False)  # a copy made during a validation must also serve a training
+@torch.no_grad()
 def frozen_copy(module: nn.Module) -> nn.Module:
     """Copy the structure of a network, frozen and in evaluation mode; its weights are shared, and the network is not touched.
 
@@ -49,7 +51,11 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     except Exception:  # a lock, a file, an engine among the attributes or hooks: share what cannot be copied
         copied = copy.deepcopy(_unwrapped(module), memo | _uncopyable(module, memo))
     _unwrap_children(copied)
-    return copied.eval().requires_grad_(False)
+    with suppress(NotImplementedError):  # exported programs have one mode only
+        copied.eval()
+    for parameter in copied.parameters():
+        parameter.requires_grad_(False)
+    return copied
 
 
 def _uncopyable(module: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
@@ -71,11 +77,13 @@ def _uncopyable(module: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
 
 def _unwrapped(module: nn.Module) -> nn.Module:
     """Return what ``torch.compile`` wrapped: a compiled forward ignores hooks that come later."""
-    inner = module._modules.get("_orig_mod")
+    inner = dict(module.named_children()).get("_orig_mod")
     return module if inner is None else _unwrapped(inner)
 
 
 def _unwrap_children(module: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):  # holds no Python modules
+        return
     module._compiled_call_impl = None  # module.compile() compiles in place
     for name, child in list(module._modules.items()):
         if child is not None:

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork
-from featviz_pl.networks.reader import OUTPUT
+from featviz_pl.networks.layer_address import OUTPUT
 from featviz_pl.objectives import Objective
 from featviz_pl.transforms import Compose
 

@@ -22,7 +22,7 @@ from featviz_pl.images import Image
 from featviz_pl.io import as_saved
 from featviz_pl.io.provenance import provenance
 from featviz_pl.networks import FrozenNetwork, as_network
-from featviz_pl.networks.reader import OUTPUT
+from featviz_pl.networks.layer_address import OUTPUT
 from featviz_pl.numerics.checks import finite_number, whole_number
 from featviz_pl.objectives import Channel, Objective, Target
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
@@ -251,10 +251,9 @@ class FeatureSweep(LightningModule):
 
     def on_predict_start(self) -> None:
         """Bring the network to the device, once for all batches."""
-        own = self.network
         with torch.inference_mode(False):
-            module = own.reader().module.to(device=self.device, dtype=self._network_dtype)
-        self._guest = FrozenNetwork(module, own.mean, own.std, own.size, own.classes, own.name, own.compile)
+            module = self.network.reader().module.to(device=self.device, dtype=self._network_dtype)
+        self._guest = self.network.replace(module=module)
         self._parent = os.getppid()
         self._settings = self.settings(str(self.trainer.precision))
         processes = processes_here(self.trainer)

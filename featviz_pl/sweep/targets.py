@@ -174,7 +174,7 @@ class ListedNetwork(FrozenNetwork):
     """List the layers once: recipes ask for them with every objective."""
 
     def __init__(self, network: FrozenNetwork) -> None:
-        super().__init__(network.module, network.mean, network.std, network.size, network.classes, network.name)
+        super().__init__(**network.arguments)
         self._layers: dict[Any, list[LayerInfo]] = {}
 
     def layers(self, size: int | Sequence[int] | None = None, channels: int | None = None) -> list[LayerInfo]:

@@ -155,7 +155,7 @@ def test_a_network_of_ones_own_is_given_with_its_weights_and_normalisation(capsy
     path = save("own.png", "features.5:1", "toys:toy", objective="Channel('features.5', 1)")
     network = ["--network", "toys:toy", "--weights", "weights.pth", "--mean", "0.5", "--std", "0.25"]
     assert run(path, *network, "--views", "1", "--json") == 0
-    expected = evaluate(path, FrozenNetwork(toy(seed=5), 0.5, 0.25, name="toys:toy"), views=1)
+    expected = evaluate(path, FrozenNetwork(toy(seed=5), 0.5, std=0.25, name="toys:toy"), views=1)
     assert json.loads(capsys.readouterr().out)["rows"] == expected.rows
 
 

@@ -306,7 +306,7 @@ def test_a_photo_among_the_photos_is_where_it_stands(tmp_path: Path) -> None:
 
 def test_a_network_that_was_trained_since_is_refused() -> None:
     net = toy().double()
-    guest = FrozenNetwork(net, [0.5, 0.4, 0.3], [0.2, 0.2, 0.25], classes=CLASSES)
+    guest = FrozenNetwork(net, [0.5, 0.4, 0.3], std=[0.2, 0.2, 0.25], classes=CLASSES)
     metric = ActivationPercentile(guest, photos())
     metric.update(pictures(1), "output:1")
     metric.reset()

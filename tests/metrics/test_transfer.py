@@ -181,7 +181,7 @@ def convolutional(size: int | None = None) -> FrozenNetwork:
 def test_grey_pictures_are_shown_in_color() -> None:
     grey = pictures(2)[:, :1]
     found, expected = (
-        TransferProbability(FrozenNetwork(ColorJudge(), [0.5] * 3, [0.2] * 3), reduction="none") for _ in range(2)
+        TransferProbability(FrozenNetwork(ColorJudge(), [0.5] * 3, std=[0.2] * 3), reduction="none") for _ in range(2)
     )
     found.update(grey, 2)
     expected.update(grey.repeat(1, 3, 1, 1), 2)

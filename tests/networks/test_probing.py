@@ -64,17 +64,20 @@ class Cropped(nn.Module):
         return y
 
 
+MAPS = "channels x height x width"
+
+
 def test_the_table_of_a_convolutional_network() -> None:
     assert FrozenNetwork(toy()).layers(16) == [
-        LayerInfo("features.0", "Conv2d", (6, 16, 16), 6),
-        LayerInfo("features.1", "ReLU", (6, 16, 16), 6),
-        LayerInfo("features.2", "Conv2d", (8, 8, 8), 8),
-        LayerInfo("features.3", "BatchNorm2d", (8, 8, 8), 8),
-        LayerInfo("features.4", "ReLU", (8, 8, 8), 8),
-        LayerInfo("features.5", "Conv2d", (8, 8, 8), 8),
-        LayerInfo("features", "Sequential", (8, 8, 8), 8),
-        LayerInfo("head", "Linear", (5,), 5),
-        LayerInfo("output", "ToyNet", (5,), 5),
+        LayerInfo("features.0", "Conv2d", (6, 16, 16), 6, MAPS),
+        LayerInfo("features.1", "ReLU", (6, 16, 16), 6, MAPS),
+        LayerInfo("features.2", "Conv2d", (8, 8, 8), 8, MAPS),
+        LayerInfo("features.3", "BatchNorm2d", (8, 8, 8), 8, MAPS),
+        LayerInfo("features.4", "ReLU", (8, 8, 8), 8, MAPS),
+        LayerInfo("features.5", "Conv2d", (8, 8, 8), 8, MAPS),
+        LayerInfo("features", "Sequential", (8, 8, 8), 8, MAPS),
+        LayerInfo("head", "Linear", (5,), 5, "features"),
+        LayerInfo("output", "ToyNet", (5,), 5, "features"),
     ]
 
 

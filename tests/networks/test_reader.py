@@ -359,4 +359,4 @@ def test_a_mean_for_other_channels_is_refused_instead_of_broadcast() -> None:
 )
 def test_the_error_names_which_of_mean_and_std_does_not_fit(mean: Any, std: Any, named: str) -> None:
     with pytest.raises(ValueError, match=f"channels: pictures have 3, but the network's {named}"):
-        FrozenNetwork(nn.Conv2d(3, 2, 1), mean, std).activations(torch.rand(1, 3, 4, 4), ["output"])
+        FrozenNetwork(nn.Conv2d(3, 2, 1), mean, std=std).activations(torch.rand(1, 3, 4, 4), ["output"])

@@ -201,7 +201,7 @@ def test_shared_weights_and_several_terms_are_drawn(tmp_path: Path) -> None:
     network[2].weight = network[0].weight
     objective = Channel("2", 1) - 1e-3 * TotalVariation()
     found = drawn(
-        graph_module(FeatureVisualization(FrozenNetwork(network, 0.5, 0.25), objective, PixelImage(12))), tmp_path
+        graph_module(FeatureVisualization(FrozenNetwork(network, 0.5, std=0.25), objective, PixelImage(12))), tmp_path
     )
     assert places(found, "aten::_convolution") == [
         f"Scoring[score]/Sequential[network]/Conv2d[{index}]" for index in (0, 2)

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from featviz_pl.networks.reader import first_tensor
+from featviz_pl.networks.layer_address import first_tensor
+from featviz_pl.networks.layouts import Layout
 from featviz_pl.numerics.activation_axes import at_positions, position_axes
 
 Reduction = Literal["mean", "max"]
@@ -50,7 +51,7 @@ class LayerReader:
     def __init__(self, layer: str, units: Sequence[int] | None, reduction: Reduction) -> None:
         self.layer, self.reduction = layer, reduction
         self.units = None if units is None else torch.tensor(units)
-        self.channels_last = False
+        self.layout: Layout | None = None  # of the layer's result, once it is known
         self.outputs: LayerOutputs | None = None
 
     @torch.no_grad()
@@ -61,7 +62,10 @@ class LayerReader:
             raise ValueError(
                 f"targets: the output of {self.layer!r} holds no tensor (N, units, …); choose another layer"
             )
-        value = value.detach().movedim(3, 1) if self.channels_last and value.ndim == 4 else value.detach()
+        value = value.detach()
+        if self.layout is not None and self.layout.batch_axis < value.ndim:
+            standard = self.layout.standardized(value, value.shape[self.layout.batch_axis])
+            value = value if standard is None else standard
         activations = at_positions((value if value.dtype == torch.float64 else value.float())[:, None])[:, 0]
         if self.units is not None:
             count = activations.shape[-1]
