@@ -14,8 +14,8 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from typing_extensions import override
 
 from featviz_pl.io import save_png
-from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.io.files import layer_folder
+from featviz_pl.io.sheets import save_sheet
 from featviz_pl.numerics.digest import digest
 from featviz_pl.objectives import Target
 from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from featviz_pl.io.photo_batches import PhotoBatch, over_photos, photo_batches
+from featviz_pl.io.photos import PhotoBatch, photo_batches
 from featviz_pl.io.records import load_record, save_record
 from featviz_pl.numerics.checks import whole_number
 
@@ -137,15 +137,27 @@ def measure_photos(
     Raises:
         ValueError: when no file can be read.
     """
-    measured = over_photos(paths, size, channels, batch_size, workers, measure, progress)
-    if not measured.indices:
+    values: dict[str, list[Tensor]] = {}
+    indices: list[int] = []
+    skipped: list[int] = []
+    enlarged, reason = 0, ""
+    for batch in photo_batches(paths, size, channels, batch_size, workers):
+        if batch.indices:
+            for name, value in measure(batch.pictures).items():
+                values.setdefault(name, []).append(value)
+        indices += batch.indices
+        skipped += batch.unreadable
+        enlarged += batch.enlarged
+        reason = reason or batch.reason
+        if progress is not None:
+            progress(len(indices) + len(skipped), len(paths))
+    if not indices:
         files = f"{len(paths)} files" + ("" if folder is None else f" in {os.fspath(folder)!r}")
-        reason = measured.reason or "there are none"
-        raise ValueError(f"folder: none of {files} can be read as a photo; {reason}")
+        raise ValueError(f"folder: none of {files} can be read as a photo; {reason or 'there are none'}")
     names = paths if folder is None else [Path(os.path.relpath(path, folder)).as_posix() for path in paths]
-    read, unreadable = ([names[index] for index in indices] for indices in (measured.indices, measured.unreadable))
-    values = {name: torch.cat(parts) for name, parts in measured.values.items()}
-    return values, {"paths": read, "enlarged": measured.enlarged, "unreadable_paths": unreadable}
+    read, unreadable = [names[index] for index in indices], [names[index] for index in skipped]
+    joined = {name: torch.cat(parts) for name, parts in values.items()}
+    return joined, {"paths": read, "enlarged": enlarged, "unreadable_paths": unreadable}
 
 
 def device_of(module: torch.nn.Module) -> torch.device:

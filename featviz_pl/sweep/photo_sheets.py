@@ -17,10 +17,10 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from featviz_pl.io.file_sheets import save_sheet
 from featviz_pl.io.files import layer_folder, write_whole
 from featviz_pl.io.pictures import write_png
 from featviz_pl.io.provenance import as_plain
+from featviz_pl.io.sheets import save_sheet
 from featviz_pl.numerics.digest import digest
 from featviz_pl.objectives import Target
 from featviz_pl.sweep.datamodule import FeatureTargets

@@ -14,8 +14,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from featviz_pl.io import to_pillow
-from featviz_pl.io.photo_batches import photo_batches
-from featviz_pl.io.photos import photo_paths
+from featviz_pl.io.photos import photo_batches, photo_paths
 from featviz_pl.io.reading import read_picture
 from featviz_pl.metrics.top_photos.layer_reader import LayerReader
 from featviz_pl.metrics.top_photos.results import INDEX

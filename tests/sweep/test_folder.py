@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from featviz_pl.io import read_picture, read_provenance, save_png
-from featviz_pl.io.file_sheets import save_sheet
+from featviz_pl.io import read_provenance, save_png
 from featviz_pl.sweep import folder as room
 from featviz_pl.sweep.folder import (
     FolderInUseError,
@@ -303,34 +302,3 @@ def test_a_folder_travels_without_its_locks(tmp_path: Path) -> None:
         with pytest.raises(FolderInUseError):
             copied.claim()
     own.close()
-
-
-# The contact sheet.
-
-
-def test_a_sheet_has_a_place_for_every_unit(tmp_path: Path) -> None:
-    files = [save(tmp_path, unit) for unit in (10, 20, 30)]
-    path = save_sheet([files[0], None, *files[1:]], tmp_path / "a.png", {"target": "a"})
-    assert path is not None
-    assert read_provenance(path) == {"target": "a"}
-    shown = (read_picture(path) * 255).round()[0]
-    assert shown.shape == (10, 12)  # two rows of 4 and two columns of 5 pixels, with gaps of 2
-    expected = torch.full((10, 12), 255.0)
-    expected[:4, :5], expected[6:, :5], expected[6:, 7:] = 10, 20, 30
-    assert torch.equal(shown, expected)
-
-
-def test_a_sheet_of_no_pictures_is_none(tmp_path: Path) -> None:
-    assert save_sheet([None, None], tmp_path / "a.png", {}) is None
-    assert not (tmp_path / "a.png").exists()
-
-
-def test_a_sheet_of_many_is_reduced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("featviz_pl.io.file_sheets.WIDEST", 20)
-    files = [save_png(torch.full((1, 16, 16), 0.5), tmp_path / f"{unit}.png") for unit in range(9)]
-    path = save_sheet(files, tmp_path / "sheet.png", {})
-    assert path is not None
-    shown = read_picture(path, channels=1)
-    assert max(shown.shape) <= 20
-    assert shown.shape == (1, 16, 16)  # three of 4 pixels and two gaps: 20 // 3 - 2 = 4
-    assert float((shown < 0.6).float().mean()) == pytest.approx(144 / 256)
