@@ -6,7 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metric_cases_activation import CLASSES, TARGETS, activation, held_out, network, percentile, photos, pictures
+from metric_cases_activation import (
+    CLASSES,
+    MEAN,
+    STD,
+    TARGETS,
+    activation,
+    held_out,
+    network,
+    percentile,
+    photos,
+    pictures,
+)
 from PIL import Image as Pillow
 from torch import Tensor, nn
 from toys import SHARED, needs_shared, toy
@@ -23,67 +34,60 @@ from featviz_pl.transforms import Choice, Compose, Crop, Flip, Noise, Pad, Rotat
 Pixels = np.ndarray[Any, Any]
 
 
-def values(metric: Any, shown: Tensor, targets: str | list[str]) -> Pixels:
+def values(metric: Any, images: Tensor, targets: str | list[str]) -> Pixels:
     """Return the value of each picture in a metric made with ``reduction="none"``."""
-    metric.update(shown, targets)
-    found: Pixels = metric.compute().numpy()
-    return found
+    metric.update(images, targets)
+    result: Pixels = metric.compute().numpy()
+    return result
 
 
-def by_hooks(shown: Tensor) -> dict[str, Pixels]:
+def by_hooks(images: Tensor) -> dict[str, Pixels]:
     """Run the contract's toy itself, and return its two convolutions and its logits."""
-    guest = network()
-    net: Any = guest.module
-    held: dict[str, Pixels] = {}
+    net: Any = network().module
+    outputs: list[Pixels] = []
     for name in ("features.0", "features.5"):
-        net.get_submodule(name).register_forward_hook(
-            lambda _module, _inputs, result, name=name: held.__setitem__(name, result.detach().clone().numpy())
-        )
-    mean, std = (
-        torch.tensor(constant, dtype=torch.float64).view(3, 1, 1) for constant in ([0.5, 0.4, 0.3], [0.2, 0.2, 0.25])
-    )
+        net.get_submodule(name).register_forward_hook(lambda _m, _i, output: outputs.append(output.clone().numpy()))
+    mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MEAN, STD))
     with torch.no_grad():
-        held["output"] = net.eval()((shown.double() - mean) / std).numpy()
-    return held
+        outputs.append(net.eval()((images.double() - mean) / std).numpy())
+    return dict(zip(("features.0", "features.5", "output"), outputs))
 
 
 # The score.
 
 
 def test_scores_are_means_over_the_network_s_own_activations() -> None:
-    shown = pictures(5).double()
-    held = by_hooks(shown)
+    images = pictures(5).double()
+    activations = by_hooks(images)
     expected = [
-        held["features.0"][0, 3].mean(),
-        held["output"][1, CLASSES.index("wolf")],
-        held["features.5"][2, 0].mean(),
-        held["output"][3, 1],
-        held["features.0"][4, 1, 2, 5],
+        activations["features.0"][0, 3].mean(),
+        activations["output"][1, CLASSES.index("wolf")],
+        activations["features.5"][2, 0].mean(),
+        activations["output"][3, 1],
+        activations["features.0"][4, 1, 2, 5],
     ]
-    np.testing.assert_allclose(values(activation(reduction="none"), shown, list(TARGETS)), expected, rtol=1e-10)
-    np.testing.assert_allclose(values(activation(), shown, list(TARGETS)), np.mean(expected), rtol=1e-10)
+    np.testing.assert_allclose(values(activation(reduction="none"), images, list(TARGETS)), expected, rtol=1e-10)
+    np.testing.assert_allclose(values(activation(), images, list(TARGETS)), np.mean(expected), rtol=1e-10)
 
 
 @pytest.mark.parametrize("target", [*TARGETS, "features.5:7@", "features.2", "features", "features.3:1-1"])
 def test_scores_are_those_of_a_run(target: str) -> None:
-    shown = pictures(1)
+    images = pictures(1)
     problem = Ascent(PixelImage((10, 12)), network(), parse_target(target))
     problem.prepare()
-    np.testing.assert_allclose(
-        values(activation(reduction="none"), shown, target), problem.scores(shown).numpy(), rtol=1e-10
-    )
+    result = values(activation(reduction="none"), images, target)
+    np.testing.assert_allclose(result, problem.scores(images).numpy(), rtol=1e-10)
 
 
 def test_transparent_pictures_are_scored_on_grey_as_in_a_run() -> None:
-    shown = torch.cat([pictures(2), torch.linspace(0, 1, 120).view(1, 1, 10, 12).expand(2, -1, -1, -1)], 1)
+    images = torch.cat([pictures(2), torch.linspace(0, 1, 120).view(1, 1, 10, 12).expand(2, -1, -1, -1)], 1)
     problem = Ascent(AlphaImage((10, 12)), network(), parse_target("features.5:1-2"))
     problem.prepare()
-    found = values(activation(reduction="none"), shown, ["features.5:1", "features.5:2"])
-    np.testing.assert_allclose(found, problem.scores(shown).numpy(), rtol=1e-10)
-    grey = shown[:, :3] * shown[:, 3:] + 0.5 * (1 - shown[:, 3:])
-    np.testing.assert_allclose(
-        values(held_out(reduction="none"), shown, "output:1"), values(held_out(reduction="none"), grey, "output:1")
-    )
+    result = values(activation(reduction="none"), images, ["features.5:1", "features.5:2"])
+    np.testing.assert_allclose(result, problem.scores(images).numpy(), rtol=1e-10)
+    grey = images[:, :3] * images[:, 3:] + 0.5 * (1 - images[:, 3:])
+    transparent, opaque = (values(held_out(reduction="none"), batch, "output:1") for batch in (images, grey))
+    np.testing.assert_allclose(transparent, opaque)
 
 
 def test_scores_are_those_that_a_render_reports() -> None:
@@ -117,18 +121,15 @@ class SharedList(list[tuple[int, str]]):
 def passes_of(targets: list[str]) -> list[tuple[int, str]]:
     net = Counted()
     Activation(net).update(torch.rand(len(targets), 3, 4, 4, generator=torch.Generator().manual_seed(0)), targets)
-    return [one for one in net.passes if one[0] > 1]  # looks at one picture tell shapes
+    return [call for call in net.passes if call[0] > 1]  # looks at one picture tell shapes
 
 
 def test_one_pass_scores_all_units_of_a_layer_and_ends_there() -> None:
     assert passes_of([f"first:{unit}" for unit in range(20)]) == [(20, "first")]
     mixed = [f"{('first', 'second')[index % 2]}:{index // 2}" for index in range(10)]
     assert passes_of(mixed) == [(5, "first"), (5, "first"), (5, "second")]
-    assert [count for count, layer in passes_of(["second:1"] * 70) if layer == "second"] == [
-        32,
-        32,
-        6,
-    ]  # so that memory is bounded
+    sizes = [count for count, layer in passes_of(["second:1"] * 70) if layer == "second"]
+    assert sizes == [32, 32, 6]  # so that memory is bounded
 
 
 def test_the_network_of_a_training_is_read_anew_after_a_reset() -> None:
@@ -139,9 +140,9 @@ def test_the_network_of_a_training_is_read_anew_after_a_reset() -> None:
         for weight in net.parameters():
             weight.mul_(1.5)
     metric.reset()
-    again = values(metric, pictures(2), "features.5:1")
-    np.testing.assert_allclose(again, values(Activation(net, reduction="none"), pictures(2), "features.5:1"))
-    assert not np.allclose(first, again)
+    repeated = values(metric, pictures(2), "features.5:1")
+    np.testing.assert_allclose(repeated, values(Activation(net, reduction="none"), pictures(2), "features.5:1"))
+    assert not np.allclose(first, repeated)
 
 
 @pytest.mark.parametrize("make", [activation, held_out, percentile])
@@ -149,8 +150,8 @@ def test_neither_autocast_nor_inference_mode_changes_a_value(make: Any) -> None:
     expected = values(make(reduction="none"), pictures(2), "features.5:1")
     metric = make(reduction="none")
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        found = values(metric, pictures(2).clone(), "features.5:1")
-    np.testing.assert_array_equal(found, expected)
+        result = values(metric, pictures(2).clone(), "features.5:1")
+    np.testing.assert_array_equal(result, expected)
     plain = Activation(nn.Conv2d(3, 1, 1), reduction="none")  # nothing standardises, so the picture itself is shown
     with torch.inference_mode():
         plain.update(pictures(2).clone(), "output:0")
@@ -161,48 +162,43 @@ def test_neither_autocast_nor_inference_mode_changes_a_value(make: Any) -> None:
 
 def test_every_picture_and_target_is_seen_through_the_same_views() -> None:
     """Count how many of 8 views are mirrored by what a single neuron sees on the left and on the right."""
-    shown = pictures(4)
-    plain, mirrored = by_hooks(shown)["features.0"], by_hooks(shown.flip(3))["features.0"]
+    images = pictures(4)
+    plain, mirrored = by_hooks(images)["features.0"], by_hooks(images.flip(3))["features.0"]
     targets = ["features.0:1@2,5", "features.0:3@0,0", "features.0:5@9,1", "features.0:1@2,5"]
-    places = [(1, 2, 5), (3, 0, 0), (5, 9, 1), (1, 2, 5)]
-    found = values(HeldOutActivation(network(), 8, transforms=Flip(0.5), reduction="none"), shown, targets)
+    neurons = [(1, 2, 5), (3, 0, 0), (5, 9, 1), (1, 2, 5)]
+    result = values(HeldOutActivation(network(), 8, transforms=Flip(0.5), reduction="none"), images, targets)
     counts = []
-    for index, place in enumerate(places):
-        before, after = plain[(index, *place)], mirrored[(index, *place)]
-        counts.append(8 * (found[index] - before) / (after - before))
+    for index, neuron in enumerate(neurons):
+        before, after = plain[(index, *neuron)], mirrored[(index, *neuron)]
+        counts.append(8 * (result[index] - before) / (after - before))
     np.testing.assert_allclose(counts, round(counts[0]), atol=1e-3)  # float32 coordinates
     assert 0.5 < counts[0] < 7.5
 
 
 def test_views_of_a_whole_turn_leave_the_score_as_it_is() -> None:
     metric = HeldOutActivation(network(), 3, transforms=Rotate(Choice([360.0, -360.0])), reduction="none")
-    np.testing.assert_allclose(
-        values(metric, pictures(3), "features.5:2"), by_hooks(pictures(3))["features.5"][:, 2].mean((1, 2)), rtol=1e-4
-    )
+    expected = by_hooks(pictures(3))["features.5"][:, 2].mean((1, 2))
+    np.testing.assert_allclose(values(metric, pictures(3), "features.5:2"), expected, rtol=1e-4)
 
 
 def test_views_may_have_another_size_than_the_picture() -> None:
     half = Compose([Crop(center=0.5, side=0.5)], size=(5, 6))
     metric = HeldOutActivation(network(), 2, transforms=half, reduction="none")
-    inner = pictures(2)[
-        :, :, 2:7, 3:9
-    ]  # rows 2.5 to 7.5 lie between pixels: compare columns with the mean of neighbours
-    middle = (inner + pictures(2)[:, :, 3:8, 3:9]) / 2
-    np.testing.assert_allclose(
-        values(metric, pictures(2), "features.0:1"), by_hooks(middle)["features.0"][:, 1].mean((1, 2)), rtol=1e-3
-    )
+    rows = [pictures(2)[:, :, first : first + 5, 3:9] for first in (2, 3)]  # rows 2.5 to 7.5 lie between pixels
+    expected = by_hooks((rows[0] + rows[1]) / 2)["features.0"][:, 1].mean((1, 2))
+    np.testing.assert_allclose(values(metric, pictures(2), "features.0:1"), expected, rtol=1e-3)
 
 
 def test_views_are_those_of_the_seed_and_none_of_a_run_with_that_seed() -> None:
-    def found(seed: int) -> float:
+    def result(seed: int) -> float:
         metric = HeldOutActivation(network(), 2, transforms=Noise(0.1), seed=seed)
         return float(values(metric, pictures(1), "features.5:1"))
 
-    assert found(0) == found(0) != found(1)
+    assert result(0) == result(0) != result(1)
     views = fv.transforms.Views(Noise(0.1), 2)
     trained = views.apply(pictures(1), views.sample(0, 0, [0]), 0.0)
     as_trained = by_hooks(trained[0])["features.5"][:, 1].mean()
-    assert abs(found(0) - as_trained) > 1e-6
+    assert abs(result(0) - as_trained) > 1e-6
 
 
 def test_a_picture_does_not_depend_on_its_companions() -> None:
@@ -221,13 +217,8 @@ def test_the_held_out_views_are_the_same_at_every_size() -> None:
     torch.testing.assert_close(3 * first[shift], second[shift])
     torch.testing.assert_close(3 * first[blur], second[blur])
     assert torch.equal(first[noise][0], second[noise][0])
-    spans = [
-        (first[turn], 8.0, -8.0),
-        (first[zoom], 1.15, 0.85),
-        (first[shift], 2.0, -2.0),
-        (first[blur], 32 / 448, 0.0),
-    ]
-    for drawn, high, low in spans:
+    ranges = [(turn, 8.0, -8.0), (zoom, 1.15, 0.85), (shift, 2.0, -2.0), (blur, 32 / 448, 0.0)]
+    for drawn, high, low in ((first[index], high, low) for index, high, low in ranges):
         assert low <= float(drawn.min()) < low + 0.1 * (high - low)
         assert high - 0.1 * (high - low) < float(drawn.max()) <= high
     assert [float(strength) for strength in first[noise][1][0]] == pytest.approx([0.02, 0.0])
@@ -256,14 +247,14 @@ class Matched(nn.Module):
         return y
 
 
-def test_what_fires_pixel_by_pixel_only_loses_its_score_and_what_is_robust_keeps_it() -> None:
+def test_fragile_pictures_lose_their_score_through_held_out_views_and_robust_ones_do_not() -> None:
     stripes = torch.tensor([1.0, 0.0]).repeat(16).expand(1, 1, 32, 32)
-    shown, targets = torch.cat([stripes, torch.full((1, 1, 32, 32), 0.5)]), ["output:0", "output:1"]
-    clean = values(Activation(Matched(), reduction="none"), shown, targets)
-    kept = values(HeldOutActivation(Matched(), reduction="none"), shown, targets) / clean
+    images, targets = torch.cat([stripes, torch.full((1, 1, 32, 32), 0.5)]), ["output:0", "output:1"]
+    clean = values(Activation(Matched(), reduction="none"), images, targets)
+    retained = values(HeldOutActivation(Matched(), reduction="none"), images, targets) / clean
     np.testing.assert_allclose(clean, [32, 32])
-    assert kept[0] < 0.5
-    assert 0.9 < kept[1] < 1.1
+    assert retained[0] < 0.5
+    assert 0.9 < retained[1] < 1.1
 
 
 # Among photos.
@@ -272,8 +263,13 @@ def test_what_fires_pixel_by_pixel_only_loses_its_score_and_what_is_robust_keeps
 def test_percentiles_count_the_photos_that_score_less() -> None:
     targets = ["features.0:3", "features.5:0", "output:wolf", "output:4"]
     scores = values(activation(reduction="none"), pictures(4), targets)
-    held = photos().values
-    columns = [held["features.0"][:, 3], held["features.5"][:, 0], held["output"][:, 1], held["output"][:, 4]]
+    activations = photos().values
+    columns = [
+        activations["features.0"][:, 3],
+        activations["features.5"][:, 0],
+        activations["output"][:, 1],
+        activations["output"][:, 4],
+    ]
     expected = [100 * np.mean(column.numpy() < score) for column, score in zip(columns, scores)]
     assert len(set(expected)) > 2
     np.testing.assert_allclose(values(percentile(reduction="none"), pictures(4), targets), expected)
@@ -283,31 +279,30 @@ def test_percentiles_count_the_photos_that_score_less() -> None:
 def test_photos_may_be_in_a_file(tmp_path: Path) -> None:
     path = photos().save(tmp_path / "photos.pt")
     metric = ActivationPercentile(network(), str(path), reduction="none")
-    np.testing.assert_array_equal(
-        values(metric, pictures(2), "output:1"), values(percentile(reduction="none"), pictures(2), "output:1")
-    )
+    expected = values(percentile(reduction="none"), pictures(2), "output:1")
+    np.testing.assert_array_equal(values(metric, pictures(2), "output:1"), expected)
     assert repr(metric) == f"ActivationPercentile(<toy>, {str(path)!r}, reduction='none')"
 
 
-def test_a_photo_among_the_photos_is_where_it_stands(tmp_path: Path) -> None:
+def test_a_photo_has_the_percentile_of_its_rank(tmp_path: Path) -> None:
     for index in range(5):
         photo = np.random.default_rng(index).integers(0, 256, size=(10, 12, 3), dtype=np.uint8)
         Pillow.fromarray(photo).save(tmp_path / f"{index}.png")
-    held = measure_activations(network(), tmp_path, ["features.5", "output"], size=(10, 12))
-    [shown] = read_photos([tmp_path / path for path in held.paths], (10, 12))
-    metric = ActivationPercentile(network(), held, reduction="none")
+    activations = measure_activations(network(), tmp_path, ["features.5", "output"], size=(10, 12))
+    [images] = read_photos([tmp_path / path for path in activations.paths], (10, 12))
+    metric = ActivationPercentile(network(), activations, reduction="none")
     for target in ("features.5:3", "output:owl"):
         metric.reset()
-        ranks = np.argsort(np.argsort(held.of(target).numpy()))
-        found = values(metric, shown, target)
+        ranks = np.argsort(np.argsort(activations.of(target).numpy()))
+        result = values(metric, images, target)
         # Alone or among others, a picture scores the same but for the last digit.
-        assert np.all(np.abs(found - 100 * (ranks + 0.5) / 5) <= 10)
+        assert np.all(np.abs(result - 100 * (ranks + 0.5) / 5) <= 10)
 
 
 def test_a_network_that_was_trained_since_is_refused() -> None:
     net = toy().double()
-    guest = FrozenNetwork(net, [0.5, 0.4, 0.3], std=[0.2, 0.2, 0.25], classes=CLASSES)
-    metric = ActivationPercentile(guest, photos())
+    frozen = FrozenNetwork(net, MEAN, std=STD, classes=CLASSES)
+    metric = ActivationPercentile(frozen, photos())
     metric.update(pictures(1), "output:1")
     metric.reset()
     with torch.no_grad():
@@ -318,7 +313,7 @@ def test_a_network_that_was_trained_since_is_refused() -> None:
 
 @needs_shared
 def test_a_rendered_picture_excites_its_unit_more_than_any_photo() -> None:
-    held = measure_activations("embedded", SHARED / "data" / "imagenet-samples", "blocks.2", size=64, limit=40)
+    activations = measure_activations("embedded", SHARED / "data" / "imagenet-samples", "blocks.2", size=64, limit=40)
     result = fv.render("embedded", "blocks.2:3,40", steps=24, size=64)
-    metric = ActivationPercentile("embedded", held, reduction="none")
+    metric = ActivationPercentile("embedded", activations, reduction="none")
     assert values(metric, result.images, result.targets).tolist() == [100, 100]

@@ -12,7 +12,7 @@ from featviz_pl.metrics import ClippedShare, PictureMetric
 
 
 class Brightness(PictureMetric):
-    def measure(self, pictures: Tensor, *others: Any) -> Tensor:
+    def measure(self, pictures: Tensor, *inputs: Any) -> Tensor:
         return pictures.mean((1, 2, 3))
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -28,10 +30,10 @@ def drawn(count: int, width: int) -> Tensor:
     return torch.rand(count, width, generator=torch.Generator().manual_seed(count), dtype=torch.float64) ** 3
 
 
-def cosines(vectors: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def cosines(vectors: Tensor) -> np.ndarray[Any, Any]:
     unit = vectors.numpy() / np.linalg.norm(vectors.numpy(), axis=1, keepdims=True)
-    found: np.ndarray[tuple[int, int], np.dtype[np.float64]] = unit @ unit.T
-    return found
+    product: np.ndarray[Any, Any] = unit @ unit.T
+    return product
 
 
 # Diversity.
@@ -65,17 +67,13 @@ def test_distances_are_those_of_all_pairs() -> None:
     np.testing.assert_allclose(metric.compute(), np.mean(pairs), rtol=1e-12)
 
 
-def test_distances_of_same_pictures_are_0_and_of_orthogonal_ones_1() -> None:
-    for vectors, expected in ((torch.ones(3, 4), 0), (torch.eye(4), 1)):
-        metric = PairwiseDistance(by_pixel(4))
-        metric.update(as_pictures(vectors))
-        np.testing.assert_allclose(metric.compute(), expected, atol=1e-12)
-
-
-def test_a_single_picture_has_no_distance() -> None:
+@pytest.mark.parametrize(
+    ("vectors", "expected"), [(torch.ones(3, 4), 0), (torch.eye(4), 1), (torch.ones(1, 4), np.nan)]
+)
+def test_distances_of_equal_orthogonal_and_single_pictures(vectors: Tensor, expected: float) -> None:
     metric = PairwiseDistance(by_pixel(4))
-    metric.update(as_pictures(drawn(1, 4)))
-    assert metric.compute().isnan()
+    metric.update(as_pictures(vectors))
+    np.testing.assert_allclose(metric.compute(), expected, atol=1e-12)
 
 
 def test_pictures_of_several_sizes_are_compared() -> None:
@@ -100,21 +98,21 @@ def test_agreement_is_within_a_target_between_others_and_the_same() -> None:
     products = cosines(vectors)
     expected = []
     for target in ("a:1", "b:2"):
-        own = [index for index in range(7) if targets[index] == target]
-        others = [index for index in range(7) if targets[index] != target]
-        within = np.mean([products[i, j] for i in own for j in own if i != j])
-        between = np.mean([products[i, j] for i in own for j in others])
+        same = [index for index in range(7) if targets[index] == target]
+        different = [index for index in range(7) if targets[index] != target]
+        within = np.mean([products[i, j] for i in same for j in same if i != j])
+        between = np.mean([products[i, j] for i in same for j in different])
         expected.append((within - between) / (1 - between))
     assert agreement(vectors, targets) == pytest.approx(np.mean(expected), rel=1e-9)
 
 
 def test_agreement_is_1_for_the_same_pictures_and_0_for_pictures_like_those_of_others() -> None:
-    one, other = torch.eye(2, dtype=torch.float64)
-    assert agreement(torch.stack([one, one, other, other]), ["a:1", "a:1", "b:1", "b:1"]) == pytest.approx(1)
+    first, second = torch.eye(2, dtype=torch.float64)
+    assert agreement(torch.stack([first, first, second, second]), ["a:1", "a:1", "b:1", "b:1"]) == pytest.approx(1)
     mixed = torch.eye(4, dtype=torch.float64)
     assert agreement(mixed, ["a:1", "a:1", "b:1", "b:1"]) == pytest.approx(0, abs=1e-12)
     assert agreement(torch.ones(4, 2, dtype=torch.float64), ["a:1", "a:1", "b:1", "b:1"]) == 0
-    assert agreement(torch.stack([one, other, one, other]), ["a:1", "a:1", "b:1", "b:1"]) < 0
+    assert agreement(torch.stack([first, second, first, second]), ["a:1", "a:1", "b:1", "b:1"]) < 0
 
 
 @pytest.mark.parametrize("targets", [["a:1", "a:1", "a:1"], ["a:1", "b:1", "c:1"]])

@@ -1,6 +1,6 @@
-"""Feed every metric of the contract table a share of the pictures: started as one program for each process, which meet over gloo.
+"""Feed every metric of the contract table a share of the pictures: started as one program for each process, over gloo.
 
-Prints one line of JSON: for each row and each way of sharing, what the processes found together, or the error.
+Prints one line of JSON: for each row and each way of sharing, what the processes compute together, or the error.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def measured(case: MetricCase, first: int, last: int, arguments: dict[str, Any])
         return f"{type(error).__name__}: {error}"
 
 
-def main(rank: int, processes: int, meeting: str, pictures: int) -> None:
-    """Join the others, measure the own share of the pictures, and print."""
+def main(rank: int, processes: int, store: str, pictures: int) -> None:
+    """Join the group, measure this process's share of the pictures, and print."""
     warnings.simplefilter("ignore")  # a process without pictures computes before its first update
     torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes, timeout=dt.timedelta(seconds=180)
-    )
+    timeout = dt.timedelta(seconds=180)
+    init = f"file://{store}"
+    distributed.init_process_group("gloo", init_method=init, rank=rank, world_size=processes, timeout=timeout)
     report = {}
     for case in all_cases():
         arguments = {"reduction": "none"} if case.per_picture else {}

@@ -1,4 +1,4 @@
-"""Pictures, photos and a network with classes, to be evaluated."""
+"""Pictures, photos and a network with classes for tests of evaluations."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def noise(count: int, height: int = 40, width: int = 48, channels: int = 3, seed
     return as_saved(torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(seed)))
 
 
-def own_score(picture: Tensor, unit: int, network: nn.Module | None = None) -> float:
+def toy_score(picture: Tensor, unit: int, network: nn.Module | None = None) -> float:
     """Score a picture for ``features.5:unit`` of the toy network, without the library."""
     with torch.no_grad():
         return float((network or toy()).eval().features(picture[None])[0, unit].mean())  # type: ignore[operator]
 
 
 def make_photos(folder: Path) -> Path:
-    """Make twelve photos of different size and mode, and a file that is none."""
+    """Write twelve photos of different size and mode, and a file that is none."""
     folder.mkdir()
     for index, levels in enumerate(noise(12, 50, 60, seed=9)):
         level = int(20 * index)
@@ -42,9 +42,8 @@ def make_photos(folder: Path) -> Path:
 
 def save(path: Path, picture: Tensor, target: Any = "features.5:1", **more: Any) -> Path:
     """Save a picture with the provenance that a run gives it."""
-    return save_png(
-        picture, path, {"target": target, "objective": "Channel('features.5', 1)", "network": "ToyNet", **more}
-    )
+    provenance = {"target": target, "objective": "Channel('features.5', 1)", "network": "ToyNet", **more}
+    return save_png(picture, path, provenance)
 
 
 def named(classes: tuple[str, ...]) -> FrozenNetwork:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+Mistake = tuple[Callable[[], Any], str]  # what a user may do wrong, and a pattern of the message
+
 
 @dataclass(frozen=True)
 class MetricCase:
-    """Say how to build a metric and feed it, and what is promised of it.
+    """Say how to build a metric and feed it, and what it promises.
 
     `make` takes further keyword arguments of the constructor (such as ``reduction``); `inputs(n)` returns the
     positional arguments of `update` for n pictures, always the same for the same n, and those for n begin with those
@@ -29,9 +31,7 @@ class MetricCase:
     upper: float | None
     higher_is_better: bool | None
     per_picture: bool = True  # one value for each picture, or one for the set
-    bad: list[tuple[Callable[[], Any], str]] = field(
-        default_factory=list
-    )  # (what a user may do wrong, pattern of the message)
+    mistakes: list[Mistake] = field(default_factory=list)
 
     def part(self, first: int, last: int) -> tuple[Any, ...]:
         """Return the arguments of `update` for the pictures from the first to before the last."""
@@ -52,5 +52,5 @@ def numbers(result: Any) -> Tensor:
     if isinstance(result, Mapping):
         result = list(result.values())
     if isinstance(result, Iterable) and not isinstance(result, Tensor):
-        return torch.cat([numbers(one) for one in result])
+        return torch.cat([numbers(value) for value in result])
     return torch.as_tensor(result).detach().double().flatten()

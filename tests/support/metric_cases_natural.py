@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,13 +16,13 @@ GREY = ColorStatistics([0.5], [[0.04]], 100)
 
 def pictures(count: int) -> Tensor:
     """Return noise of different contrast and smoothness, the same for the same index."""
-    made = []
+    drawn = []
     for index in range(count):
         noise = torch.rand(3, 36, 40, generator=torch.Generator().manual_seed(index))
         if index % 2:
             noise = torch.nn.functional.avg_pool2d(noise, 3, 1, 1)
-        made.append(noise ** (1 + index % 3))
-    return torch.stack(made)
+        drawn.append(noise ** (1 + index % 3))
+    return torch.stack(drawn)
 
 
 def inputs(count: int) -> tuple[Any, ...]:
@@ -31,103 +30,38 @@ def inputs(count: int) -> tuple[Any, ...]:
     return (pictures(count),)
 
 
-def _bad_pictures(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str]]:
-    def nan_in_the_second() -> None:
-        spoiled = pictures(3)
-        spoiled[1, 0, 0, 0] = torch.nan
-        make().update(spoiled)
-
-    return [
-        (nan_in_the_second, "pictures: NaN in 1 of 3, the first at index 1"),
-        (
-            lambda: make().update(pictures(1) * 2),
-            r"pictures must lie in \[0, 1\], got values from .* to .*; pass them before",
-        ),
-        (lambda: make().update(pictures(1) - 1), r"pictures must lie in \[0, 1\], got values from -"),
-        (lambda: make().update(pictures(1)[0]), r"pictures must be a batch \(N, C, H, W\), got shape \(3, 36, 40\)"),
-        (
-            lambda: make().update(pictures(1)[:0]),
-            r"pictures must be a batch \(N, C, H, W\), got shape \(0, 3, 36, 40\)",
-        ),
-        (lambda: make().update((pictures(1) * 255).to(torch.uint8)), "pictures: torch.uint8 holds no values"),
-        (lambda: make().update([[0.5]]), "pictures must be a tensor"),
-        (lambda: make(reduction="man"), "reduction: unknown reduction 'man'; did you mean 'mean'"),
-        (lambda: make().compute(), "there are no pictures yet; update it first"),
-    ]
-
-
 CASES = [
     MetricCase(
-        "ClippedShare",
-        ClippedShare,
-        inputs,
-        lower=0.0,
-        upper=1.0,
-        higher_is_better=False,
-        bad=[
-            *_bad_pictures(ClippedShare),
+        *("ClippedShare", ClippedShare, inputs, 0.0, 1.0, False),
+        mistakes=[
             (lambda: ClippedShare(-0.1), "level must be at least 0, got -0.1"),
             (lambda: ClippedShare(0.5), "level must be below 0.5"),
             (lambda: ClippedShare(float("nan")), "level must be at least 0, got nan"),
         ],
     ),
     MetricCase(
-        "ColorDistance",
-        ColorDistance,
-        inputs,
-        lower=0.0,
-        upper=None,
-        higher_is_better=False,
-        bad=[
-            *_bad_pictures(ColorDistance),
+        *("ColorDistance", ColorDistance, inputs, 0.0, None, False),
+        mistakes=[
             (
                 lambda: ColorDistance(GREY).update(pictures(1)),
                 "pictures: 3 channels do not fit the 1 of the statistics",
             ),
-            (
-                lambda: ColorDistance().update(pictures(1)[:, :1]),
-                "pictures: 1 channels do not fit the 3 of the statistics",
-            ),
+            (lambda: ColorDistance().update(pictures(1)[:, :1]), "pictures: 1 channels do not fit the 3"),
             (lambda: ColorDistance("nowhere.pt"), "statistics: there is no file 'nowhere.pt'"),
             (lambda: ColorDistance(3), "statistics must be measured statistics or the path of their file, got int"),  # type: ignore[arg-type]
         ],
     ),
     MetricCase(
-        "SpectrumSlope",
-        SpectrumSlope,
-        inputs,
-        lower=None,
-        upper=None,
-        higher_is_better=None,
-        bad=[
-            *_bad_pictures(SpectrumSlope),
-            (
-                lambda: SpectrumSlope().update(pictures(1)[..., :31]),
-                "pictures: 36 x 31 pixels are too few for a slope; each side needs",
-            ),
-        ],
+        *("SpectrumSlope", SpectrumSlope, inputs, None, None, None),
+        mistakes=[(lambda: SpectrumSlope().update(pictures(1)[..., :31]), "pictures: 36 x 31 pixels are too few")],
     ),
     MetricCase(
-        "VariationPerPixel",
-        VariationPerPixel,
-        inputs,
-        lower=0.0,
-        upper=2.0,
-        higher_is_better=None,
-        bad=[
-            *_bad_pictures(VariationPerPixel),
-            (lambda: VariationPerPixel().update(pictures(1)[..., :1]), "pictures: 36 x 1 pixels are too few"),
-        ],
+        *("VariationPerPixel", VariationPerPixel, inputs, 0.0, 2.0, None),
+        mistakes=[(lambda: VariationPerPixel().update(pictures(1)[..., :1]), "pictures: 36 x 1 pixels are too few")],
     ),
     MetricCase(
-        "HighFrequencyShare",
-        HighFrequencyShare,
-        inputs,
-        lower=0.0,
-        upper=1.0,
-        higher_is_better=None,
-        bad=[
-            *_bad_pictures(HighFrequencyShare),
+        *("HighFrequencyShare", HighFrequencyShare, inputs, 0.0, 1.0, None),
+        mistakes=[
             (lambda: HighFrequencyShare(0.0), "cutoff must be above 0, got 0"),
             (lambda: HighFrequencyShare(0.5), "cutoff must be below 0.5"),
         ],

@@ -10,21 +10,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from metric_case import MetricCase
+from metric_case import MetricCase, Mistake
 from PIL import Image as Pillow
 from torch import Tensor
 from toys import toy
 
+from featviz_pl import metrics
 from featviz_pl.metrics import (
-    Agreement,
     Embedding,
     ForcedChoice,
     NearestPhotos,
-    PairwiseDistance,
     PathSimilarity,
     PhotoActivations,
     PhotoEmbeddings,
-    VendiScore,
     embed_photos,
     measure_activations,
 )
@@ -36,8 +34,11 @@ PHOTOS = 12
 
 
 def network(seed: int = 0) -> FrozenNetwork:
-    """Build a toy in float64, so that the size of a batch does not show in the last digits."""
+    """Build a toy in float64, so that results do not depend on the batch size."""
     return FrozenNetwork(toy(seed=seed).double(), mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.25], size=12, name="toy")
+
+
+TOY = network()
 
 
 def embedding() -> Embedding:
@@ -47,17 +48,17 @@ def embedding() -> Embedding:
 
 @functools.cache
 def _folder() -> tempfile.TemporaryDirectory[str]:
-    held = tempfile.TemporaryDirectory()  # goes with the process
+    directory = tempfile.TemporaryDirectory()  # deleted with the process
     generator = np.random.default_rng(0)
     first, second, *noise = generator.uniform(0, 255, size=(PHOTOS + 2, 4, 5, 3))
     for index in range(PHOTOS):  # from one pattern to another, so that photos that excite a unit are alike
         share = index / (PHOTOS - 1)
         levels = (0.95 * (share * first + (1 - share) * second) + 0.05 * noise[index]).astype(np.uint8)
-        Pillow.fromarray(levels).resize((16, 14)).save(Path(held.name) / f"{index:02}.png")
-    return held
+        Pillow.fromarray(levels).resize((16, 14)).save(Path(directory.name) / f"{index:02}.png")
+    return directory
 
 
-def folder() -> str:
+def photo_folder() -> str:
     """Return a folder of small photos, the same in every process."""
     return _folder().name
 
@@ -65,13 +66,13 @@ def folder() -> str:
 @functools.cache
 def activations() -> PhotoActivations:
     """Measure the photos by the toy."""
-    return measure_activations(network(), folder(), ["features.5", "output"])
+    return measure_activations(network(), photo_folder(), ["features.5", "output"])
 
 
 @functools.cache
 def embeddings() -> PhotoEmbeddings:
     """Embed the photos by the toy."""
-    return embed_photos(embedding(), folder())
+    return embed_photos(embedding(), photo_folder())
 
 
 def pictures(count: int) -> Tensor:
@@ -90,14 +91,19 @@ def with_targets(count: int) -> tuple[Any, ...]:
     return pictures(count), [TARGETS[index % len(TARGETS)] for index in range(count)]
 
 
-def with_kinds(count: int) -> tuple[Any, ...]:
-    """Return pictures and targets whose strongest photos are alike."""
+def with_two_targets(count: int) -> tuple[Any, ...]:
+    """Return pictures and targets whose strongest photos are similar."""
     return pictures(count), [TARGETS[index % 2] for index in range(count)]
 
 
+def plain_choice(k: int = 4, **arguments: Any) -> ForcedChoice:
+    """Build the metric without controls."""
+    return ForcedChoice(activations(), embeddings(), embedding=embedding(), k=k, **arguments)
+
+
 def choice(**arguments: Any) -> ForcedChoice:
-    """Build the metric with controls, by which each picture is measured for itself."""
-    return ForcedChoice(activations(), embeddings(), embedding=embedding(), k=4, controls=1 - pictures(5), **arguments)
+    """Build the metric with controls, so that a picture's score does not depend on the others."""
+    return plain_choice(controls=1 - pictures(5), **arguments)
 
 
 def nearest(**arguments: Any) -> NearestPhotos:
@@ -105,22 +111,23 @@ def nearest(**arguments: Any) -> NearestPhotos:
     return NearestPhotos(embeddings(), embedding(), k=3, **arguments)
 
 
-def path(**arguments: Any) -> PathSimilarity:
-    """Build the metric at two layers."""
-    return PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=3, **arguments)
+def path(
+    network: FrozenNetwork = TOY,
+    layers: str | list[str] = LAYERS,
+    folder: str | None = None,
+    k: int = 3,
+    **arguments: Any,
+) -> PathSimilarity:
+    """Build the metric, at two layers unless given."""
+    return PathSimilarity(network, layers, photos=activations(), folder=folder or photo_folder(), k=k, **arguments)
 
 
-def _bad_pictures(make: Callable[..., Any], *others: Any) -> list[tuple[Callable[[], Any], str]]:
-    return [
-        (
-            lambda: make().update(pictures(1).repeat(1, 2, 1, 1), *others),
-            "pictures: 6 channels do not fit the network, which takes 3",
-        ),
-        (lambda: make().update(pictures(1) * torch.nan, *others), "pictures: NaN in 1 of 1"),
-    ]
+def _bad_pictures(make: Callable[..., Any], *targets: Any) -> list[Mistake]:
+    six = pictures(1).repeat(1, 2, 1, 1)
+    return [(lambda: make().update(six, *targets), "pictures: 6 channels do not fit the network, which takes 3")]
 
 
-def _bad_targets(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str]]:
+def _bad_targets(make: Callable[..., Any]) -> list[Mistake]:
     return [
         *_bad_pictures(make, "features.5:1"),
         (lambda: make().update(pictures(2), ["features.5:1"]), "targets: 1 do not fit 2 pictures"),
@@ -128,170 +135,82 @@ def _bad_targets(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str]
     ]
 
 
-def _bad_units(make: Callable[..., Any]) -> list[tuple[Callable[[], Any], str]]:
+def _bad_units(make: Callable[..., Any]) -> list[Mistake]:
     return [
         *_bad_targets(make),
-        (
-            lambda: make().update(pictures(1), "features.2:1"),
-            "target: the photos were not measured at 'features.2'; did you",
-        ),
+        (lambda: make().update(pictures(1), "features.2:1"), "target: the photos were not measured at 'features.2'"),
         (lambda: make().update(pictures(1), "features.5:8"), "unit: 'features.5' has 8 units, 0 to 7; there is no 8"),
     ]
 
 
-def _others() -> PhotoEmbeddings:
-    """Return vectors of photos of which one has another name."""
-    held = embeddings()
-    return PhotoEmbeddings(held.values, [*held.paths[:-1], "other.png"], identity=held.identity)
+def _renamed() -> PhotoEmbeddings:
+    """Return embeddings of which the last photo has another name."""
+    record = embeddings()
+    return PhotoEmbeddings(record.values, [*record.paths[:-1], "other.png"], identity=record.identity)
+
+
+def _of_set(name: str, **arguments: Any) -> Callable[..., Any]:
+    return lambda **more: getattr(metrics, name)(embedding(), **arguments, **more)
+
+
+def _nearest(layers: list[str], seed: int = 0, size: int = 12) -> NearestPhotos:
+    return NearestPhotos(embeddings(), Embedding(network(seed), layers, size=size))
 
 
 CASES = [
     MetricCase(
-        "PairwiseDistance",
-        lambda **arguments: PairwiseDistance(embedding(), **arguments),
-        alone,
-        lower=0.0,
-        upper=2.0,
-        higher_is_better=None,
-        per_picture=False,
-        bad=[
-            *_bad_pictures(lambda: PairwiseDistance(embedding())),
-            (lambda: PairwiseDistance("embedded"), "embedding must be an Embedding, such as"),  # type: ignore[arg-type]
+        *("PairwiseDistance", _of_set("PairwiseDistance"), alone, 0.0, 2.0, None, False),
+        mistakes=[
+            *_bad_pictures(_of_set("PairwiseDistance")),
+            (lambda: metrics.PairwiseDistance("embedded"), "embedding must be an Embedding, such as"),  # type: ignore[arg-type]
         ],
     ),
+    MetricCase("VendiScore", _of_set("VendiScore"), alone, 1.0, None, None, False),
     MetricCase(
-        "VendiScore",
-        lambda **arguments: VendiScore(embedding(), **arguments),
-        alone,
-        lower=1.0,
-        upper=None,
-        higher_is_better=None,
-        per_picture=False,
-        bad=_bad_pictures(lambda: VendiScore(embedding())),
+        *("Agreement", _of_set("Agreement"), with_targets, None, 1.0, True, False),
+        mistakes=_bad_targets(_of_set("Agreement")),
     ),
     MetricCase(
-        "Agreement",
-        lambda **arguments: Agreement(embedding(), **arguments),
-        with_targets,
-        lower=None,
-        upper=1.0,
-        higher_is_better=True,
-        per_picture=False,
-        bad=_bad_targets(lambda: Agreement(embedding())),
-    ),
-    MetricCase(
-        "NearestPhotos",
-        nearest,
-        alone,
-        lower=-1.0,
-        upper=1.0,
-        higher_is_better=True,
-        bad=[
+        *("NearestPhotos", nearest, alone, -1.0, 1.0, True),
+        mistakes=[
             *_bad_pictures(nearest),
             (lambda: NearestPhotos(embeddings(), embedding(), k=0), "k must be at least 1"),
-            (
-                lambda: NearestPhotos(embeddings(), Embedding(network(1), LAYERS)),
-                "photos: they were embedded with weights_hash=",
-            ),
-            (
-                lambda: NearestPhotos(embeddings(), Embedding(network(), LAYERS[:1])),
-                r"photos: they were embedded with layers=\['features.2', ",
-            ),
-            (
-                lambda: NearestPhotos(embeddings(), Embedding(network(), LAYERS, size=16)),
-                r"size=\[12, 12\], not \[16, 16\]; embed them again with",
-            ),
+            (lambda: _nearest(LAYERS, seed=1), "photos: they were embedded with weights_hash="),
+            (lambda: _nearest(LAYERS[:1]), r"photos: they were embedded with layers=\['features.2', "),
+            (lambda: _nearest(LAYERS, size=16), r"size=\[12, 12\], not \[16, 16\]; embed them again with"),
             (lambda: NearestPhotos("nowhere.pt", embedding()), "path: there is no file 'nowhere.pt'"),
         ],
     ),
     MetricCase(
-        "PathSimilarity",
-        path,
-        with_kinds,
-        lower=None,
-        upper=None,
-        higher_is_better=True,
-        per_picture=False,
-        bad=[
+        *("PathSimilarity", path, with_two_targets, None, None, True, False),
+        mistakes=[
             *_bad_units(path),
-            (
-                lambda: PathSimilarity(network(), "features.50", photos=activations(), folder=folder()),
-                "layer: the network has no layer 'features.50'; did",
-            ),
-            (
-                lambda: PathSimilarity(network(), [], photos=activations(), folder=folder()),
-                "layers must name at least one layer",
-            ),
-            (
-                lambda: PathSimilarity(network(1), LAYERS, photos=activations(), folder=folder()),
-                "photos: they were measured with 'toy'",
-            ),
-            (
-                lambda: PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=7),
-                "k: 7 photos and as many others are more",
-            ),
-            (
-                lambda: PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=1),
-                "k must be at least 2",
-            ),
-            (
-                lambda: PathSimilarity(network(), LAYERS, photos=activations(), folder=folder(), k=2, measure="cos"),
-                "measure: unknown measure 'cos'; did you",
-            ),
-            (
-                lambda: PathSimilarity(network(), LAYERS, photos=activations(), folder="nowhere", k=2).update(
-                    *with_targets(1)
-                ),
-                "folder: 'nowhere' does not hold '",
-            ),
+            (lambda: path(layers="features.50"), "layer: the network has no layer 'features.50'; did"),
+            (lambda: path(layers=[]), "layers must name at least one layer"),
+            (lambda: path(network(1)), "photos: they were measured with 'toy'"),
+            (lambda: path(k=7), "k: 7 photos and as many others are more"),
+            (lambda: path(k=1), "k must be at least 2"),
+            (lambda: path(measure="cos"), "measure: unknown measure 'cos'; did you"),
+            (lambda: path(folder="nowhere").update(*with_targets(1)), "folder: 'nowhere' does not hold '"),
         ],
     ),
     MetricCase(
-        "ForcedChoice",
-        choice,
-        with_targets,
-        lower=0.0,
-        upper=1.0,
-        higher_is_better=True,
-        bad=[
+        *("ForcedChoice", choice, with_targets, 0.0, 1.0, True),
+        mistakes=[
             *_bad_units(choice),
             (lambda: choice().update(pictures(2), "features.5:1", pictures(1)), "opposites: 1 do not fit 2 pictures"),
             (
-                lambda: ForcedChoice(activations(), _others(), embedding=embedding()),
+                lambda: ForcedChoice(activations(), _renamed(), embedding=embedding()),
                 "embeddings: their 12 photos must be the 12 of the activations",
             ),
-            (lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), k=0), "k must be at least 1"),
+            (lambda: plain_choice(k=0), "k must be at least 1"),
             (lambda: ForcedChoice(activations(), embeddings()), "photos: they were embedded with weights_hash="),
-            (
-                lambda: ForcedChoice("nowhere.pt", embeddings(), embedding=embedding()),
-                "path: there is no file 'nowhere.pt'",
-            ),
-            (
-                lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), controls=torch.ones(2, 5)),
-                r"controls must be \(M, 16\) as vectors of this embedding",
-            ),
-            (
-                lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), controls="a.png"),  # type: ignore[arg-type]
-                "controls must be pictures",
-            ),
-            (
-                lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), controls=["no.png"]),
-                "cannot read a picture from 'no.png'",
-            ),
-            (
-                lambda: ForcedChoice(activations(), embeddings(), embedding=embedding(), control_targets=["output:1"]),
-                "control_targets: there are no controls",
-            ),
-            (
-                lambda: ForcedChoice(
-                    activations(),
-                    embeddings(),
-                    embedding=embedding(),
-                    controls=pictures(2),
-                    control_targets=["output:1"],
-                ),
-                "targets: 1 do not fit 2 pictures",
-            ),
+            (lambda: ForcedChoice("nowhere.pt", embeddings()), "path: there is no file 'nowhere.pt'"),
+            (lambda: plain_choice(controls=torch.ones(2, 5)), r"controls must be \(M, 16\) as vectors"),
+            (lambda: plain_choice(controls="a.png"), "controls must be pictures"),
+            (lambda: plain_choice(controls=["no.png"]), "cannot read a picture from 'no.png'"),
+            (lambda: plain_choice(control_targets=["output:1"]), "control_targets: there are no controls"),
+            (lambda: choice(control_targets=["output:1"]), "targets: 1 do not fit 5 pictures"),
         ],
     ),
 ]

@@ -1,4 +1,4 @@
-"""Contract cases of the metrics that ask another network, and a judge whose answers can be worked out by hand."""
+"""Contract cases of the metrics that ask another network, and a judge whose logits have a closed form."""
 
 from __future__ import annotations
 
@@ -29,12 +29,8 @@ def color_judge(size: int | tuple[int, int] | None = None) -> FrozenNetwork:
 
 def pictures(count: int) -> Tensor:
     """Return noise on a color for each picture, the same for the same index."""
-    return torch.stack(
-        [
-            torch.rand(3, 7, 9, generator=torch.Generator().manual_seed(index)) ** (1 + index % 3)
-            for index in range(count)
-        ]
-    )
+    generators = (torch.Generator().manual_seed(index) for index in range(count))
+    return torch.stack([torch.rand(3, 7, 9, generator=g) ** (1 + index % 3) for index, g in enumerate(generators)])
 
 
 def inputs(count: int) -> tuple[Any, ...]:
@@ -42,45 +38,29 @@ def inputs(count: int) -> tuple[Any, ...]:
     return pictures(count), [COLORS[index % 3] for index in range(count)]
 
 
-def _of_unknown_class(kind: type[TransferProbability | TransferRank]) -> None:
-    kind(color_judge()).update(pictures(1), "blu")
+def probability(**arguments: Any) -> TransferProbability:
+    """Build the metric with a judge of one size."""
+    return TransferProbability(color_judge(8), **arguments)
 
 
+def rank(**arguments: Any) -> TransferRank:
+    """Build the metric with a judge of one size."""
+    return TransferRank(color_judge(8), **arguments)
+
+
+UNKNOWN = "class: unknown class of the judge 'blu'; did you mean 'blue'"
 CASES = [
     MetricCase(
-        "TransferProbability",
-        lambda **arguments: TransferProbability(color_judge(8), **arguments),
-        inputs,
-        lower=0.0,
-        upper=1.0,
-        higher_is_better=True,
-        bad=[
-            (
-                lambda: _of_unknown_class(TransferProbability),
-                "class: unknown class of the judge 'blu'; did you mean 'blue'",
-            ),
-            (
-                lambda: TransferProbability(color_judge(), ["red", "gren"]),
-                "unknown class of the judge 'gren'; did you mean 'green'",
-            ),
-            (
-                lambda: TransferProbability(color_judge()).update(pictures(1) * torch.nan, "red"),
-                "pictures: NaN in 1 of 1",
-            ),
-            (
-                lambda: TransferProbability(color_judge()).update(pictures(2), ["red"]),
-                "classes: 1 do not fit 2 pictures",
-            ),
-            (lambda: TransferProbability(color_judge()).update(pictures(1), 4), "has 4 classes, 0 to 3; there is no 4"),
+        *("TransferProbability", probability, inputs, 0.0, 1.0, True),
+        mistakes=[
+            (lambda: probability().update(pictures(1), "blu"), UNKNOWN),
+            (lambda: TransferProbability(color_judge(), ["red", "gren"]), "'gren'; did you mean 'green'"),
+            (lambda: probability().update(pictures(2), ["red"]), "classes: 1 do not fit 2 pictures"),
+            (lambda: probability().update(pictures(1), 4), "has 4 classes, 0 to 3; there is no 4"),
         ],
     ),
     MetricCase(
-        "TransferRank",
-        lambda **arguments: TransferRank(color_judge(8), **arguments),
-        inputs,
-        lower=1.0,
-        upper=None,
-        higher_is_better=False,
-        bad=[(lambda: _of_unknown_class(TransferRank), "class: unknown class of the judge 'blu'; did you mean 'blue'")],
+        *("TransferRank", rank, inputs, 1.0, None, False),
+        mistakes=[(lambda: rank().update(pictures(1), "blu"), UNKNOWN)],
     ),
 ]

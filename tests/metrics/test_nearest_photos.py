@@ -1,22 +1,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from metric_cases_sets import embedding, embeddings, folder, nearest, pictures
+from metric_cases_sets import embedding, embeddings, nearest, photo_folder, pictures
 from torch import Tensor
 
 from featviz_pl.metrics import NearestPhotos, PhotoEmbeddings, read_photos
 
 
-def cosines(shown: Tensor) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    vectors, photos = embedding()(shown).double().numpy(), embeddings().values.double().numpy()
-    found: np.ndarray[tuple[int, int], np.dtype[np.float64]] = (
-        vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    ) @ photos.T
-    return found
+def cosines(images: Tensor) -> np.ndarray[Any, Any]:
+    vectors, photos = embedding()(images).double().numpy(), embeddings().values.double().numpy()
+    products: np.ndarray[Any, Any] = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)) @ photos.T
+    return products
 
 
 @pytest.mark.parametrize("k", [1, 3, 12, 40])
@@ -28,28 +27,27 @@ def test_the_value_is_the_mean_similarity_to_the_nearest_photos(k: int) -> None:
 
 
 def test_the_nearest_photos_are_named_with_their_similarity() -> None:
-    found = nearest().nearest(pictures(2))
-    for row, listed in zip(cosines(pictures(2)), found):
+    for row, listed in zip(cosines(pictures(2)), nearest().nearest(pictures(2))):
         order = np.argsort(-row)[:3]
         assert [path for path, _ in listed] == [embeddings().paths[index] for index in order]
         np.testing.assert_allclose([value for _, value in listed], row[order], rtol=1e-6)
 
 
-def test_a_photo_is_its_own_nearest() -> None:
-    [shown] = read_photos([Path(folder(), f"{index:02}.png") for index in range(12)], (12, 12))
+def test_a_photo_is_nearest_to_itself() -> None:
+    [photos] = read_photos([Path(photo_folder(), f"{index:02}.png") for index in range(12)], (12, 12))
     metric = NearestPhotos(embeddings(), embedding(), k=1)
-    assert [listed[0][0] for listed in metric.nearest(shown)] == embeddings().paths
-    metric.update(shown)
+    assert [listed[0][0] for listed in metric.nearest(photos)] == embeddings().paths
+    metric.update(photos)
     assert float(metric.compute()) == pytest.approx(1)
 
 
-def test_what_photos_reach_leaves_out_each_photo_itself() -> None:
+def test_the_value_of_photos_leaves_out_each_photo_itself() -> None:
     products = embeddings().values.double().numpy()
     products = products @ products.T
     np.fill_diagonal(products, -np.inf)
     assert nearest().of_photos() == pytest.approx(np.sort(products, axis=1)[:, ::-1][:, :3].mean())
-    one = PhotoEmbeddings(embeddings().values[:1], ["a.png"], identity=embedding().identity())
-    assert np.isnan(NearestPhotos(one, embedding()).of_photos())
+    single = PhotoEmbeddings(embeddings().values[:1], ["a.png"], identity=embedding().identity())
+    assert np.isnan(NearestPhotos(single, embedding()).of_photos())
 
 
 def test_photos_may_be_in_a_file(tmp_path: Path) -> None:
