@@ -106,7 +106,9 @@ def fit(options: argparse.Namespace, network: fv.FrozenNetwork, ddp: bool) -> fl
     clock = StepTimes()
     steps = WARM_UP + options.fit_steps
     views = Augmentation("lucid", views=options.views * options.processes)
-    model = fv.FeatureVisualization(network, f"{options.layer}:0", fv.images.FourierImage(options.size), steps=steps)
+    model = fv.FeatureVisualization(
+        network, f"{options.layer}:0", image=fv.images.FourierImage(options.size), steps=steps
+    )
     callbacks = [views, clock, *([DistributedViews(every=100)] if ddp else [])]
     Trainer(
         **QUIET, max_steps=steps, devices=options.processes, strategy="ddp" if ddp else "auto", callbacks=callbacks

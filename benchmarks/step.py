@@ -90,7 +90,9 @@ def ascend_step(
 
 def fit_step(network: fv.FrozenNetwork, layer: str, precision: str, options: argparse.Namespace, views: int) -> float:
     """Return the milliseconds of a step of `Trainer.fit`."""
-    model = fv.FeatureVisualization(network, f"{layer}:0", fv.images.FourierImage(options.size), steps=options.steps)
+    model = fv.FeatureVisualization(
+        network, f"{layer}:0", image=fv.images.FourierImage(options.size), steps=options.steps
+    )
     clock = StepTimes()
     Trainer(
         max_steps=options.steps,

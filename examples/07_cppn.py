@@ -38,7 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
 
     network = fv.load_network(asked.network, asked.weights)
     objective, image = Channel(asked.layer, asked.units), CPPNImage(asked.size)
-    model = fv.FeatureVisualization(network, objective, image, asked.steps, asked.seed, lr=0.005)
+    model = fv.FeatureVisualization(
+        network, objective, image=image, preset="lucid", steps=asked.steps, seed=asked.seed, lr=0.005
+    )
     trainer = Trainer(
         max_steps=asked.steps,
         callbacks=[StepProgressBar()],

@@ -16,29 +16,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
 from featviz_pl.engine import Ascent
 from featviz_pl.engine.precision import AUTO, FULL, REDUCED, fastest_precision
-from featviz_pl.engine.start import read_start, start_digest
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved, save_png, to_pillow
 from featviz_pl.io.files import check_output
 from featviz_pl.io.sheets import sheet
 from featviz_pl.networks import FrozenNetwork, as_network, load_network
-from featviz_pl.numerics.checks import size_pair, whole_number
 from featviz_pl.numerics.host_memory import return_freed_memory
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.objectives import Objective, Target
 from featviz_pl.objectives.target_syntax import parse_objective, picture_names
-from featviz_pl.presets import DEFAULT_PRESET, Recipe, image_class, recipe
+from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
 from featviz_pl.statistics import Statistics
-from featviz_pl.statistics.arguments import as_statistics, image_arguments
+from featviz_pl.statistics.arguments import as_statistics
 from featviz_pl.training import FeatureVisualization
 from featviz_pl.training.device import device_to_measure
+from featviz_pl.training.initial_image import initial_image, read_start, start_digest
 from featviz_pl.training.stopping import TERMINATED, run_until_stopped
 from featviz_pl_callbacks.render_checkpoint import RenderCheckpoint, checkpoint_to_resume
 
@@ -156,7 +154,6 @@ def render(
         >>> result.images.shape, result.targets
         (torch.Size([1, 3, 16, 16]), ['output:2'])
     """
-    chosen = recipe(preset)
     frozen = load_network(network, weights) if isinstance(network, str) else as_network(network)
     frozen = frozen.compiled() if compile else frozen
     if target is None:
@@ -167,47 +164,32 @@ def render(
         target = FIRST_TARGET
         size = FIRST_SIZE if size is None and image is None and start is None else size
         steps = FIRST_STEPS if steps is None else steps
-    probed = image.size if isinstance(image, Image) else chosen.size if size is None else size
-    objective = parse_objective("target", target, lambda layer: frozen.count_units(layer, probed))
-    chosen = chosen.for_layers(source.layer for source in objective.sources())
-    steps = chosen.steps if steps is None else whole_number("steps", steps)
-    measured = None if stats is None else as_statistics(stats, frozen.channels)
-    built = _image(image, chosen, frozen, size, start, objective.count(), measured)
-    if chosen.make_objective is not None:
-        with torch.no_grad():
-            begun = None if start is None else built()[:, : built.channels - built.alpha]
-            seen_at = (frozen.size or built.size) if chosen.size_of_views == "network" else built.size
-            objective = chosen.make_objective(objective, frozen, seen_at, begun)
-    augmentation = Augmentation(
-        chosen.transforms,
-        chosen.views if views is None else whole_number("views", views),
-        size=frozen.size if chosen.size_of_views == "network" else None,
-    )
-    model = FeatureVisualization(
-        frozen,
-        objective,
-        built,
-        steps=steps,
-        seed=seed,
-        optimizer=partial(chosen.make_optimizer, lr=lr),
-        lr=chosen.lr if lr is None else lr,
-        scheduler=None if chosen.scheduler is None else partial(chosen.make_scheduler, steps=steps),  # type: ignore[arg-type]
-    )
+    channels = image.channels if isinstance(image, Image) else frozen.channels
+    pictures = None if start is None else read_start(start, channels)
+    statistics = None if stats is None else as_statistics(stats, frozen.channels)
+    # A copy: an image that is built may serve the caller's next render too.
+    image = copy.deepcopy(initial_image(recipe(preset), frozen, image, size, pictures, statistics))
+    objective = parse_objective("target", target, lambda layer: frozen.count_units(layer, image.size))
+    if pictures is not None:
+        image.allocate(objective.count() or image.count or len(pictures))
+        image.start_from(resize(pictures, image.size).clamp(0, 1))
+    model = FeatureVisualization(frozen, objective, image=image, preset=preset, steps=steps, seed=seed, lr=lr)
+    augmentation = Augmentation(views=views)
     if precision == AUTO:
         precision = _measured_precision(model, augmentation, accelerator, devices, num_nodes, resume)
-    model.origin = {"preset": chosen.name, "precision": str(precision)}
+    model.extra_provenance = {"precision": str(precision)}
     if frozen.compile:  # it rounds elsewhere
-        model.origin["compile"] = True
+        model.extra_provenance["compile"] = True
     if start is not None:
-        model.origin["start"] = start_digest(model.images)
-    if measured is not None:
-        model.origin["stats"] = measured.digest
+        model.extra_provenance["start"] = start_digest(model.images)
+    if statistics is not None:
+        model.extra_provenance["stats"] = statistics.digest
     ckpt_path = None if resume is None else checkpoint_to_resume(resume)
     own: list[Callback] = [StepProgressBar()] if progress else []
     own += [] if resume is None else [RenderCheckpoint(resume)]
     own += [DistributedViews()] if str(devices) != "1" or num_nodes > 1 else []
     trainer = Trainer(
-        max_steps=steps,
+        max_steps=model.steps,
         accelerator=accelerator,
         devices=devices,
         num_nodes=num_nodes,
@@ -217,7 +199,7 @@ def render(
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress,
-        log_every_n_steps=min(50, steps),
+        log_every_n_steps=min(50, model.steps),
     )
     began = time.perf_counter()
     stopped = run_until_stopped(trainer, partial(trainer.fit, model, ckpt_path=ckpt_path, weights_only=True))
@@ -246,39 +228,11 @@ def _measured_precision(
         )
     image = copy.deepcopy(model.image).to(device)
     found = fastest_precision(
-        Ascent(image, model.network.compiled(False), model.objective, model.seed, augmentation.views), model.steps
+        Ascent(image, model.network.compiled(False), model.objective, model.seed, augmentation.views_for(model)),
+        model.steps,
     )
     logging.getLogger(__name__).info("%s", found)
     return found.name
-
-
-def _image(
-    image: str | Image | None,
-    chosen: Recipe,
-    network: FrozenNetwork,
-    size: Any,
-    start: Any,
-    count: int | None,
-    stats: Statistics | None,
-) -> Image:
-    channels = image.channels if isinstance(image, Image) else network.channels
-    if start is not None:
-        start = read_start(start, channels)
-    if isinstance(image, Image):
-        if size is not None and size_pair("size", size) != image.size:
-            raise ValueError(f"size: {size} differs from that of the image, {image.size}; give one of them")
-        if stats is not None:
-            raise ValueError("stats: the image is built already; give it color=… and, where it takes one, spectrum=…")
-        built = copy.deepcopy(image)  # what the caller holds is a description, and may serve the next render too
-    else:
-        own = tuple(start.shape[-2:]) if start is not None else chosen.size or network.size or 224
-        make = chosen.image if image is None else image_class(image)
-        measured = {} if stats is None else image_arguments(make, stats)
-        built = make(size=own if size is None else size_pair("size", size), channels=channels, **measured)
-    if start is not None:
-        built.allocate(count or built.count or len(start))
-        built.start_from(resize(start, built.size).clamp(0, 1))
-    return built
 
 
 def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, interrupted: bool) -> RenderResult:

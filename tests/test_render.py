@@ -33,12 +33,35 @@ CPU: dict[str, Any] = {"accelerator": "cpu", "steps": 3, "size": 12}
 # What it does.
 
 
-def test_a_render_is_a_fit_by_hand() -> None:
-    result = render(toy(), "features.5:2", views=2, seed=4, preset="article", **CPU)
-    model = FeatureVisualization(toy(), Channel("features.5", 2), FourierImage(12, decay=1.0), seed=4)
-    Trainer(max_steps=3, callbacks=[Augmentation("article", views=2)], **QUIET).fit(model)
+@pytest.mark.parametrize("target", ["features.5:2", "output:1", Channel("features.5", [0, 3]) - 0.01 * L2()], ids=str)
+@pytest.mark.parametrize(
+    ("arguments", "of_module", "of_views"),
+    [
+        ({}, {}, {}),
+        ({"views": 2, "preset": "article", "lr": 0.1}, {"preset": "article", "lr": 0.1}, {"views": 2}),
+        ({"preset": "xplique", "views": 2}, {"preset": "xplique"}, {"views": 2}),
+    ],
+    ids=["defaults", "article", "xplique"],
+)
+def test_module_and_augmentation_make_the_pictures_of_render(
+    target: Any, arguments: dict[str, Any], of_module: dict[str, Any], of_views: dict[str, Any]
+) -> None:
+    network = FrozenNetwork(toy(), size=14)
+    result = render(network, target, size=12, seed=4, steps=4, accelerator="cpu", **arguments)
+    model = FeatureVisualization(network, target, size=12, seed=4, steps=4, **of_module)
+    Trainer(max_steps=4, callbacks=[Augmentation(**of_views)], **QUIET).fit(model)
     assert torch.equal(result.images, (model.images * 255).round() / 255)
-    assert result.scores == [pytest.approx(float(model.scores()), rel=1e-6)]
+    assert result.scores == model.scores().tolist()
+    assert model.provenance(0)["preset"] == result.provenance[0]["preset"]
+
+
+def test_what_is_given_to_the_module_wins_over_its_preset() -> None:
+    network = FrozenNetwork(toy(), size=14)
+    model = FeatureVisualization(network, "features.5:2", optimizer=torch.optim.SGD, image=PixelImage(9), steps=5)
+    configured: Any = model.configure_optimizers()
+    assert isinstance(configured, torch.optim.SGD)  # and no scheduler
+    assert (model.image.size, configured.defaults["lr"], model.steps) == ((9, 9), recipe("featviz").lr, 5)
+    assert FeatureVisualization(network, "features.5:2").image.size == (14, 14)
 
 
 def test_scores_are_those_of_the_pictures_without_views() -> None:
@@ -67,7 +90,7 @@ def test_every_unit_of_a_layer_and_the_layer_as_a_whole_have_their_own_spelling(
     every = render(toy(), "features.5:all", **CPU)
     assert every.targets == [f"features.5:{unit}" for unit in range(8)]
     assert torch.equal(every.images, units.images)
-    assert FeatureVisualization(toy(), "features.5:all", FourierImage(12)).targets == every.targets
+    assert FeatureVisualization(toy(), "features.5:all", image=FourierImage(12)).targets == every.targets
     assert render(toy(), "features.5", **CPU).targets == ["features.5"]
     assert len(render(toy(), "features.0:all@1,2", **CPU).targets) == 6
 

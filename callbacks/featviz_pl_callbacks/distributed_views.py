@@ -65,7 +65,7 @@ class DistributedViews(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         module, step = visualization(self, pl_module), trainer.global_step
-        self._views += len(module.targets) * len(module.own_views)
+        self._views += len(module.targets) * len(module.views_of_this_rank)
         if step == self._last_step:  # an accumulated step ends several batches
             return
         self._last_step = step

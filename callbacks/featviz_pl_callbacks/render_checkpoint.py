@@ -114,16 +114,15 @@ def discard(path: str | os.PathLike[str]) -> None:
 def _arguments(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Return what makes a render the picture that it is, besides image, objective and seed, which the module compares."""
     assert isinstance(module, FeatureVisualization)
-    maker: Any = module.optimizer or torch.optim.Adam
-    weights = [
-        torch.nn.Parameter(torch.zeros(1))
-    ]  # the run's own optimizer does not exist yet when a checkpoint is compared
+    # The run's optimizer does not exist yet when a checkpoint is compared.
+    optimizer = module.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
     return {
         "network": module.network.name,
         "weights": module._problem.weights_hash(),
         "views": repr(module._problem.views),  # the callback may have taken those of the module back
-        **optimizer_description(maker(weights, lr=module.lr) if isinstance(maker, type) else maker(weights)),
+        **optimizer_description(optimizer),
         "lr": module.lr,
         "steps": trainer.max_steps,
-        **{name: str(value) for name, value in module.origin.items()},
+        "preset": module.recipe.name,
+        **{name: str(value) for name, value in module.extra_provenance.items()},
     }

@@ -107,10 +107,10 @@ class ConfigParser(LightningArgumentParser):
         super().__init__(*args, formatter_class=formatter_class, **kwargs)
         self.follows: dict[str, str] = {}  # keys that follow from others
 
-    def link_arguments(self, source: str, target: str, **more: Any) -> None:  # type: ignore[override]
-        """Let one key follow from another."""
+    def link_arguments(self, source: str | tuple[str, ...], target: str, **more: Any) -> None:  # type: ignore[override]
+        """Let one key follow from others."""
         super().link_arguments(source, target, **more)
-        self.follows[target] = source
+        self.follows[target] = source if isinstance(source, str) else source[0]
 
     def refuse_what_follows(self, flags: Sequence[str]) -> None:
         """Refuse flags of keys that follow from others, where the parser takes them and they would count for nothing."""

@@ -21,6 +21,7 @@ from featviz_pl.callbacks import FeatureWriter, StepProgressBar, SweepProgressBa
 from featviz_pl.cli.config_parser import ConfigError, ConfigFile, ConfigParser, as_line
 from featviz_pl.cli.config_saving import SavedConfig, picture_folders
 from featviz_pl.cli.exit_codes import SOME_FAILED, STOPPED
+from featviz_pl.presets import recipe
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 from featviz_pl.training import FeatureVisualization
 from featviz_pl.training.stopping import run_until_stopped
@@ -110,10 +111,11 @@ class FeatvizCLI(LightningCLI):
             self.trainer_class, self.method, skip=set(_NOT_OFFERED[self.method])
         )
         if self.method == "fit":
-            steps = "model.steps" if self._helps else "model.init_args.steps"
-            parser.link_arguments(steps, "trainer.max_steps")
+            model = "model" if self._helps else "model.init_args"
+            sources = (f"{model}.steps", f"{model}.preset")
+            parser.link_arguments(sources, "trainer.max_steps", compute_fn=_steps)
             if not self._helps:
-                parser.link_arguments(steps, "model.init_args.scheduler.init_args.T_max")
+                parser.link_arguments(sources, f"{model}.scheduler.init_args.T_max", compute_fn=_steps)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse what was given; Lightning's own warns where `featviz` hands on the command line of the process."""
@@ -169,6 +171,11 @@ class FeatvizCLI(LightningCLI):
             named["datamodule"] = self.datamodule
         method = getattr(self.trainer, self.method)
         return run_until_stopped(self.trainer, lambda: method(self.model, **named, **more))
+
+
+def _steps(steps: int | None, preset: Any) -> int:
+    """Return the number of steps of a run."""
+    return recipe(preset).steps if steps is None else steps
 
 
 def _usual_rate(module: Any) -> Any:

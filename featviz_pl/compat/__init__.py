@@ -13,7 +13,7 @@ Example:
     >>> from pytorch_lightning import Trainer
     >>> from featviz_pl.compat import Augmentation, FeatureVisualization
     >>> from featviz_pl.images import FourierImage
-    >>> model = FeatureVisualization(torch.nn.Conv2d(3, 8, 3), "output:4", FourierImage(16))
+    >>> model = FeatureVisualization(torch.nn.Conv2d(3, 8, 3), "output:4", size=16)
     >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     >>> Trainer(max_steps=2, accelerator="cpu", callbacks=[Augmentation("lucid")], **quiet).fit(model)
     >>> model.images.shape

@@ -14,7 +14,7 @@ from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.networks.layer_address import OUTPUT
 from featviz_pl.objectives import Objective
-from featviz_pl.transforms import Compose
+from featviz_pl.transforms import Compose, Views
 
 _OVERRIDABLE = {"transforms", "optimizer_arguments"}
 
@@ -80,6 +80,12 @@ class Recipe:
         if not self.output_overrides or set(layers) != {OUTPUT}:
             return self
         return replace(self, output_overrides={}, **self.output_overrides)
+
+    def make_views(self, network: FrozenNetwork, count: int | None = None) -> Views:
+        """Return the views of pictures for a network, `count` of them, or the recipe's number."""
+        to_network_size = self.size_of_views == "network" and network.size is not None
+        transforms = Compose(self.transforms.listed(), network.size) if to_network_size else self.transforms
+        return Views(transforms, self.views if count is None else count)
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter], lr: float | None = None) -> torch.optim.Optimizer:
         """Return the optimizer of these parameters; `lr` replaces the recipe's learning rate."""

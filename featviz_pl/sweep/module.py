@@ -16,7 +16,6 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from featviz_pl.engine import Ascent, ascend
-from featviz_pl.engine.start import start_digest
 from featviz_pl.engine.threads import available_cores, fair_threads, fewer_threads, processes_here
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved
@@ -28,14 +27,14 @@ from featviz_pl.objectives import Channel, Objective, Target
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
 from featviz_pl.statistics import Statistics
 from featviz_pl.statistics.arguments import as_statistics
-from featviz_pl.sweep.arguments import described_image
 from featviz_pl.sweep.batch_size import automatic_batch_size
 from featviz_pl.sweep.datamodule import FeatureTargets
 from featviz_pl.sweep.plan import planned
 from featviz_pl.sweep.targets import ListedNetwork, TargetBatch
 from featviz_pl.training.checkpoint import optimizer_description, sums, unsaved
+from featviz_pl.training.initial_image import initial_image, read_start, start_digest
 from featviz_pl.training.stopping import TERMINATED
-from featviz_pl.transforms import Compose, Views
+from featviz_pl.transforms import Views
 
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
@@ -123,9 +122,11 @@ class FeatureSweep(LightningModule):
         self.seed = whole_number("seed", seed, least=0)
         self.lr = self.recipe.lr if lr is None else finite_number("lr", lr, above=0.0)
         self.optimizer = optimizer
-        seen = self._seen(self.recipe.transforms, self.recipe.views if views is None else whole_number("views", views))
+        seen = self.recipe.make_views(self.network, views)
         measured = None if stats is None else as_statistics(stats, self.network.channels)
-        self._plan = planned(described_image(self.recipe, self.network, image, size, start, measured), seen, start)
+        channels = image.channels if isinstance(image, Image) else self.network.channels
+        pictures = None if start is None else read_start(start, channels)
+        self._plan = planned(initial_image(self.recipe, self.network, image, size, pictures, measured), seen, pictures)
         self._stats = None if measured is None else measured.digest
         self.on_render_step: Callable[[int], None] | None = None  # told of every step; set by a progress bar
         self._network_dtype: torch.dtype | None = None
@@ -134,11 +135,6 @@ class FeatureSweep(LightningModule):
         self._weights_hash: str | None = None
         self._settings: dict[str, Any] = {}
         self._parent = 0
-
-    def _seen(self, transforms: Compose, count: int) -> Views:
-        if self.recipe.size_of_views == "network" and self.network.size is not None:
-            transforms = Compose(transforms.listed(), self.network.size)
-        return Views(transforms, count)
 
     @property
     def image(self) -> Image:
@@ -152,8 +148,7 @@ class FeatureSweep(LightningModule):
 
     def views_of(self, layer: str) -> Views:
         """Return how the pictures of a layer's units are seen."""
-        suited = self.recipe.for_layers([layer])
-        return self.views if suited is self.recipe else self._seen(suited.transforms, self.views.count)
+        return self.recipe.for_layers([layer]).make_views(self.network, self.views.count)
 
     @property
     def views_size(self) -> tuple[int, int]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from featviz_pl.engine.start import read_start
 from featviz_pl.images import Image
 from featviz_pl.numerics.resampling import resize
 from featviz_pl.transforms import Views
@@ -32,7 +30,7 @@ class Plan:
     begun: Tensor | None = None
 
 
-def planned(image: Image, views: Views, start: str | os.PathLike[str] | Tensor | None) -> Plan:
+def planned(image: Image, views: Views, start: Tensor | None) -> Plan:
     """Return the plan of a sweep; the start is tried on a copy of the image, before any network works.
 
     Raises:
@@ -40,11 +38,10 @@ def planned(image: Image, views: Views, start: str | os.PathLike[str] | Tensor |
     """
     if start is None:
         return Plan(image, views)
-    pictures = read_start(start, image.channels)
-    if len(pictures) != 1:
-        raise ValueError(f"start: a sweep starts all its pictures from one, got {len(pictures)}")
+    if len(start) != 1:
+        raise ValueError(f"start: a sweep starts all its pictures from one, got {len(start)}")
     with torch.inference_mode(False), torch.no_grad():
-        fitting = resize(pictures.clone(), image.size).clamp(0, 1)
+        fitting = resize(start.clone(), image.size).clamp(0, 1)
         tried = copy.deepcopy(image)
         tried.allocate(tried.count or 1)
         tried.start_from(fitting)

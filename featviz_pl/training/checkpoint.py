@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from featviz_pl.images import Image
 from featviz_pl.io.provenance import versions
@@ -53,6 +55,22 @@ def require_same(checkpoint: dict[str, Any], image: Image, objective: Objective,
     _require_shapes(checkpoint["state_dict"], image)
 
 
+def require_same_run(checkpoint: dict[str, Any], optimizer: Any, views: str) -> None:
+    """Refuse a checkpoint of a run with another optimizer, where it is a class, or with other views.
+
+    Raises:
+        ValueError: naming what the checkpoint holds and what this run has.
+    """
+    state = checkpoint["state_dict"].get("_extra_state")
+    run = {} if state is None else json.loads(bytes(state.tolist()))
+    expected = {"views": views, **({"optimizer": optimizer.__name__} if isinstance(optimizer, type) else {})}
+    for name, value in expected.items():
+        if run.get(name, value) != value:
+            raise ValueError(
+                f"checkpoint: it was made with {name} {run[name]}, and this run has {value}; give the same {name}"
+            )
+
+
 def _require_shapes(state: dict[str, Any], image: Image) -> None:
     held = {name: tuple(value.shape) for name, value in state.items() if name.startswith("image.")}
     own = {f"image.{name}": tuple(value.shape) for name, value in image.state_dict().items()}
@@ -90,6 +108,27 @@ def whole_steps(checkpoint: dict[str, Any], accumulated: int) -> None:
     progress["is_last_batch"] = False
     loops["epoch_loop.state_dict"] = {**loops.get("epoch_loop.state_dict", {}), "_batches_that_stepped": steps}
     loops["state_dict"] = {**loops.get("state_dict", {}), "combined_loader": [{"next": steps * accumulated}]}
+
+
+def reschedule(checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer, scheduler: LRScheduler | None) -> None:
+    """Let the learning rate go on as in a run that was as long from the start as the one that goes on.
+
+    The state of a scheduler holds the number of steps that its own run had.
+
+    Args:
+        checkpoint: of Lightning, changed in place.
+        optimizer: as in the run that goes on, of any parameters.
+        scheduler: of this optimizer, as in the run that goes on; None leaves everything as it is.
+    """
+    if scheduler is None:
+        return
+    for _ in range(int(checkpoint["global_step"])):
+        optimizer.step()
+        scheduler.step()
+    checkpoint["lr_schedulers"] = [scheduler.state_dict()]
+    for state in checkpoint["optimizer_states"]:
+        for group in state["param_groups"]:
+            group["lr"] = optimizer.param_groups[0]["lr"]
 
 
 def unsaved(image: Image) -> dict[str, Tensor]:

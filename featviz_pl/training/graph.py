@@ -15,15 +15,14 @@ from featviz_pl.training.module import FeatureVisualization
 from featviz_pl.transforms import Views
 
 
-class HasViews(Protocol):
-    """Anything that holds the views of a run, such as the `Augmentation` callback."""
+class MakesViews(Protocol):
+    """Anything that makes the views of a run, such as the `Augmentation` callback."""
 
-    @property
-    def views(self) -> Views | None:
-        """The views of the run."""
+    def views_for(self, model: FeatureVisualization) -> Views:
+        """Return the views of a run of this module."""
 
 
-def graph_module(model: FeatureVisualization, views: HasViews | Views | None = None, step: int = 0) -> GraphModule:
+def graph_module(model: FeatureVisualization, views: MakesViews | Views | None = None, step: int = 0) -> GraphModule:
     """Return a module that goes from the pictures of a run through views and network to their scores, for a graph logger.
 
     ``SummaryWriter.add_graph(graph_module(model), ())`` draws image, views, network and objective as nested boxes. It
@@ -41,19 +40,19 @@ def graph_module(model: FeatureVisualization, views: HasViews | Views | None = N
         ValueError: when a layer, unit, size or class cannot work.
 
     Example:
-        >>> from featviz_pl.images import FourierImage
-        >>> model = FeatureVisualization(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "1:4", FourierImage(16))
+        >>> model = FeatureVisualization(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()), "1:4", size=16)
         >>> graph = graph_module(model)
         >>> [name for name, _ in graph.named_children()], graph().shape
         (['image', 'views', 'score'], torch.Size([1]))
     """
     if not isinstance(model, FeatureVisualization):
         raise TypeError(f"model must be a FeatureVisualization, got {type(model).__name__}")
-    shown = getattr(views, "views", views)
-    if not isinstance(shown, Views | None):
-        raise TypeError(f"views must be an Augmentation callback or Views, got {type(views).__name__}")
+    if views is not None and not isinstance(views, Views):
+        if not hasattr(views, "views_for"):
+            raise TypeError(f"views must be an Augmentation callback or Views, got {type(views).__name__}")
+        views = views.views_for(model)
     with torch.inference_mode(False), torch.enable_grad():
-        return GraphModule(model, model.views if shown is None else shown, whole_number("step", step, least=0))
+        return GraphModule(model, model.views if views is None else views, whole_number("step", step, least=0))
 
 
 class GraphModule(nn.Module):

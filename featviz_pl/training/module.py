@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from featviz_pl.engine import Ascent, Step
 from featviz_pl.engine.ascent import trained_parameters
 from featviz_pl.engine.distributed import highest_over_ranks, holds_in_all, mean_over_ranks
 from featviz_pl.engine.step import non_finite, require_finite
-from featviz_pl.images import FourierImage, Image
+from featviz_pl.images import Image
 from featviz_pl.io import as_saved, save_png
 from featviz_pl.io.provenance import provenance
 from featviz_pl.io.sheets import sheet
@@ -26,7 +26,16 @@ from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.numerics.checks import finite_number, whole_number
 from featviz_pl.objectives import Objective, Target
 from featviz_pl.objectives.target_syntax import parse_objective
-from featviz_pl.training.checkpoint import KEY, description, require_same, whole_steps
+from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
+from featviz_pl.training.checkpoint import (
+    KEY,
+    description,
+    require_same,
+    require_same_run,
+    reschedule,
+    whole_steps,
+)
+from featviz_pl.training.initial_image import initial_image
 from featviz_pl.training.signals import HeldSignals
 from featviz_pl.training.steps import StepSource as StepSource
 from featviz_pl.transforms import Views
@@ -34,18 +43,16 @@ from featviz_pl.transforms import Views
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 AGREE_EVERY = 8  # steps between two times that several processes ask one another whether a signal came
-_PLAIN = (str, int, bool, type(None))  # what an nn.Module need not look at
-LOG_EVERY = (
-    25  # steps between values for a progress bar: each costs a fifth of a millisecond, and on a GPU a synchronisation
-)
+LOG_EVERY = 25  # steps between values for a progress bar: each costs 0.2 ms, and on a GPU a synchronization
 
 
 class FeatureVisualization(LightningModule):
-    """Optimise pictures until units of a frozen network fire.
+    """Optimize pictures that maximize an objective on a frozen network.
 
-    ``loss = -sum over pictures of the mean over views of objective(network(view(picture)))``. Automatic optimisation:
+    ``loss = -sum over pictures of the mean over views of objective(network(view(picture)))``. Automatic optimization:
     clipping, accumulation, precision, schedulers and any optimizer work as in every other training. The module brings
-    its own steps, so ``Trainer(max_steps=512).fit(model)`` is enough; views come from the `Augmentation` callback.
+    its own steps, so ``Trainer(max_steps=256).fit(model)`` is enough; views come from the `Augmentation` callback.
+    With ``Augmentation()`` the pictures are those of `featviz_pl.render` with the same arguments.
 
     Logged, every ``log_every_n_steps`` of the Trainer (25 without a logger): ``loss``, ``score`` (mean over pictures)
     and ``score/<term>`` for each term of the objective, over the views of all processes. The network is no part of
@@ -60,21 +67,25 @@ class FeatureVisualization(LightningModule):
     Args:
         network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
         objective: what is maximised, or the shorthand of a target such as ``"features.9:33"``.
-        image: what is trained; a `FourierImage` of the network's size unless given.
-        steps: of a run whose Trainer sets no ``max_steps``, 1 or more.
+        image: what is trained, or the name of a parameterization; the preset's unless given.
+        size: of the pictures in pixels, one number or (height, width); the preset's or the network's unless given.
+        preset: a recipe, or its name, for all that is not given.
+        steps: of a run whose Trainer sets no ``max_steps``, 1 or more; the preset's unless given.
         seed: of every draw, 0 or more.
-        optimizer: a class such as ``torch.optim.SGD`` (gets `lr`), or a function that makes one of the parameters; Adam
-            unless given.
-        lr: learning rate.
-        scheduler: makes a learning-rate scheduler of the optimizer; stepped after every step.
+        optimizer: a class such as ``torch.optim.SGD`` (gets `lr`), or a function that makes one of the parameters; the
+            preset's unless given.
+        lr: learning rate; the preset's unless given.
+        scheduler: makes a learning-rate scheduler of the optimizer; stepped after every step. Unless given, the
+            preset's over all steps of the run, and none beside an `optimizer`.
 
     Raises:
-        ValueError: when the objective does not parse or asks for another number of pictures than the image holds.
+        ValueError: when the objective does not parse, asks for another number of pictures than the image holds, or a
+            name is unknown.
 
     Example:
         >>> from lightning.pytorch import Trainer
         >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU())
-        >>> model = FeatureVisualization(net, "1:4", FourierImage(16))
+        >>> model = FeatureVisualization(net, "1:4", size=16)
         >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
         >>> Trainer(max_steps=2, accelerator="cpu", **quiet).fit(model)
         >>> model.images.shape
@@ -88,44 +99,66 @@ class FeatureVisualization(LightningModule):
         self,
         network: FrozenNetwork | nn.Module | str = "embedded",
         objective: Objective | Target | str = "output:0",
-        image: Image | None = None,
-        steps: int = 512,
+        *,
+        image: Image | str | None = None,
+        size: int | Sequence[int] | None = None,
+        preset: str | Recipe = DEFAULT_PRESET,
+        steps: int | None = None,
         seed: int = 0,
         optimizer: OptimizerMaker | None = None,
-        lr: float = 0.05,
+        lr: float | None = None,
         scheduler: SchedulerMaker | None = None,
     ) -> None:
         super().__init__()
-        self.steps, self.seed = whole_number("steps", steps), whole_number("seed", seed, least=0)
-        self.lr = finite_number("lr", lr, above=0.0)
-        self.save_hyperparameters({"steps": self.steps, "seed": self.seed, "lr": self.lr})  # a subclass may take others
         self.network = as_network(network)  # no nn.Module: it stays out of checkpoints, optimizers and DDP
-        self.image = FourierImage(self.network.size or 224, channels=self.network.channels) if image is None else image
-        if not isinstance(self.image, Image):
-            raise TypeError(f"image must be an Image, got {type(image).__name__}")
-        self.objective = parse_objective(
+        self.image = initial_image(recipe(preset), self.network, image, size)
+        objective = parse_objective(
             "objective", objective, lambda layer: self.network.count_units(layer, self.image.size)
         )
+        self.recipe = recipe(preset).for_layers(source.layer for source in objective.sources())
+        self.steps = self.recipe.steps if steps is None else whole_number("steps", steps)
+        self.seed = whole_number("seed", seed, least=0)
+        self.lr = self.recipe.lr if lr is None else finite_number("lr", lr, above=0.0)
+        self.save_hyperparameters(  # of this class: a subclass may take others
+            {"steps": self.steps, "seed": self.seed, "lr": self.lr}
+            | ({"preset": preset} if isinstance(preset, str) else {})
+        )
+        self.objective = self._with_recipe_terms(objective)
         self.optimizer, self.scheduler = optimizer, scheduler
-        maker: Any = optimizer or torch.optim.Adam
-        # What the provenance says of the run: optimizer, learning rate, scheduler, views, steps. A run puts in what it
-        # really did.
+        maker: Any = optimizer or self.recipe.optimizer
+        # Optimizer, learning rate, scheduler, views and steps of the latest run, for the provenance.
         self._run: dict[str, Any] = {
-            "optimizer": getattr(getattr(maker, "func", maker), "__name__", "own"),
+            "optimizer": getattr(getattr(maker, "func", maker), "__name__", "custom"),
             "lr": self.lr,
         }
-        self.origin: dict[str, Any] = {}  # what else the provenance of every picture says, such as the preset
-        self.views: Views | None = None  # set by the Augmentation callback
+        self.extra_provenance: dict[str, Any] = {}  # entries of the provenance of every picture
+        self.views: Views | None = None  # see set_views
         self.last: Step | None = None  # the latest step's scores, for callbacks
-        self._problem: Ascent = self._new_problem()
+        self._problem = self._new_problem()
         self._network_dtype: torch.dtype | None = None
         self._first_bad_step: Tensor | None = None  # on an accelerator; -1 while there is none
         self._signals: HeldSignals | None = None  # during a run
-        self._record = torch.empty(0, dtype=torch.uint8)
         self.example_input_array = ()  # lets summaries and graph loggers run `forward`
+
+    def _with_recipe_terms(self, objective: Objective) -> Objective:
+        """Return what is optimized for an objective: some recipes add terms, also such that compare with the first picture."""
+        if self.recipe.make_objective is None:
+            return objective
+        to_network_size = self.recipe.size_of_views == "network" and self.network.size is not None
+        size = self.network.size if to_network_size and self.network.size else self.image.size
+        started = bool(self.image.initialized)
+        start = self.images[:, : self.image.channels - self.image.alpha] if started else None
+        return self.recipe.make_objective(objective, self.network, size, start)
 
     def _new_problem(self) -> Ascent:
         return Ascent(self.image, self.network, self.objective, self.seed, self.views)
+
+    def set_views(self, views: Views | None) -> None:
+        """Set the views of a run, None for the pictures as they are; the `Augmentation` callback does.
+
+        They are no submodule: a checkpoint must load without the callback that brought them.
+        """
+        self.__dict__["views"] = views
 
     @property
     def targets(self) -> list[str]:
@@ -154,16 +187,16 @@ class FeatureVisualization(LightningModule):
         return int(own or self._run.get("steps", 0))
 
     @property
-    def own_views(self) -> range:
-        """The views that this process evaluates in each step."""
+    def views_of_this_rank(self) -> range:
+        """The indices of the views that this process evaluates in each step."""
         total, ranks = (self.views.count, self.trainer.world_size) if self.views is not None else (1, 1)
         return range(self.trainer.global_rank if ranks > 1 else 0, total, ranks)
 
     @property
     def _share(self) -> float:
         """The weight with which the mean over processes is the mean over all views, also where the shares are uneven."""
-        own = self.own_views
-        return len(own) * own.step / own.stop
+        views = self.views_of_this_rank
+        return len(views) * views.step / views.stop
 
     def over_ranks(self, values: Tensor) -> Tensor:
         """Return the mean over all views of what each process found for its own; every process must call it."""
@@ -196,8 +229,9 @@ class FeatureVisualization(LightningModule):
             "views": self._run.get("views", "None"),
             "seed": self.seed,
             **{name: value for name, value in self._run.items() if name not in ("views", "steps")},
+            "preset": self.recipe.name,
         }
-        return provenance({**values, **self.origin, **more})
+        return provenance({**values, **self.extra_provenance, **more})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Save the picture, or a sheet of all of them, as PNG with its origin."""
@@ -223,47 +257,61 @@ class FeatureVisualization(LightningModule):
         checkpoint[KEY] = description(self.image, self.objective, self.seed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another image or objective, in words, and go on between two optimizer steps."""
+        """Refuse a checkpoint of another run, in words, and go on between two optimizer steps."""
         require_same(checkpoint, self.image, self.objective, self.seed)
-        if self._trainer is not None:
-            whole_steps(checkpoint, self._trainer.accumulate_grad_batches)
+        if self._trainer is None:  # the pictures are loaded, no run goes on
+            return
+        require_same_run(checkpoint, self.optimizer or self.recipe.optimizer, repr(self.views))
+        whole_steps(checkpoint, self._trainer.accumulate_grad_batches)
+        if self.optimizer is None and self.scheduler is None:
+            optimizer = self.make_optimizer([nn.Parameter(torch.zeros(1))])
+            reschedule(checkpoint, optimizer, self._make_scheduler(optimizer))
 
     def get_extra_state(self) -> Tensor:
         """Return what the run did, so that it is known where its weights are loaded, also by the process that spawned it.
 
-        A text as a tensor, because whoever goes over a state expects tensors; the same one while the text is the same.
+        JSON in a tensor, because a state dict holds tensors.
         """
-        text = json.dumps({**self._run, "steps": self.steps_taken}).encode()
-        if bytes(self._record.tolist()) != text:
-            self._record = torch.tensor(list(text), dtype=torch.uint8)
-        return self._record
+        return torch.tensor(list(json.dumps({**self._run, "steps": self.steps_taken}).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take over what another run did."""
         self._run = json.loads(bytes(state.tolist()))
 
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return the optimizer of these parameters: the given one, or the recipe's."""
+        if self.optimizer is None:
+            return self.recipe.make_optimizer(parameters, self.lr)
+        with_lr = {"lr": self.lr} if isinstance(self.optimizer, type) else {}
+        return self.optimizer(parameters, **with_lr)
+
+    def _make_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler | None:
+        if self.scheduler is not None:
+            return self.scheduler(optimizer)
+        if self.optimizer is not None:
+            return None
+        accumulated = 1 if self._trainer is None else self._trainer.accumulate_grad_batches
+        return self.recipe.make_scheduler(optimizer, self.total_steps // accumulated)
+
     def configure_optimizers(self) -> Any:
-        """Make the optimizer of the image's parameters, and the scheduler where one was given."""
-        parameters = trained_parameters(self.image)
-        if self.optimizer is None or isinstance(self.optimizer, type):
-            optimizer = (self.optimizer or torch.optim.Adam)(parameters, lr=self.lr)
-        else:
-            optimizer = self.optimizer(parameters)
-        made = {
+        """Make the optimizer of the image's parameters, and its scheduler where there is one."""
+        optimizer = self.make_optimizer(trained_parameters(self.image))
+        scheduler = self._make_scheduler(optimizer)
+        self._run = {
             "optimizer": type(optimizer).__name__,
             "lr": float(optimizer.defaults.get("lr", self.lr)),
             "views": repr(self.views),
+            "steps": self._run.get("steps", 0),
         }
-        self._run = made | {"steps": self._run.get("steps", 0)}
-        if self.scheduler is None:
+        if scheduler is None:
             return optimizer
-        plan: dict[str, Any] = {"scheduler": self.scheduler(optimizer), "interval": "step"}
-        if isinstance(plan["scheduler"], torch.optim.lr_scheduler.ReduceLROnPlateau):
+        self._run["scheduler"] = type(scheduler).__name__
+        config: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
             # Lightning steps those that want a value after it has saved checkpoints, and forgets the value:
             # `lr_scheduler_step` has it.
-            plan |= {"reduce_on_plateau": False, "frequency": self._log_every() or LOG_EVERY}
-        self._run["scheduler"] = type(plan["scheduler"]).__name__
-        return {"optimizer": optimizer, "lr_scheduler": plan}
+            config |= {"reduce_on_plateau": False, "frequency": self._log_every() or LOG_EVERY}
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step a scheduler; one that follows a value gets the loss over the views of all processes."""
@@ -312,7 +360,7 @@ class FeatureVisualization(LightningModule):
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Return the loss of one step over this process's share of the views."""
-        views = self.own_views
+        views = self.views_of_this_rank
         step = self._problem.step(batch, self.total_steps, views, None if len(views) == views.stop else holds_in_all)
         self.last, loss = replace(step, loss=step.loss.detach()), step.loss
         if self.trainer.world_size > 1:
@@ -397,15 +445,6 @@ class FeatureVisualization(LightningModule):
             raise non_finite(step, "score or the gradient")
 
     # What must travel with the module, and what must not.
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Keep views, which are modules, out of this one: a checkpoint must load without the callback that brought them."""
-        if name == "views" or (
-            value.__class__ in _PLAIN and name in self.__dict__
-        ):  # Lightning notes names 45 times in a step
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureVisualization:
         """Remember the precision asked for: it is meant for the network, the image keeps float32 at least."""

@@ -19,7 +19,7 @@ from featviz_pl.transforms import Compose, Jitter, Linear, Rotate, Transform, Vi
 
 
 def model(target: str = "features.5:1") -> FeatureVisualization:
-    return FeatureVisualization(toy(), target, FourierImage(10))
+    return FeatureVisualization(toy(), target, image=FourierImage(10))
 
 
 def fit(module: FeatureVisualization, *callbacks: Callback, max_steps: int = 2) -> None:
@@ -48,10 +48,10 @@ class RollByOne(Transform):
 
 @pytest.mark.parametrize(("name", "views"), [("lucid", 1), ("article", 4)])
 def test_presets_bring_their_own_number_of_views(name: str, views: int) -> None:
-    callback = Augmentation(name)
-    assert callback.views.count == views
-    assert repr(callback.views.transforms) == repr(view_preset(name)[0])
-    assert Augmentation(name, views=7).views.count == 7
+    seen = Augmentation(name).views_for(model())
+    assert seen.count == views
+    assert repr(seen.transforms) == repr(view_preset(name)[0])
+    assert Augmentation(name, views=7).views_for(model()).count == 7
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,8 @@ def test_presets_bring_their_own_number_of_views(name: str, views: int) -> None:
     ids=["one", "list", "two", "composed"],
 )
 def test_transforms_of_ones_own(transforms: Any) -> None:
-    callback = Augmentation(transforms)
-    assert callback.views.count == 1
-    assert isinstance(callback.views.transforms, Compose)
-    module = model()
+    callback, module = Augmentation(transforms), model()
+    assert callback.views_for(module).count == 1
     fit(module, callback)
     assert torch.isfinite(module.images).all()
 
@@ -80,7 +78,7 @@ def test_views_have_the_size_asked_for(size: Any, seen: tuple[int, int]) -> None
     shapes: list[tuple[int, ...]] = []
     network = toy()
     network.register_forward_pre_hook(lambda _, inputs: shapes.append(tuple(inputs[0].shape)))
-    module = FeatureVisualization(network, "features.5:1", FourierImage(10))
+    module = FeatureVisualization(network, "features.5:1", image=FourierImage(10))
     fit(module, Augmentation("article", views=3, size=size))
     assert {shape for shape in shapes if shape[0] == 3} == {(3, 3, *seen)}
     assert module.images.shape == (1, 3, 10, 10)
@@ -97,9 +95,9 @@ def test_an_empty_list_with_a_size_only_resizes() -> None:
     shown: list[Tensor] = []
     network = torch.nn.Sequential(torch.nn.Identity())
     network.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].detach().clone()))
-    module = FeatureVisualization(network, "output:1", FourierImage(10))
+    module = FeatureVisualization(network, "output:1", image=FourierImage(10))
     fit(module, Augmentation([], size=12), max_steps=1)
-    begun = FeatureVisualization(torch.nn.Identity(), "output:1", FourierImage(10))
+    begun = FeatureVisualization(torch.nn.Identity(), "output:1", image=FourierImage(10))
     begun.setup("fit")
     # Bilinear and larger: what torch's own resize gives, also at the border.
     expected = torch.nn.functional.interpolate(begun.images, size=(12, 12), mode="bilinear", align_corners=False)
@@ -145,7 +143,7 @@ class During(Callback):
 def test_the_module_has_the_views_during_the_run_only() -> None:
     module, callback, during = model(), Augmentation("article"), During()
     fit(module, callback, during)
-    assert during.views == [callback.views] * 2
+    assert [repr(views) for views in during.views] == [repr(callback.views_for(module))] * 2
     assert module.views is None
     fit(module, again := During())
     assert again.views == [None, None]
@@ -195,7 +193,7 @@ def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str)
 
 def test_views_are_lent_to_the_module_and_no_part_of_it() -> None:
     lent = model()
-    lent.views = Augmentation("article").views
+    lent.set_views(Augmentation("article").views_for(lent))
     assert not any(isinstance(part, Transform) for part in lent.modules())
     lent.apply(lambda _: None)
     copied = copy.deepcopy(lent).views

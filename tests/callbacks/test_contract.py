@@ -46,7 +46,7 @@ def make(name: str, folder: Path, which: int = 0) -> Callback:
 
 
 def model(seed: int = 0) -> FeatureVisualization:
-    return FeatureVisualization(toy(), "features.5:1,4", FourierImage(10), seed=seed)
+    return FeatureVisualization(toy(), "features.5:1,4", image=FourierImage(10), seed=seed)
 
 
 def fit(module: LightningModule, *callbacks: Callback, **arguments: Any) -> Trainer:

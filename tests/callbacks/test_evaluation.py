@@ -32,7 +32,7 @@ from featviz_pl.training import FeatureVisualization
 
 def build(objective: Objective | str = "output:0-1", image: Image | None = None) -> FeatureVisualization:
     network = FrozenNetwork(toy(), classes=["red", "green", "blue", "c", "d"])
-    return FeatureVisualization(network, objective, image or FourierImage(40), seed=3)
+    return FeatureVisualization(network, objective, image=image or FourierImage(40), seed=3)
 
 
 def fit(module: LightningModule, *callbacks: Callback, **arguments: Any) -> Trainer:

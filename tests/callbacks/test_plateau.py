@@ -32,7 +32,7 @@ class Scores(Callback):
 
 
 def run(*callbacks: Callback, max_steps: int = 30, ckpt_path: Any = None) -> int:
-    module = FeatureVisualization(toy(), "features.5:1", FourierImage(8))
+    module = FeatureVisualization(toy(), "features.5:1", image=FourierImage(8))
     trainer = Trainer(**{**QUIET, "max_steps": max_steps, "callbacks": list(callbacks)})
     trainer.fit(module, ckpt_path=ckpt_path, weights_only=True)
     return trainer.global_step
@@ -96,7 +96,7 @@ def test_its_state_resumes(tmp_path: Path) -> None:
 
     unbroken = run(*callbacks())
     assert unbroken == 15  # best: the reading at step 6, which no longer holds the first score
-    module = FeatureVisualization(toy(), "features.5:1", FourierImage(8))
+    module = FeatureVisualization(toy(), "features.5:1", image=FourierImage(8))
     trainer = Trainer(**{**QUIET, "max_steps": 30, "callbacks": [*callbacks()]})
 
     def save_and_stop() -> None:
@@ -131,7 +131,7 @@ def test_impossible_arguments_are_named(arguments: dict[str, Any], message: str)
 
 
 def test_accumulated_batches_count_as_one_step() -> None:
-    module = FeatureVisualization(toy(), "features.5:1", FourierImage(8))
+    module = FeatureVisualization(toy(), "features.5:1", image=FourierImage(8))
     trainer = Trainer(
         **{
             **QUIET,

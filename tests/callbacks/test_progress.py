@@ -18,7 +18,7 @@ from featviz_pl_callbacks import _progress_bar as progress
 
 
 def fit(*callbacks: Any, ckpt_path: Any = None, **arguments: Any) -> Trainer:
-    module = FeatureVisualization(toy(), "features.5:1", FourierImage(8), steps=6)
+    module = FeatureVisualization(toy(), "features.5:1", image=FourierImage(8), steps=6)
     trainer = Trainer(
         **{**QUIET, "enable_progress_bar": True, "max_steps": 10, "callbacks": list(callbacks), **arguments}
     )
@@ -74,7 +74,7 @@ def test_a_resumed_run_starts_where_it_was(bars: list[Recorder], tmp_path: Path)
     bar = StepProgressBar(refresh_rate=1)
     trainer = Trainer(**{**QUIET, "enable_progress_bar": True, "max_steps": 10, "callbacks": [bar]})
     trainer.callbacks.append(At(4, lambda: trainer.save_checkpoint(tmp_path / "a.ckpt")))  # type: ignore[attr-defined]
-    trainer.fit(FeatureVisualization(toy(), "features.5:1", FourierImage(8)))
+    trainer.fit(FeatureVisualization(toy(), "features.5:1", image=FourierImage(8)))
     fit(StepProgressBar(refresh_rate=1), ckpt_path=tmp_path / "a.ckpt")
     assert [(bar.total, bar.initial) for bar in bars] == [(10, 0), (10, 4)]
     assert sorted(set(bars[1].updates)) == [5, 6, 7, 8, 9, 10]
@@ -119,7 +119,7 @@ def test_tqdm_draws_it_where_rich_is_missing(
     bar = StepProgressBar(refresh_rate=1)
     trainer = Trainer(**{**QUIET, "enable_progress_bar": True, "max_steps": 10, "callbacks": [bar]})
     trainer.callbacks.append(At(4, lambda: trainer.save_checkpoint(tmp_path / "a.ckpt")))  # type: ignore[attr-defined]
-    trainer.fit(FeatureVisualization(toy(), "features.5:1", FourierImage(8)))
+    trainer.fit(FeatureVisualization(toy(), "features.5:1", image=FourierImage(8)))
     out, err = capsys.readouterr()
     assert "optimising: 100%" in err
     assert "10/10" in err

@@ -88,8 +88,8 @@ def test_a_checkpoint_is_written_every_so_many_steps_and_is_whole(tmp_path: Path
     ("other", "message"),
     [
         ({"steps": 13}, "steps 12 there, 13 here"),
-        ({"preset": "lucid"}, "preset 'article' there, 'lucid' here"),
-        ({"views": 2}, r"views .Views\(.*count=4.* there, .*count=2"),
+        ({"preset": "lucid"}, "made with views .*count=4"),
+        ({"views": 2}, r"made with views .*count=4.*count=2"),
         ({"seed": 4}, "its seed is 3, and that of this run is 4"),
         ({"target": "features.5:2"}, "its objective is Channel.* 1.*, and that of this run is Channel.* 2"),
         ({"network": toy(seed=1)}, "weights '.*' there, '.*' here"),

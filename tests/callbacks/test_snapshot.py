@@ -24,7 +24,7 @@ from featviz_pl.training import FeatureVisualization
 
 
 def model(target: str = "features.5:1", **arguments: Any) -> FeatureVisualization:
-    return FeatureVisualization(toy(), target, FourierImage((8, 10)), lr=0.2, **arguments)
+    return FeatureVisualization(toy(), target, image=FourierImage((8, 10)), preset="lucid", lr=0.2, **arguments)
 
 
 def fit(
@@ -163,7 +163,7 @@ def test_an_interrupt_or_failure_keeps_what_was_done(tmp_path: Path, error: type
 
 def test_a_step_that_is_not_finite_keeps_the_last_good_picture(tmp_path: Path) -> None:
     network, seen = Breakable(), Pictures()
-    module = FeatureVisualization(network, "output:0", FourierImage(8))
+    module = FeatureVisualization(network, "output:0", image=FourierImage(8))
 
     def throw() -> None:
         network.switch.on = True
@@ -274,7 +274,7 @@ def test_a_network_that_fails_leaves_the_pictures_without_a_score(tmp_path: Path
                 raise RuntimeError("the device is lost")
             return x
 
-    module, seen = FeatureVisualization(Fails(), "output:0,2", FourierImage(8)), Pictures()
+    module, seen = FeatureVisualization(Fails(), "output:0,2", image=FourierImage(8)), Pictures()
     with pytest.raises(RuntimeError, match="the device is lost"):
         fit(module, ImageSnapshot(tmp_path, every=2), At(4, lambda: broken.append(True), before=True), seen)
     assert names(tmp_path) == [
@@ -294,7 +294,7 @@ def test_tensorboard_gets_a_picture_of_seven_channels_as_grey_panels(tmp_path: P
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     logger = TensorBoardLogger(str(tmp_path / "log"))
-    module = FeatureVisualization(toy(7), "features.5:1", FourierImage((8, 10), channels=7))
+    module = FeatureVisualization(toy(7), "features.5:1", image=FourierImage((8, 10), channels=7))
     fit(module, ImageSnapshot(tmp_path / "out", every=2), max_steps=2, logger=logger, log_every_n_steps=1)
     events = EventAccumulator(logger.log_dir)
     events.Reload()

@@ -417,4 +417,4 @@ def test_impossible_rates_are_refused(refresh_rate: Any) -> None:
 def test_a_sweep_is_no_training(tmp_path: Path) -> None:
     trainer = Trainer(**{**QUIET, "callbacks": [FeatureWriter(tmp_path)], "max_steps": 1})
     with pytest.raises(TypeError, match="FeatureWriter works on a FeatureSweep"):
-        trainer.fit(FeatureVisualization(toy(), "features.5:1", FourierImage(8)))
+        trainer.fit(FeatureVisualization(toy(), "features.5:1", image=FourierImage(8)))

@@ -209,8 +209,8 @@ def test_the_help_of_an_argument_of_the_module_names_the_flags_as_they_are(capsy
 
 
 def test_a_rate_counts_as_given_where_it_is_not_the_one_of_its_class() -> None:
-    assert _usual_rate(FeatureVisualization) == 0.05
-    assert _usual_rate(Labelled) == 0.05  # hands it on
+    assert _usual_rate(FeatureVisualization) is None
+    assert _usual_rate(Labelled) is None  # hands it on
     assert _usual_rate(Hurried) == 0.5
 
 

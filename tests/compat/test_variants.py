@@ -65,14 +65,14 @@ def test_state_in_checkpoints_has_the_same_key() -> None:
 
 
 def test_a_module_survives_pickle_and_copy() -> None:
-    module = compat.FeatureVisualization(toy(), "features.5:1", FourierImage(16))
+    module = compat.FeatureVisualization(toy(), "features.5:1", image=FourierImage(16))
     for copied in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert type(copied) is compat.FeatureVisualization
         assert torch.equal(copied.images, module.images)
 
 
 def test_a_trainer_sees_only_the_hooks_of_this_library_as_overridden() -> None:
-    module = compat.FeatureVisualization(toy(), "features.5:1", FourierImage(16))
+    module = compat.FeatureVisualization(toy(), "features.5:1", image=FourierImage(16))
     hooks = (
         "training_step",
         "validation_step",

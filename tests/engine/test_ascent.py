@@ -124,7 +124,7 @@ def test_later_steps_look_for_dead_pictures_every_25_steps_until_one_is_named() 
 @pytest.mark.parametrize("accumulated", [1, 4])
 def test_a_dead_picture_is_moved_as_far_by_accumulated_batches_as_by_one(accumulated: int) -> None:
     image = PixelImage(4, color="none")
-    model = FeatureVisualization(UNITS, Channel("1", 0), image, optimizer=torch.optim.SGD, lr=10.0)
+    model = FeatureVisualization(UNITS, Channel("1", 0), image=image, optimizer=torch.optim.SGD, lr=10.0)
     model.setup("fit")
     before, picture = weights(model), model.images
     assert float(picture.sum(1).max()) < 1.8  # the unit is off everywhere

@@ -204,7 +204,9 @@ def test_a_run_resumes_exactly_in_the_middle_of_a_stage() -> None:
 
 def test_a_checkpoint_of_a_trainer_resumes_exactly(tmp_path: Path) -> None:
     def model() -> FeatureVisualization:
-        return FeatureVisualization(toy(), Channel("features.5", [2, 3]), GrowingImage(12, sizes=[3, 6, 12]), steps=9)
+        return FeatureVisualization(
+            toy(), Channel("features.5", [2, 3]), image=GrowingImage(12, sizes=[3, 6, 12]), steps=9
+        )
 
     def pictures(made: FeatureVisualization) -> Tensor:
         return made.images.clone()

@@ -268,7 +268,7 @@ def test_a_run_inside_the_context_is_relaxed_and_leaves_the_network() -> None:
     before = condition(network)
 
     def run(relaxed: bool) -> tuple[Tensor, float]:
-        model = FeatureVisualization(network, Channel("3", 1), FourierImage(15, deviation=0.5))
+        model = FeatureVisualization(network, Channel("3", 1), image=FourierImage(15, deviation=0.5))
         if relaxed:
             with relaxed_max_pool():
                 fit(model, 1)

@@ -323,7 +323,7 @@ def test_a_run_resumes_exactly(tmp_path: Path) -> None:
         image.start_from(start)
         pull = Channel("features.5", [1, 2])
         model = FeatureVisualization(
-            toy(), pull + StayNear(start, "features.0", balance=copy.deepcopy(pull)), image, steps=6
+            toy(), pull + StayNear(start, "features.0", balance=copy.deepcopy(pull)), image=image, steps=6
         )
         saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
         fit(model, 6, [saving], enable_checkpointing=True, **arguments)

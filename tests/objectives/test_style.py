@@ -194,7 +194,7 @@ def test_a_fresh_objective_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
 def test_a_run_resumes_exactly(tmp_path: Path) -> None:
     def run(**arguments: Any) -> FeatureVisualization:
         style = Style(["features.0", "features.3"], pictures(1, seed=5).float(), average=0.8)
-        model = FeatureVisualization(toy(), style, PixelImage(12, count=2, deviation=0.3), steps=6)
+        model = FeatureVisualization(toy(), style, image=PixelImage(12, count=2, deviation=0.3), steps=6)
         saving = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
         fit(model, 6, [saving], enable_checkpointing=True, **arguments)
         return model

@@ -13,7 +13,7 @@ from featviz_pl.training import FeatureVisualization
 
 
 class Labelled(FeatureVisualization):
-    """Put a word into the origin of the pictures.
+    """Put a word into the provenance of the pictures.
 
     Args:
         word: what it says.
@@ -21,7 +21,7 @@ class Labelled(FeatureVisualization):
 
     def __init__(self, *args: Any, word: str = "none", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.origin["word"] = word
+        self.extra_provenance["word"] = word
 
 
 class Sweep(FeatureSweep):

@@ -38,7 +38,7 @@ class Seen(Callback):
 def run(target: str, folder: Path) -> None:
     """Run on two processes."""
     network = FrozenNetwork(toy(), classes=["red", "green", "blue", "c", "d"])
-    model = FeatureVisualization(network, target, FourierImage(40), seed=3)
+    model = FeatureVisualization(network, target, image=FourierImage(40), seed=3)
     evaluation = PictureEvaluation(folder / "table", judge=color_judge(), views=2)
     callbacks = [Augmentation("lucid", views=2), evaluation, Seen(folder, evaluation)]
     Trainer(**{**QUIET, "max_steps": 4, "devices": 2, "strategy": "ddp_fork", "callbacks": callbacks}).fit(model)

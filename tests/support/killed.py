@@ -60,7 +60,7 @@ def fit(folder: Path, says: int, callbacks: list[Callback], checkpoint: str | No
     """Run, from a checkpoint if there is one, and save the weights."""
     HalfAndHalf.pipe = says
     optimizer = functools.partial(HalfAndHalf, lr=0.1, momentum=0.9)
-    model = FeatureVisualization(toy(), "features.5:1,6", FourierImage(12), seed=4, optimizer=optimizer)
+    model = FeatureVisualization(toy(), "features.5:1,6", image=FourierImage(12), seed=4, optimizer=optimizer)
     given = {**QUIET, "max_steps": STEPS, "enable_checkpointing": True, **arguments}
     Trainer(**given, callbacks=[Augmentation("article", views=2, schedule="warmup"), *callbacks]).fit(
         model, ckpt_path=checkpoint, weights_only=True

@@ -78,7 +78,7 @@ def train_until(happens: Callable[[LightningModule], None]) -> Callable[..., Non
     """Return a training in which something happens to the second process in its fifth step."""
 
     def train(folder: Path, **arguments: Any) -> None:
-        model = FeatureVisualization(toy(), "features.5:1", FourierImage(12), seed=3)
+        model = FeatureVisualization(toy(), "features.5:1", image=FourierImage(12), seed=3)
         callbacks = [Augmentation("lucid", views=4), DistributedViews(every=3), ranks.InRank(1, 4, happens)]
         Trainer(**{**QUIET, **arguments, "callbacks": callbacks, "max_steps": 5000}).fit(model)
 

@@ -113,14 +113,14 @@ def spot() -> tuple[FeatureVisualization, Augmentation]:
     picture = torch.full((1, 7, 7), 0.2)
     picture[:, 3, 3] = 0.9
     image = PixelImage.from_image(picture)
-    return FeatureVisualization(net, Neuron("1", 0, (3, 3)), image, seed=3), Augmentation(Jitter(1), views=8)
+    return FeatureVisualization(net, Neuron("1", 0, (3, 3)), image=image, seed=3), Augmentation(Jitter(1), views=8)
 
 
 def job(name: str, folder: Path) -> tuple[FeatureVisualization, list[Callback], dict[str, Any]]:
     """Return module, callbacks and arguments of the Trainer."""
     wide: dict[str, Any] = {"precision": "64-true", "max_steps": 3}
     objective = Channel("features.5", [1, 4]) - 1e-4 * TotalVariation()
-    model = FeatureVisualization(toy(), objective, FourierImage(12), seed=3, scheduler=Cosine)
+    model = FeatureVisualization(toy(), objective, image=FourierImage(12), seed=3, scheduler=Cosine)
     kind, _, detail = name.partition("-")
     if kind == "views":
         return (
@@ -138,7 +138,7 @@ def job(name: str, folder: Path) -> tuple[FeatureVisualization, list[Callback], 
         other = InRank(1, 4, _change)
         return model, [Augmentation("lucid", views=4), DistributedViews(every=3), other], {"max_steps": 20}
     if kind == "infinite":
-        broken = FeatureVisualization(Infinite(), "output:0", FourierImage(8), seed=3)
+        broken = FeatureVisualization(Infinite(), "output:0", image=FourierImage(8), seed=3)
         throw = InRank(1, 2, lambda module: setattr(module.network.module.switch, "on", True))  # type: ignore[union-attr]
         return broken, [Augmentation("lucid", views=2), throw], {"max_steps": 6}
     if kind in ("whole", "interrupted", "continued"):

@@ -83,7 +83,9 @@ class Case(NamedTuple):
         if self.extra == "running" and processes == 1:
             wanted = wanted + 0.1 * Style("features.1", torch.linspace(0, 1, 3 * 8 * 8).view(3, 8, 8), average=0.8)
         optimizer, scheduler = OPTIMIZERS[self.optimizer], SCHEDULERS[self.scheduler]
-        model = FeatureVisualization(toy(), wanted, FourierImage(8), seed=2, optimizer=optimizer, scheduler=scheduler)
+        model = FeatureVisualization(
+            toy(), wanted, image=FourierImage(8), seed=2, optimizer=optimizer, scheduler=scheduler
+        )
         listed: list[Callback] = []
         if self.callbacks in ("views", "all") or processes > 1:
             listed.append(Augmentation("article", views=3, schedule="cosine"))

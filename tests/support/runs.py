@@ -19,7 +19,10 @@ def build(
 ) -> FeatureVisualization:
     """Build a run over a toy network."""
     return FeatureVisualization(
-        network or toy(), Channel("features.5", units), FourierImage(size), **{"steps": 5, **arguments}
+        network or toy(),
+        Channel("features.5", units),
+        image=FourierImage(size),
+        **{"steps": 5, "preset": "lucid", **arguments},
     )
 
 

@@ -21,7 +21,7 @@ from featviz_pl.training import FeatureVisualization
 def run(views: int | None, devices: int) -> torch.Tensor:
     """Render two units in double precision and return the pictures."""
     objective = Channel("features.5", [1, 4]) - 1e-4 * TotalVariation()
-    model = FeatureVisualization(toy(), objective, FourierImage(12), seed=3)
+    model = FeatureVisualization(toy(), objective, image=FourierImage(12), seed=3)
     model.double()
     callbacks: list[Callback] = [] if views is None else [Augmentation("article", views=views)]
     strategy = "ddp_fork" if devices > 1 else "auto"
@@ -38,7 +38,7 @@ def main() -> None:
         "ignore", message=r".*isinstance.treespec, LeafSpec.* is deprecated", category=FutureWarning
     )
     torch.set_num_threads(1)
-    start = FeatureVisualization(toy(), Channel("features.5", [1, 4]), FourierImage(12), seed=3)
+    start = FeatureVisualization(toy(), Channel("features.5", [1, 4]), image=FourierImage(12), seed=3)
     start.setup("fit")
     alone, fewer = run(3, 1), run(2, 1)
     shared, unaugmented = run(3, 2), run(None, 2)

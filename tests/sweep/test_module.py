@@ -187,7 +187,7 @@ def test_more_processes_than_units_are_refused() -> None:
 def test_targets_belong_to_a_sweep() -> None:
     with pytest.raises(TypeError, match="FeatureTargets belong to a FeatureSweep, not to FeatureVisualization"):
         Trainer(**QUIET).predict(
-            FeatureVisualization(toy(), "features.5:1", FourierImage(8)), FeatureTargets("features.5:all", 2)
+            FeatureVisualization(toy(), "features.5:1", image=FourierImage(8)), FeatureTargets("features.5:all", 2)
         )
 
 
@@ -198,8 +198,8 @@ def test_targets_belong_to_a_sweep() -> None:
 def test_a_picture_is_the_one_that_a_training_of_its_own_makes(preset: str) -> None:
     swept = pictures(FeatureSweep(toy(), preset, seed=5, steps=20, size=14), "features.5:1,4,6", 2)
     for unit in (1, 4, 6):
-        alone = FeatureVisualization(toy(), Channel("features.5", unit), FourierImage(14, decay=1.0), seed=5)
-        fit(alone, 20, [Augmentation(preset)])
+        alone = FeatureVisualization(toy(), Channel("features.5", unit), preset=preset, size=14, seed=5)
+        fit(alone, 20, [Augmentation()])
         torch.testing.assert_close(swept[f"features.5:{unit}"], alone.images[0], rtol=0, atol=1.5 / 255)
 
 

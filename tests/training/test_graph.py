@@ -57,7 +57,7 @@ def everything(model: FeatureVisualization) -> dict[str, Any]:
     """Return what drawing must leave as it was: network, image, module and the global generators."""
     return {
         "network": condition(model.network.module),
-        "model": condition(model),
+        "model": condition(model.image),
         "pictures": model.images.clone() if bool(model.image.initialized) else None,
         "held": {name: id(value) for name, value in vars(model).items()},
         "views": model.views,
@@ -86,7 +86,7 @@ def guest() -> nn.Module:
 
 @pytest.mark.parametrize(
     "views",
-    [None, AUGMENTATION, AUGMENTATION.views, Augmentation("article", views=2)],
+    [None, AUGMENTATION, AUGMENTATION.views_for(build()), Augmentation("article", views=2)],
     ids=["no views", "callback", "views", "views that shrink"],
 )
 def test_the_whole_way_is_drawn_and_everything_left_as_it_was(tmp_path: Path, views: Any) -> None:
@@ -178,7 +178,7 @@ class Attention(nn.Module):
 
 
 def test_a_transformer_is_drawn_layer_by_layer(tmp_path: Path) -> None:
-    model = FeatureVisualization(Attention(), Channel("layer.linear1", 3), FourierImage(12))
+    model = FeatureVisualization(Attention(), Channel("layer.linear1", 3), image=FourierImage(12))
     found = drawn(graph_module(model), tmp_path / "own")
     assert "Scoring[score]/Attention[network]/TransformerEncoderLayer[layer]/Linear[linear1]" in places(
         found, "aten::linear"
@@ -191,7 +191,7 @@ def test_a_transformer_is_drawn_layer_by_layer(tmp_path: Path) -> None:
 def test_under_a_gradient_rule_the_forward_pass_is_drawn(tmp_path: Path, rule: Any) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 2, 1))
     with rule():
-        found = drawn(graph_module(FeatureVisualization(network, Channel("3", 1), FourierImage(12))), tmp_path)
+        found = drawn(graph_module(FeatureVisualization(network, Channel("3", 1), image=FourierImage(12))), tmp_path)
     assert places(found, "aten::relu") == ["Scoring[score]/Sequential[network]/ReLU[1]"]
     assert places(found, "aten::max_pool2d") == ["Scoring[score]/Sequential[network]/MaxPool2d[2]"]
 
@@ -201,7 +201,8 @@ def test_shared_weights_and_several_terms_are_drawn(tmp_path: Path) -> None:
     network[2].weight = network[0].weight
     objective = Channel("2", 1) - 1e-3 * TotalVariation()
     found = drawn(
-        graph_module(FeatureVisualization(FrozenNetwork(network, 0.5, std=0.25), objective, PixelImage(12))), tmp_path
+        graph_module(FeatureVisualization(FrozenNetwork(network, 0.5, std=0.25), objective, image=PixelImage(12))),
+        tmp_path,
     )
     assert places(found, "aten::_convolution") == [
         f"Scoring[score]/Sequential[network]/Conv2d[{index}]" for index in (0, 2)
@@ -228,7 +229,7 @@ class Attribution(Term):
 
 
 def test_an_objective_that_needs_gradients_is_drawn(tmp_path: Path) -> None:
-    found = drawn(graph_module(FeatureVisualization(toy(), Attribution(), FourierImage(12))), tmp_path)
+    found = drawn(graph_module(FeatureVisualization(toy(), Attribution(), image=FourierImage(12))), tmp_path)
     assert places(found, "aten::mul")[-1] == "Scoring[score]/Attribution[objective]"
     assert not any("backward" in op for op in found.values())
 
@@ -254,4 +255,4 @@ def test_impossible_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="step must be at least 0, got -1"):
         graph_module(model, Views(Jitter(2)), step=-1)
     with pytest.raises(ValueError, match=r"features\.9"):
-        graph_module(FeatureVisualization(toy(), "features.9:1", FourierImage(12)))
+        graph_module(FeatureVisualization(toy(), "features.9:1", image=FourierImage(12)))

@@ -151,7 +151,7 @@ def test_gradients_are_clipped() -> None:
     ids=["SGD", "NAdam", "partial Adam", "LBFGS", "lambda"],
 )
 def test_any_optimizer_raises_the_score(optimizer: Any) -> None:
-    model = FeatureVisualization(toy(), 1000 * Channel("features.5", 2), FourierImage(12), optimizer=optimizer)
+    model = FeatureVisualization(toy(), 1000 * Channel("features.5", 2), image=FourierImage(12), optimizer=optimizer)
     model.setup("fit")
     before = float(model.scores())
     assert fit(model, 5).global_step == 5
@@ -229,7 +229,7 @@ SEEN: list[torch.dtype] = []
 
 def test_reduced_precision_reaches_the_network_only() -> None:
     network = Spy()
-    fit(FeatureVisualization(network, "output:1", FourierImage(8)), 2, precision="bf16-true")
+    fit(FeatureVisualization(network, "output:1", image=FourierImage(8)), 2, precision="bf16-true")
     assert SEEN[-1] == torch.bfloat16
     assert network.convolution.weight.dtype == torch.float32
 
@@ -246,7 +246,7 @@ def test_reduced_precision_reaches_the_network_only() -> None:
     ids=str,
 )
 def test_the_last_cast_decides_the_precision_of_the_network(casts: list[str], expected: torch.dtype) -> None:
-    model = FeatureVisualization(Spy(), "output:1", FourierImage(8))
+    model = FeatureVisualization(Spy(), "output:1", image=FourierImage(8))
     for cast in casts:
         getattr(model, cast)()
     fit(model, 1)
@@ -259,7 +259,7 @@ def test_the_last_cast_decides_the_precision_of_the_network(casts: list[str], ex
 
 def test_logged_names_and_numbers(tmp_path: Path) -> None:
     objective = Channel("features.5", [0, 1]) - 0.1 * L2() - 0.01 * TotalVariation()
-    model = FeatureVisualization(toy(), objective, FourierImage(8), steps=3)
+    model = FeatureVisualization(toy(), objective, image=FourierImage(8), steps=3)
     logged: list[dict[str, float]] = []
 
     class Watch(Callback):
@@ -343,11 +343,11 @@ class OneUnit(FeatureVisualization):
     """Somebody's own module, which takes other arguments."""
 
     def __init__(self, unit: int = 3) -> None:
-        super().__init__(toy(), f"features.5:{unit}", FourierImage(8), steps=7, lr=0.1)
+        super().__init__(toy(), f"features.5:{unit}", image=FourierImage(8), steps=7, lr=0.1)
 
 
 def test_a_subclass_may_take_other_arguments() -> None:
-    assert dict(OneUnit(2).hparams) == {"steps": 7, "seed": 0, "lr": 0.1}
+    assert dict(OneUnit(2).hparams) == {"steps": 7, "seed": 0, "lr": 0.1, "preset": "featviz"}
     # Where LightningCLI builds it, it says what it gave.
     with _given_hyperparameters_context({"unit": 2}, "somebody.OneUnit"):
         assert OneUnit(2).targets == ["features.5:2"]

@@ -95,6 +95,30 @@ def test_a_run_is_extended_exactly_from_a_checkpoint_that_was_taken_after_its_en
     assert torch.equal(extended.images, long.images)
 
 
+def test_the_learning_rate_of_an_extended_run_is_that_of_one_as_long_from_the_start(tmp_path: Path) -> None:
+    long, extended = Record(), Record()
+    fit(build(3, preset="featviz"), 9, [long])
+    fit(build(3, preset="featviz"), 6).save_checkpoint(tmp_path / "end.ckpt")
+    fit(build(3, preset="featviz"), 9, [extended], str(tmp_path / "end.ckpt"))
+    assert extended.rates == long.rates[6:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "views", "message"),
+    [
+        ({"preset": "featviz"}, [], "made with optimizer Adam, .* AdamW"),
+        ({}, [Augmentation("article")], "made with views None"),
+    ],
+    ids=["optimizer", "views"],
+)
+def test_a_checkpoint_of_a_run_with_other_arguments_is_refused(
+    arguments: dict[str, Any], views: list[Any], message: str, tmp_path: Path
+) -> None:
+    fit(build(3), 2).save_checkpoint(tmp_path / "end.ckpt")
+    with pytest.raises(ValueError, match=message):
+        fit(build(3, **arguments), 4, views, str(tmp_path / "end.ckpt"))
+
+
 class Failing(ToyNet):
     """Fail in one pass, once."""
 
@@ -198,7 +222,7 @@ def test_a_checkpoint_holds_the_picture_and_no_network(unbroken: tuple[Tensor, P
     assert [tuple(state["exp_avg"].shape) for state in held["optimizer_states"][0]["state"].values()] == [
         (2, 3, 12, 7, 2)
     ]
-    assert held["hyper_parameters"] == {"steps": 5, "seed": 2, "lr": 0.05}
+    assert held["hyper_parameters"] == {"steps": 5, "seed": 2, "lr": 0.05, "preset": "lucid"}
 
 
 def test_load_from_checkpoint_gives_the_picture(unbroken: tuple[Tensor, Path]) -> None:
@@ -260,7 +284,7 @@ def test_a_checkpoint_around_another_picture_is_refused_though_the_call_looks_th
         mask = torch.zeros(1, 8, 8)
         mask[:, 2:6, 2:6] = 1
         image = MaskedImage(PixelImage(8), torch.full((3, 8, 8), value), mask)
-        return FeatureVisualization(toy(), Channel("features.5", 1), image)
+        return FeatureVisualization(toy(), Channel("features.5", 1), image=image)
 
     fit(around(0.5), 2).save_checkpoint(tmp_path / "a.ckpt")
     fit(around(0.5), 3, [], str(tmp_path / "a.ckpt"))

@@ -34,7 +34,7 @@ from featviz_pl.training import FeatureVisualization
 @pytest.mark.parametrize("at", [0, 4])
 def test_a_step_that_is_not_finite_stops_the_run_and_never_reaches_the_picture(at: int) -> None:
     network = Breakable()
-    model = FeatureVisualization(network, "output:0", FourierImage(6), steps=8)
+    model = FeatureVisualization(network, "output:0", image=FourierImage(6), steps=8)
     record = Record()
 
     def throw() -> None:
@@ -94,11 +94,11 @@ def test_a_new_run_forgets_the_bad_step_of_the_last() -> None:
     [
         (lambda: build(99), r"unit: 'features.5' has 8 units, 0 to 7; there is no 99"),
         (
-            lambda: FeatureVisualization(toy(), "features.55:0", FourierImage(8)),
+            lambda: FeatureVisualization(toy(), "features.55:0", image=FourierImage(8)),
             r"no layer 'features.55'; did you mean 'features.5'",
         ),
         (
-            lambda: FeatureVisualization(toy(), "features.5:0", FourierImage(8, channels=4)),
+            lambda: FeatureVisualization(toy(), "features.5:0", image=FourierImage(8, channels=4)),
             r"network: its forward fails",
         ),
     ],
@@ -237,7 +237,9 @@ def test_neither_hooks_nor_modules_grow_over_many_runs() -> None:
 
 
 def test_save_writes_the_picture_with_its_origin(tmp_path: Path) -> None:
-    model = FeatureVisualization(FrozenNetwork(toy(), name="a toy"), "features.5:2", PixelImage(9), seed=11, lr=0.1)
+    model = FeatureVisualization(
+        FrozenNetwork(toy(), name="a toy"), "features.5:2", image=PixelImage(9), seed=11, lr=0.1
+    )
     fit(model, 4, [Augmentation("article", views=3)])
     path = model.save(tmp_path / "new" / "picture.png")
     assert float((read_picture(path) - model.images[0]).abs().max()) <= 0.5 / 255 + 1e-6

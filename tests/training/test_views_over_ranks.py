@@ -189,5 +189,5 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step_and_the_checkpoin
 def test_the_process_that_started_the_others_knows_what_they_did(done: Any, alone: Any, strategy: str) -> None:
     origin = done(strategy, 2).provenance("views-8", 2)
     assert origin["steps"] == 3
-    assert (origin["optimizer"], origin["lr"], origin["scheduler"]) == ("Adam", 0.05, "CosineAnnealingLR")
+    assert (origin["optimizer"], origin["lr"], origin["scheduler"]) == ("AdamW", 0.2, "CosineAnnealingLR")
     assert "count=8" in origin["views"]
