@@ -38,10 +38,10 @@ def load_record(
     Raises:
         ValueError: when the file is missing, damaged, of another kind or of another version.
     """
-    what = kind.replace("_", " ")
-    content = read_torch_file(path, argument, f"make {what} of featviz_pl with {maker}")
+    name = kind.replace("_", " ")
+    content = read_torch_file(path, argument, f"make {name} of featviz_pl with {maker}")
     if not isinstance(content, Mapping) or content.get("format") != f"featviz_pl.{kind}":
-        raise ValueError(f"{argument}: {str(path)!r} holds no {what} of featviz_pl; make some with {maker}")
+        raise ValueError(f"{argument}: {str(path)!r} holds no {name} of featviz_pl; make some with {maker}")
     if content.get("version") != version:
         raise ValueError(
             f"{argument}: {str(path)!r} has version {content.get('version')!r} of the format, this library reads {version}; "

@@ -1,1 +1,1 @@
-"""Plain tensor maths: color, Fourier, resampling, stateless random numbers. Knows nothing of the rooms above it."""
+"""Tensor mathematics, random numbers and argument checks; imports no other room."""

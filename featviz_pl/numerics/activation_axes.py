@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def unit_axis(shape: Sequence[int]) -> int:
-    """Return the axis that counts the units of an activation (…): channels (C, H, W), token features (T, F), or features (F,).
+    """Return the axis of the units: channels of (C, H, W), features of tokens (T, F) or of a vector (F,).
 
     Example:
         >>> unit_axis((64, 8, 8)), unit_axis((197, 768)), unit_axis((1000,))
@@ -18,7 +18,7 @@ def unit_axis(shape: Sequence[int]) -> int:
 
 
 def position_axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the lengths of the other axes of an activation (…): (H, W), (T,) or ().
+    """Return the lengths of the axes that are not units: (H, W), (T,) or ().
 
     Example:
         >>> position_axes((64, 8, 9)), position_axes((197, 768)), position_axes((1000,))
@@ -29,7 +29,7 @@ def position_axes(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def units_last(activation: Tensor) -> Tensor:
-    """Move the units of an activation (N, V, …) to the end: (N, V, positions…, units).
+    """Move the units of an activation (N, V, …) to the last axis: (N, V, positions…, units).
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ def units_last(activation: Tensor) -> Tensor:
 
 
 def at_positions(activation: Tensor) -> Tensor:
-    """Line up the positions of an activation (N, V, …): (N, V, positions, units), one position for a vector.
+    """Flatten an activation (N, V, …) to (N, V, positions, units); a vector has one position.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Errors that teach: each names the argument, the value, and what would be right."""
+"""Argument checks: errors name the argument, its value, and what would be right."""
 
 from __future__ import annotations
 
@@ -19,19 +19,18 @@ def first_line(error: BaseException) -> str:
 
 
 def near(name: str, names: Iterable[str], at_most: int = 3) -> str:
-    """Return a sentence part that lists names like `name`, or the first ones when none is near."""
+    """Return part of a sentence that lists names similar to `name`, or the first ones when none is."""
     known = list(names)
     close = difflib.get_close_matches(name, known, at_most, cutoff=0.5)
-    if not close:
-        close = [other for other in known if name and (name in other or other in name)][:at_most]
+    close = close or [entry for entry in known if name and (name in entry or entry in name)][:at_most]
     if close:
-        return f"did you mean {', '.join(repr(other) for other in close)}?"
+        return f"did you mean {', '.join(map(repr, close))}?"
     return f"known: {', '.join(known[:12])}{', …' if len(known) > 12 else ''}"
 
 
-def unknown(argument: str, what: str, name: str, names: Iterable[str]) -> ValueError:
-    """Make the error for a name that is not among the known ones."""
-    return ValueError(f"{argument}: unknown {what} {name!r}; {near(name, names)}")
+def unknown(argument: str, kind: str, name: str, names: Iterable[str]) -> ValueError:
+    """Return the error for a name that is not among the known ones."""
+    return ValueError(f"{argument}: unknown {kind} {name!r}; {near(name, names)}")
 
 
 def whole_number(argument: str, value: Any, least: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""Decorrelated color: independent channels whose mixture has the color statistics of photos."""
+"""Color spaces: matrices from decorrelated channels to the channels of pictures."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def normalized_color_root(root: Tensor) -> Tensor:
 
 
 def color_matrix(color: Any, channels: int) -> Tensor | None:
-    """Resolve what a user calls a color space to the matrix that turns decorrelated channels into picture channels.
+    """Return the matrix from decorrelated to picture channels of a color space.
 
     Args:
         color: ``"auto"`` (the ImageNet matrix for three channels, none otherwise), ``"imagenet"``, ``"i1i2i3"``,
@@ -63,19 +63,19 @@ def color_matrix(color: Any, channels: int) -> Tensor | None:
         elif color in ("auto", "imagenet"):
             matrix = normalized_color_root(torch.tensor(IMAGENET_COLOR_ROOT, dtype=torch.float32))
         else:
-            raise ValueError(
-                f"color: unknown color space {color!r}; use 'auto', 'imagenet', 'i1i2i3', 'none' or a {channels} x {channels} matrix"
-            )
+            names = ", ".join(map(repr, COLOR_SPACES))
+            raise ValueError(f"color: unknown color space {color!r}; use {names} or a {channels} x {channels} matrix")
     elif color is None:
         return None
     else:
         matrix = torch.as_tensor(getattr(color, "matrix", color), dtype=torch.float32).detach().clone()
     if matrix.shape != (channels, channels):
+        shape = tuple(matrix.shape)
         raise ValueError(
-            f"color: a matrix of shape {tuple(matrix.shape)} does not fit {channels} channels; it must be ({channels}, {channels})"
+            f"color: the matrix must be ({channels}, {channels}) for {channels} channels, got shape {shape}"
         )
     if not torch.isfinite(matrix).all() or torch.linalg.matrix_rank(matrix) < channels:
-        raise ValueError("color: the matrix cannot be inverted, so no picture could be started from it")
+        raise ValueError("color: the matrix cannot be inverted, so that no picture can start from it")
     return matrix
 
 
@@ -96,17 +96,15 @@ def color_mean(color: Any, channels: int) -> Tensor:
         return torch.tensor(IMAGENET_COLOR_MEAN, dtype=torch.float32)
     mean = None if isinstance(color, (str, Tensor)) else getattr(color, "mean", None)
     if isinstance(mean, (Tensor, Sequence)):
-        own = torch.as_tensor(mean, dtype=torch.float32).detach().clone()
-        if own.shape != (channels,) or not torch.isfinite(own).all():
-            raise ValueError(
-                f"color: a mean of shape {tuple(own.shape)} does not fit {channels} channels; it must be finite and ({channels},)"
-            )
-        return own
+        values = torch.as_tensor(mean, dtype=torch.float32).detach().clone()
+        if values.shape != (channels,) or not torch.isfinite(values).all():
+            raise ValueError(f"color: the mean must be finite and ({channels},), got shape {tuple(values.shape)}")
+        return values
     return torch.full((channels,), 0.5, dtype=torch.float32)
 
 
 def on_grey(pictures: Tensor) -> Tensor:
-    """Put transparent pictures on grey, as they are for their score.
+    """Put transparent pictures on grey, on which they are scored.
 
     ``color * alpha + 0.5 * (1 - alpha)``, where the last channel is the opacity.
 

@@ -1,4 +1,4 @@
-"""The Fourier basis of pictures, scaled so that every frequency weighs as it does in photos."""
+"""The Fourier basis of pictures, scaled as the spectrum of photos falls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A frozen copy of somebody else's network, which is left as it is."""
+"""Frozen copies of networks, which stay as they are."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 @torch.inference_mode(False)  # a copy made during a validation must also serve a training
 @torch.no_grad()
 def frozen_copy(module: nn.Module) -> nn.Module:
-    """Copy the structure of a network, frozen and in evaluation mode; its weights are shared, and the network is not touched.
+    """Copy the structure of a network, frozen and in evaluation mode, and leave the network as it is.
 
-    Parameters of the copy are detached and share storage until a layout or precision asks for a copy. Buffers are
-    copied: a forward may write into them, even in evaluation mode. Attributes that cannot be copied, such as locks, are
-    shared. What ``torch.compile`` wrapped is unwrapped, and a LightningModule's copy has no Trainer.
+    Parameters are detached and share their storage. Buffers are copied, as a forward may write into them even in
+    evaluation mode. Attributes that cannot be copied, such as locks, are shared. Wrappers of ``torch.compile`` are
+    removed, and the copy of a LightningModule has no Trainer.
 
     Args:
         module: any ``nn.Module``.
@@ -26,8 +26,8 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     Example:
         >>> network = nn.Linear(2, 3)
         >>> copied = frozen_copy(network)
-        >>> copied.weight.data_ptr() == network.weight.data_ptr(), copied.weight.requires_grad, copied.training, network.training
-        (True, False, False, True)
+        >>> copied.weight.data_ptr() == network.weight.data_ptr(), copied.weight.requires_grad, copied.training
+        (True, False, False)
     """
     memo: dict[int, Any] = {}
     for part in module.modules():
@@ -39,11 +39,9 @@ def frozen_copy(module: nn.Module) -> nn.Module:
                 memo[id(buffer)] = buffer.detach().clone()
         for name, value in vars(part).items():
             if name not in ("_parameters", "_buffers", "_modules"):
-                for tensor in _tensors_within(
-                    value
-                ):  # derived weights of parametrizations, kept activations and losses
+                for tensor in _tensors_within(value):  # derived weights, stored activations and losses
                     memo.setdefault(id(tensor), tensor.detach())
-        for name in ("_trainer", "_fabric"):  # a LightningModule in the middle of its own training
+        for name in ("_trainer", "_fabric"):  # a LightningModule that is being trained
             if vars(part).get(name) is not None:
                 memo[id(vars(part)[name])] = None
     try:
@@ -63,10 +61,10 @@ def _uncopyable(module: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
     shared: dict[int, Any] = {}
     for functions in (False, True):  # a hook that is a method of the network can be copied once its attributes can
         for part in module.modules():
-            for name, held in vars(part).items():
+            for name, attribute in vars(part).items():
                 if name in ("_parameters", "_buffers", "_modules"):
                     continue
-                for value in held.values() if isinstance(held, dict) else [held]:
+                for value in attribute.values() if isinstance(attribute, dict) else [attribute]:
                     if callable(value) is functions:
                         try:
                             copy.deepcopy(value, memo | shared)
@@ -76,7 +74,7 @@ def _uncopyable(module: nn.Module, memo: dict[int, Any]) -> dict[int, Any]:
 
 
 def _unwrapped(module: nn.Module) -> nn.Module:
-    """Return what ``torch.compile`` wrapped: a compiled forward ignores hooks that come later."""
+    """Return the module inside a wrapper of ``torch.compile``, whose forward ignores later hooks."""
     inner = dict(module.named_children()).get("_orig_mod")
     return module if inner is None else _unwrapped(inner)
 

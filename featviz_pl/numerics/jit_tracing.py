@@ -1,4 +1,4 @@
-"""What must not be part of a graph that is being traced."""
+"""Constants of graphs that ``torch.jit.trace`` records."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ import torch
 
 @contextmanager
 def untraced() -> Iterator[None]:
-    """Keep what happens inside out of a graph that ``torch.jit.trace`` records: its results are constants there.
-
-    For draws, maps and sizes, which a graph of a view cannot follow and tracing would warn of.
+    """Compute constants of a graph that ``torch.jit.trace`` records: random numbers, maps and sizes.
 
     Example:
         >>> with untraced():

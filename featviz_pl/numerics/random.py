@@ -1,4 +1,4 @@
-"""Stateless random numbers: every draw comes from a generator made for its key, so nothing global is read or changed."""
+"""Stateless random numbers: every draw has its own generator, and no global one is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def mix(*keys: Key) -> int:
     on the order of the keys and is the same on every machine and in every process.
 
     Args:
-        keys: what tells this draw from every other one, for example ``(seed, "views", step, picture, view)``.
+        keys: that identify the draw, such as ``(seed, "views", step, picture, view)``.
 
     Example:
         >>> mix(0, "views", 7) == mix(0, "views", 7), mix(0, "views", 7) == mix(0, "views", 8)

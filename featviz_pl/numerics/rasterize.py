@@ -1,4 +1,4 @@
-"""Which point of a mesh each pixel shows: a small rasterizer with a depth buffer, in numpy. Nothing in it is differentiable."""
+"""A small rasterizer with a depth buffer, in numpy; not differentiable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = NDArray[np.float64]
 def rasterize(
     points: Array, attributes: Array, size: tuple[int, int], field_of_view: float
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Return the attributes that every pixel shows, and whether it shows any.
+    """Interpolate the attributes of the nearest triangle for every pixel, and return which pixels are covered.
 
     The camera is at the origin and looks along -z, x to the right and y up; pixels are square, and `field_of_view` is
     that of the height. Attributes are interpolated with perspective. Triangles that reach behind the camera are left
@@ -24,18 +24,18 @@ def rasterize(
 
     Args:
         points: corners of the triangles.
-        attributes: of the corners, such as places on a texture.
+        attributes: of the corners, such as texture coordinates.
         size: (height, width) in pixels.
         field_of_view: in degrees, from the lower to the upper border.
 
     Example:
         >>> corners = np.array([[[-9.0, -9.0, -2.0], [9.0, -9.0, -2.0], [0.0, 9.0, -2.0]]])
-        >>> shown, covered = rasterize(corners, corners[..., :1], (1, 2), 90.0)
-        >>> shown.round(3).ravel().tolist(), covered.all().item()
+        >>> values, covered = rasterize(corners, corners[..., :1], (1, 2), 90.0)
+        >>> values.round(3).ravel().tolist(), covered.all().item()
         ([-2.0, 2.0], True)
     """
     height, width = size
-    shown = np.zeros((height, width, attributes.shape[-1]))
+    result = np.zeros((height, width, attributes.shape[-1]))
     nearest = np.zeros((height, width))  # the inverse of the depth, which is linear on the screen
     in_front = (points[..., 2] < -1e-6).all(1)
     points, attributes = points[in_front], attributes[in_front]
@@ -55,10 +55,10 @@ def rasterize(
         depth = weights.sum(0)
         inside = (weights >= -1e-9).all(0) & (depth > nearest[box])
         if inside.any():
-            values = np.tensordot(weights, attributes[face], (0, 0)) / np.where(inside, depth, 1.0)[..., None]
-            shown[box][inside] = values[inside]
+            interpolated = np.tensordot(weights, attributes[face], (0, 0)) / np.where(inside, depth, 1.0)[..., None]
+            result[box][inside] = interpolated[inside]
             nearest[box][inside] = depth[inside]
-    return shown, nearest > 0
+    return result, nearest > 0
 
 
 def _span(positions: Array, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Differentiable resampling: affine sampling with an honest border, and blurs that keep the mean."""
+"""Differentiable resampling: affine sampling with a mirrored or constant border, and blurs that preserve the mean."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from featviz_pl.numerics.device_transfer import numbers_on, to_device
 from featviz_pl.numerics.jit_tracing import tracing, untraced
 
 Border = Literal["reflect", "constant"]
-_MOST_STRIPS = 4  # of all pictures together; the gradient of each has the size of a picture
+_MAX_STRIPS = 4  # of all pictures together; the gradient of each has the size of a picture
 
 
 def affine_sample(
@@ -24,22 +24,21 @@ def affine_sample(
     fill: Tensor | None = None,
     reach: float | None = None,
 ) -> Tensor:
-    """Read a picture at affinely mapped points, bilinearly.
+    """Sample a picture bilinearly at affinely mapped points: ``(x, y, 1)_image = matrix (x, y, 1)_result``.
 
-    Points are in pixels from the centre of their picture, x to the right and y down; `matrix` maps a point of the
-    result to the point of `image` that it shows, ``(x, y, 1)_image = matrix (x, y, 1)_result``.
+    Points are in pixels from the centre of their picture, x to the right and y down.
 
     Shape:
         image (N, C, H, W), matrix (N, 3, 3), size (h, w) -> (N, C, h, w)
 
     Args:
-        image: what is read.
-        matrix: maps points of the result to points of `image`; best on the CPU, as what is computed from it is.
+        image: that is sampled.
+        matrix: from points of the result to points of `image`; best on the CPU, where the sampling grid is computed.
         size: of the result, (height, width).
-        border: what lies outside the picture: its mirror image, or `fill`.
+        border: values outside the picture: its mirror image, or `fill`.
         fill: (N,) value outside the picture for ``"constant"``.
         reach: for ``"reflect"``, how many pixels outside the picture are mirrored; beyond, the last one is repeated.
-            None: no end.
+            None: no limit.
 
     Example:
         >>> image = torch.arange(9.0).view(1, 1, 3, 3)
@@ -70,44 +69,43 @@ def affine_sample(
 
 
 def _grid_sample(image: Tensor, grid: Tensor, border: str) -> Tensor:
-    """Sample, on a CPU with all of its cores also where there are fewer pictures than cores: torch gives each picture to one core."""
+    """Sample with all cores of a CPU, also where there are fewer pictures than cores: torch uses one for each."""
     count, height = grid.shape[:2]
     strips = 1 if tracing() or image.device.type != "cpu" else _strips(int(count), int(height))
     if strips == 1:
         return functional.grid_sample(image, grid, padding_mode=border, align_corners=False)
-    shown = image[:, None].expand(-1, strips, -1, -1, -1).flatten(0, 1)
+    repeated = image[:, None].expand(-1, strips, -1, -1, -1).flatten(0, 1)
     parts = grid.reshape(count * strips, height // strips, *grid.shape[2:])
-    sampled = functional.grid_sample(shown, parts, padding_mode=border, align_corners=False)
-    whole: Tensor = sampled.unflatten(0, (count, strips)).transpose(1, 2).flatten(2, 3)
-    return whole
+    sampled = functional.grid_sample(repeated, parts, padding_mode=border, align_corners=False)
+    joined: Tensor = sampled.unflatten(0, (count, strips)).transpose(1, 2).flatten(2, 3)
+    return joined
 
 
 def _strips(count: int, height: int) -> int:
-    """Return into how many strips of equal height each picture is divided: enough for four cores, whatever there are.
+    """Return the number of strips of equal height into which each picture is divided: enough for four cores.
 
-    The gradients of strips are added up, so their number must not depend on the machine, nor on who shares it.
+    The gradients of strips are added up, so that their number must not depend on the machine.
     """
-    return next((strips for strips in range(_MOST_STRIPS // count, 1, -1) if height % strips == 0), 1)
+    return next((strips for strips in range(_MAX_STRIPS // count, 1, -1) if height % strips == 0), 1)
 
 
 def _pixel_centres(length: int, like: Tensor) -> Tensor:
-    """Return where the centres of pixels lie on an axis from -1 to 1."""
+    """Return the centres of pixels on an axis from -1 to 1."""
     return (2 * torch.arange(length, dtype=like.dtype, device=like.device) + 1) / length - 1
 
 
 def antialias(image: Tensor, shrink: float) -> Tensor:
-    """Blur a picture just enough to be shrunk by a factor without aliases.
+    """Blur a picture as much as it must be before it shrinks by a factor, so that nothing aliases.
 
-    A discrete Gaussian of variance ``0.25 * (shrink ** 2 - 1)`` square pixels: it widens a pixel's deviation of one
-    half to the half of a shrunk one. Made of passes ``[v / 2, 1 - v, v / 2]`` whose variances v <= 1/2 add up to it
-    exactly: for the slight shrinks of views one pass does, ten times faster than a convolution. The border is mirrored,
-    so the mean of the picture stays.
+    A discrete Gaussian of variance ``0.25 * (shrink ** 2 - 1)`` square pixels: it widens the deviation of a pixel, one
+    half, to half a shrunk pixel. It consists of passes ``[v / 2, 1 - v, v / 2]`` whose variances v <= 1/2 add up to it.
+    Slight shrinking takes one pass, ten times faster than a convolution. The border is mirrored, so that the mean stays.
 
     Shape:
         (N, C, H, W) -> (N, C, H, W)
 
     Args:
-        image: what will be shrunk.
+        image: that will shrink.
         shrink: how many pixels become one, at least 1 (1 leaves the picture as it is).
 
     Example:
@@ -124,7 +122,7 @@ def antialias(image: Tensor, shrink: float) -> Tensor:
 
 
 class _Blur(torch.autograd.Function):
-    """Pass `[half, 1 - 2 half, half]` over both axes so many times; with a mirrored border this is its own transpose."""
+    """Convolve both axes with ``[half, 1 - 2 half, half]``, `passes` times; the mirrored border makes it its own transpose."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, half: float, passes: int) -> Tensor:
@@ -146,7 +144,7 @@ class _Blur(torch.autograd.Function):
 
 
 def _passes(image: Tensor, half: float, passes: int) -> Tensor:
-    """Do what `_Blur` does in plain operations, which a graph can show."""
+    """Do as `_Blur` in operations that a graph can display."""
     with untraced():
         sizes = {axis: int(image.shape[axis]) for axis in (-2, -1)}
     for _ in range(passes):
@@ -158,17 +156,17 @@ def _passes(image: Tensor, half: float, passes: int) -> Tensor:
 
 
 def gaussian_blur(image: Tensor, deviation: Tensor, reach: int | None = None) -> Tensor:
-    """Blur each picture with a sampled Gaussian of its own: weights ``exp(-t ** 2 / (2 deviation ** 2))``, divided by their sum.
+    """Blur each picture with its sampled Gaussian: weights ``exp(-t ** 2 / (2 deviation ** 2))``, divided by their sum.
 
-    The border is mirrored, its last pixel included, so the mean of the picture stays. At 0 the picture stays as it is.
+    The border is mirrored, its last pixel included, so that the mean stays. A deviation of 0 leaves the picture as it is.
 
     Shape:
         image (N, C, H, W), deviation (N,) -> (N, C, H, W)
 
     Args:
-        image: what is blurred.
+        image: the pictures.
         deviation: in pixels, 0 or more.
-        reach: how many pixels to either side have a weight; four deviations of each picture unless given.
+        reach: number of weights to either side; four deviations of each picture by default.
 
     Example:
         >>> spot = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0]).view(1, 1, 1, 5)
@@ -192,13 +190,13 @@ def _gaussian(deviation: Tensor, reach: int | None) -> Tensor:
 
 
 def _weighted(image: Tensor, weights: Tensor) -> Tensor:
-    """Add up shifted pictures over both axes, with half a symmetric kernel (N, reach + 1) for each picture."""
+    """Convolve both axes of each picture with a symmetric kernel, half of which is (N, reach + 1)."""
     reach = weights.shape[1] - 1
     with untraced():
         sizes = {axis: int(image.shape[axis]) for axis in (-2, -1)}
     for axis, length in sizes.items():
-        places = torch.arange(-reach, length + reach, device=image.device) % (2 * length)
-        padded = image.index_select(axis, torch.minimum(places, 2 * length - 1 - places))
+        indices = torch.arange(-reach, length + reach, device=image.device) % (2 * length)
+        padded = image.index_select(axis, torch.minimum(indices, 2 * length - 1 - indices))
         image = padded.narrow(axis, reach, length) * weights[:, 0, None, None, None]
         for offset in range(1, reach + 1):
             both = padded.narrow(axis, reach - offset, length) + padded.narrow(axis, reach + offset, length)
@@ -207,7 +205,7 @@ def _weighted(image: Tensor, weights: Tensor) -> Tensor:
 
 
 class _Weighted(torch.autograd.Function):
-    """`_weighted`, whose transpose it is itself: kernels are symmetric and the border is mirrored."""
+    """`_weighted`, which is its own transpose: kernels are symmetric and the border is mirrored."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, weights: Tensor) -> Tensor:
@@ -221,7 +219,7 @@ class _Weighted(torch.autograd.Function):
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resample a picture to a size, bilinearly, blurred first where it shrinks.
+    """Resample a picture to a size, bilinearly, blurred where it shrinks.
 
     Shape:
         (N, C, H, W) -> (N, C, h, w)
@@ -236,7 +234,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def crop_and_shrink(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut the centre of pictures to the shape of `size` and shrink it to that.
+    """Crop pictures about their centre to the aspect of `size`, and shrink them to it.
 
     Shape:
         (N, C, H, W) -> (N, C, height, width)
@@ -251,14 +249,14 @@ def crop_and_shrink(images: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = images.shape[-2:]
     if height < size[0] or width < size[1]:
         raise ValueError(
-            f"images: {height} x {width} pixels are too few for size {size}; enlarged pictures would have no high frequencies, "
-            f"so choose a size of at most {min(height, width)}"
+            f"images: {height} x {width} pixels are too few for size {size}; enlarged, they would have no high frequencies. "
+            f"Choose a size of at most {min(height, width)}"
         )
     return crop_and_resize(images, size)
 
 
 def crop_and_resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut pictures to the aspect of `size` about their centre, and resample them to it, blurred first where they shrink.
+    """Crop pictures about their centre to the aspect of `size`, and resample them to it, blurred where they shrink.
 
     Shape:
         (N, C, H, W) -> (N, C, height, width), enlarged where they are smaller
@@ -269,7 +267,7 @@ def crop_and_resize(images: Tensor, size: tuple[int, int]) -> Tensor:
     """
     height, width = images.shape[-2:]
     scale = min(height / size[0], width / size[1])  # pixels of the picture that make one of the result
-    rows, columns = (max(1, round(own * scale)) for own in size)
+    rows, columns = (max(1, round(side * scale)) for side in size)
     top, left = (height - rows) // 2, (width - columns) // 2
     pictures = images[..., top : top + rows, left : left + columns]
     return resize(pictures.to(torch.promote_types(images.dtype, torch.float32)), size)

@@ -51,36 +51,33 @@ def test_without_a_color_space_there_is_no_matrix(name: str | None, channels: in
     assert color_matrix(name, channels) is None
 
 
-def test_own_matrices_come_as_lists_tensors_and_statistics() -> None:
+def test_matrices_come_as_lists_tensors_and_statistics() -> None:
     i1i2i3 = [[1 / 3, 1 / 3, 1 / 3], [1 / 2, 0.0, -1 / 2], [-1 / 4, 1 / 2, -1 / 4]]
-    own = torch.tensor(i1i2i3)
-    for given in (i1i2i3, own, own.double(), np.array(i1i2i3), SimpleNamespace(matrix=own)):
-        matrix = color_matrix(given, 3)
+    tensor = torch.tensor(i1i2i3)
+    for color in (i1i2i3, tensor, tensor.double(), np.array(i1i2i3), SimpleNamespace(matrix=tensor)):
+        matrix = color_matrix(color, 3)
         assert matrix is not None
         np.testing.assert_allclose(matrix.numpy(), np.array(i1i2i3), rtol=1e-6)
-    kept = color_matrix(own, 3)
-    own.zero_()
-    assert kept is not None
-    assert bool(kept.any()), "the caller's matrix is copied"
+    matrix = color_matrix(tensor, 3)
+    tensor.zero_()
+    assert matrix is not None
+    assert bool(matrix.any()), "the caller's matrix is copied"
 
 
 @pytest.mark.parametrize(
     ("color", "channels", "message"),
     [
-        (
-            "imagnet",
-            3,
-            r"color: unknown color space 'imagnet'; use 'auto', 'imagenet', 'i1i2i3', 'none' or a 3 x 3 matrix",
-        ),
-        ("imagenet", 4, r"color: a matrix of shape \(3, 3\) does not fit 4 channels; it must be \(4, 4\)"),
-        ([[1.0, 0.0], [0.0, 1.0]], 3, r"color: a matrix of shape \(2, 2\) does not fit 3 channels"),
-        ([1.0, 2.0, 3.0], 3, r"color: a matrix of shape \(3,\) does not fit 3 channels"),
-        ([[1.0, 2.0], [2.0, 4.0]], 2, "color: the matrix cannot be inverted"),
-        ([[1.0, float("nan")], [0.0, 1.0]], 2, "color: the matrix cannot be inverted"),
+        ("imagnet", 3, "unknown color space 'imagnet'; use 'auto', .* or a 3 x 3 matrix"),
+        ("imagenet", 4, r"must be \(4, 4\) .* got shape \(3, 3\)"),
+        ("i1i2i3", 4, r"must be \(4, 4\) .* got shape \(3, 3\)"),
+        ([[1.0, 0.0], [0.0, 1.0]], 3, r"got shape \(2, 2\)"),
+        ([1.0, 2.0, 3.0], 3, r"got shape \(3,\)"),
+        ([[1.0, 2.0], [2.0, 4.0]], 2, "cannot be inverted"),
+        ([[1.0, float("nan")], [0.0, 1.0]], 2, "cannot be inverted"),
     ],
 )
 def test_what_cannot_be_a_color_space_is_refused(color: Any, channels: int, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^color: .*{message}"):
         color_matrix(color, channels)
 
 
@@ -89,10 +86,10 @@ def test_the_matrix_does_not_depend_on_the_program_s_default_precision(default: 
     expected = color_matrix("imagenet", 3)
     torch.set_default_dtype(default)
     try:
-        found = color_matrix("imagenet", 3)
+        matrix = color_matrix("imagenet", 3)
     finally:
         torch.set_default_dtype(torch.float32)
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    torch.testing.assert_close(matrix, expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("channels", "results"), [(3, 3), (1, 1), (2, 5), (7, 7)])
@@ -143,11 +140,6 @@ def test_a_picture_from_one_i1i2i3_channel_has_that_feature_alone(channel: int) 
     np.testing.assert_allclose(np.delete(features, channel, axis=1), 0, atol=1e-6)
 
 
-def test_i1i2i3_needs_three_channels() -> None:
-    with pytest.raises(ValueError, match=r"color: a matrix of shape \(3, 3\) does not fit 4 channels"):
-        color_matrix("i1i2i3", 4)
-
-
 @pytest.mark.parametrize(
     ("color", "channels", "mean"),
     [
@@ -164,12 +156,12 @@ def test_i1i2i3_needs_three_channels() -> None:
     ],
 )
 def test_the_mean_that_goes_with_a_color_space(color: Any, channels: int, mean: list[float]) -> None:
-    found = color_mean(color, channels)
-    assert found.dtype == torch.float32
-    np.testing.assert_array_equal(found.numpy(), np.array(mean, dtype=np.float32))
+    result = color_mean(color, channels)
+    assert result.dtype == torch.float32
+    np.testing.assert_array_equal(result.numpy(), np.array(mean, dtype=np.float32))
 
 
 @pytest.mark.parametrize("mean", [[0.5, 0.5], [[0.5, 0.5, 0.5]], [0.5, float("nan"), 0.5]])
 def test_a_mean_that_does_not_fit_is_refused(mean: Any) -> None:
-    with pytest.raises(ValueError, match=r"color: a mean of shape .* does not fit 3 channels"):
+    with pytest.raises(ValueError, match=r"color: the mean must be finite and \(3,\)"):
         color_mean(SimpleNamespace(matrix=torch.eye(3), mean=mean), 3)

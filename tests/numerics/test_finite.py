@@ -17,9 +17,9 @@ NAN, INF = float("nan"), float("inf")
     ids=str,
 )
 def test_every_value_counts(values: list[float], dtype: torch.dtype) -> None:
-    held = torch.tensor(values).to(dtype)
-    assert is_finite(held) == all(bool(torch.isfinite(value)) for value in held)
-    assert is_finite(held.view(-1, 1)) == is_finite(held)
+    tensor = torch.tensor(values).to(dtype)
+    assert is_finite(tensor) == all(bool(torch.isfinite(value)) for value in tensor)
+    assert is_finite(tensor.view(-1, 1)) == is_finite(tensor)
 
 
 def test_a_number_that_needs_a_gradient_is_looked_at() -> None:

@@ -27,9 +27,9 @@ def test_the_scale_is_one_over_the_frequency_from_the_lowest_one_up(size: tuple[
     vertical, horizontal = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
     length = np.sqrt(vertical**2 + horizontal**2)
     expected = 1.0 / np.maximum(length, 1.0 / max(width, height)) ** decay
-    found = spectrum_scale(size, decay)
-    assert found.dtype == torch.float32
-    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+    scale = spectrum_scale(size, decay)
+    assert scale.dtype == torch.float32
+    np.testing.assert_allclose(scale.numpy(), expected, rtol=1e-6)
 
 
 def test_the_constant_part_weighs_as_much_as_the_lowest_frequency() -> None:

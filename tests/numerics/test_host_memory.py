@@ -25,6 +25,9 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_steps_after_the_first_ask_the_system_for_nothing() -> None:
     run = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)

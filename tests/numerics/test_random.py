@@ -46,7 +46,7 @@ def test_texts_enter_as_the_first_eight_bytes_of_their_digest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("keys", "changed"),
     [
         ((1, 2), (2, 1)),
         (("a", "b"), ("b", "a")),
@@ -57,8 +57,8 @@ def test_texts_enter_as_the_first_eight_bytes_of_their_digest() -> None:
         (("",), ()),
     ],
 )
-def test_order_number_and_kind_of_keys_matter(one: tuple[Key, ...], other: tuple[Key, ...]) -> None:
-    assert mix(*one) != mix(*other)
+def test_order_number_and_kind_of_keys_matter(keys: tuple[Key, ...], changed: tuple[Key, ...]) -> None:
+    assert mix(*keys) != mix(*changed)
 
 
 def test_seeds_fit_a_generator_and_neighbouring_keys_share_nothing() -> None:
@@ -67,7 +67,7 @@ def test_seeds_fit_a_generator_and_neighbouring_keys_share_nothing() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     # A change of one key turns about half of the 63 bits: 1,024 neighbours average 31.5 with a deviation of the mean of
     # 0.12.
-    turned = [(one ^ other).bit_count() for one, other in pairwise(seeds)]
+    turned = [(first ^ second).bit_count() for first, second in pairwise(seeds)]
     assert abs(float(np.mean(turned)) - 31.5) < 0.75
 
 

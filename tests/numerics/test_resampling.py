@@ -9,7 +9,6 @@ import torch
 from PIL import Image as PillowImage
 from sampling import seen
 
-from featviz_pl.numerics import resampling
 from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.resampling import affine_sample, antialias, gaussian_blur, resize
 
@@ -25,8 +24,8 @@ def shift(down: float, right: float) -> torch.Tensor:
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (3, -2), (-1.5, 0.25), (20, -31)])
 def test_without_a_reach_the_mirror_image_has_no_end(down: float, right: float) -> None:
     image = picture(5, 7)
-    found = affine_sample(image[None, None], shift(down, right), (5, 7))[0, 0]
-    np.testing.assert_allclose(found, seen(image.numpy(), [("shift", (down, right))]), atol=1e-12)
+    result = affine_sample(image[None, None], shift(down, right), (5, 7))[0, 0]
+    np.testing.assert_allclose(result, seen(image.numpy(), [("shift", (down, right))]), atol=1e-12)
 
 
 @pytest.mark.parametrize("reach", [0, 1, 2, 4])
@@ -34,8 +33,8 @@ def test_beyond_the_reach_the_last_mirrored_pixel_repeats(reach: int) -> None:
     image = picture(5, 6)
     # The whole border at once: six pixels on every side, mirrored as far as the reach and repeated from there.
     expected = np.pad(np.pad(image.numpy(), reach, mode="symmetric"), 6 - reach, mode="edge")
-    found = affine_sample(image[None, None], shift(0, 0), (5, 6), reach=reach)[0, 0]
-    np.testing.assert_allclose(found, image, atol=1e-12)
+    result = affine_sample(image[None, None], shift(0, 0), (5, 6), reach=reach)[0, 0]
+    np.testing.assert_allclose(result, image, atol=1e-12)
     for down, right in [(6, 6), (-6, 6), (6, -6), (-6, -6), (3, 0)]:
         moved = affine_sample(image[None, None], shift(down, right), (5, 6), reach=reach)[0, 0]
         np.testing.assert_allclose(moved, expected[6 - down : 11 - down, 6 - right : 12 - right], atol=1e-12)
@@ -43,14 +42,14 @@ def test_beyond_the_reach_the_last_mirrored_pixel_repeats(reach: int) -> None:
 
 def test_each_picture_has_its_own_value_outside() -> None:
     images, fill = torch.ones(3, 2, 4, 4, dtype=torch.float64), torch.tensor([0.0, 0.25, 0.75], dtype=torch.float64)
-    found = affine_sample(images, shift(0, 2).expand(3, -1, -1), (4, 4), "constant", fill)
-    torch.testing.assert_close(found[..., 2:], images[..., 2:])
-    torch.testing.assert_close(found[..., :2], fill.view(3, 1, 1, 1).expand(3, 2, 4, 2))
+    result = affine_sample(images, shift(0, 2).expand(3, -1, -1), (4, 4), "constant", fill)
+    torch.testing.assert_close(result[..., 2:], images[..., 2:])
+    torch.testing.assert_close(result[..., :2], fill.view(3, 1, 1, 1).expand(3, 2, 4, 2))
 
 
 def test_the_value_outside_is_grey_unless_given() -> None:
-    found = affine_sample(torch.ones(1, 1, 1, 4, dtype=torch.float64), shift(0, 1), (1, 4), "constant")
-    torch.testing.assert_close(found.flatten(), torch.tensor([0.5, 1, 1, 1], dtype=torch.float64))
+    result = affine_sample(torch.ones(1, 1, 1, 4, dtype=torch.float64), shift(0, 1), (1, 4), "constant")
+    torch.testing.assert_close(result.flatten(), torch.tensor([0.5, 1, 1, 1], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("border", ["reflect", "constant"])
@@ -67,15 +66,15 @@ def test_sampling_is_differentiable(border: str) -> None:
 def test_the_blur_removes_what_would_alias_and_keeps_what_would_not(shrink: float) -> None:
     positions = np.arange(96)
 
-    def kept(frequency: float) -> float:
+    def gain(frequency: float) -> float:
         wave = np.cos(2 * np.pi * frequency * positions + 0.3)
         blurred = antialias(torch.from_numpy(wave)[None, None, None], shrink)[0, 0, 0].numpy()
         inside = slice(24, 72)  # far from the border
         return float(np.abs(blurred[inside]).max() / np.abs(wave[inside]).max())
 
-    assert kept(1 / shrink) < 0.1  # the frequency that folds to a constant
-    assert kept(1 / (2 * shrink)) < 0.5  # the highest one that the shrunk picture can hold
-    assert kept(1 / (10 * shrink)) > 0.9
+    assert gain(1 / shrink) < 0.1  # the frequency that folds to a constant
+    assert gain(1 / (2 * shrink)) < 0.5  # the highest one that the shrunk picture can hold
+    assert gain(1 / (10 * shrink)) > 0.9
 
 
 @pytest.mark.parametrize("shrink", [1.5, 2.0, 3.5])
@@ -102,8 +101,8 @@ def test_the_blur_keeps_the_mean_of_any_picture(size: tuple[int, int], shrink: f
 
 def test_the_blur_of_the_mirrored_picture_is_the_mirrored_blur() -> None:
     image = picture(5, 6)
-    whole = torch.from_numpy(np.pad(image.numpy(), 12, mode="symmetric"))
-    inside = antialias(whole[None, None], 2.0)[0, 0, 12:17, 12:18]
+    mirrored = torch.from_numpy(np.pad(image.numpy(), 12, mode="symmetric"))
+    inside = antialias(mirrored[None, None], 2.0)[0, 0, 12:17, 12:18]
     torch.testing.assert_close(antialias(image[None, None], 2.0)[0, 0], inside)
 
 
@@ -156,8 +155,8 @@ def test_a_gaussian_blur_is_the_sum_over_the_mirrored_plane(deviation: float, re
         for down in offsets
         for right in offsets
     )
-    found = gaussian_blur(image[None, None], torch.tensor([deviation], dtype=torch.float64), reach)[0, 0]
-    np.testing.assert_allclose(found, expected / sum(weight.values()) ** 2, atol=1e-12)
+    result = gaussian_blur(image[None, None], torch.tensor([deviation], dtype=torch.float64), reach)[0, 0]
+    np.testing.assert_allclose(result, expected / sum(weight.values()) ** 2, atol=1e-12)
 
 
 def test_a_gaussian_blur_is_twice_differentiable() -> None:
@@ -165,8 +164,8 @@ def test_a_gaussian_blur_is_twice_differentiable() -> None:
         picture(3, 4)[None, None].repeat(2, 1, 1, 1).requires_grad_(True),
         torch.tensor([0.7, 1.6], dtype=torch.float64),
     )
-    assert torch.autograd.gradcheck(lambda given: gaussian_blur(given, deviation), image)
-    assert torch.autograd.gradgradcheck(lambda given: gaussian_blur(given, deviation) ** 2, image)
+    assert torch.autograd.gradcheck(lambda x: gaussian_blur(x, deviation), image)
+    assert torch.autograd.gradgradcheck(lambda x: gaussian_blur(x, deviation) ** 2, image)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.* is deprecated:FutureWarning")
@@ -174,8 +173,8 @@ def test_blurs_are_the_same_in_a_traced_graph() -> None:
     image = picture(6, 7)[None, None].repeat(2, 1, 1, 1)
     deviation = torch.tensor([0.5, 2.0])
     blurs: list[Callable[[torch.Tensor], torch.Tensor]] = [
-        lambda given: antialias(given, 2.5),
-        lambda given: gaussian_blur(given, deviation),
+        lambda x: antialias(x, 2.5),
+        lambda x: gaussian_blur(x, deviation),
     ]
     for blur in blurs:
         traced = torch.jit.trace(blur, (image,))
@@ -194,8 +193,8 @@ def test_what_is_untraced_is_a_constant_of_the_graph() -> None:
     kinds = {node.kind() for node in traced.graph.nodes()}
     assert "aten::add" in kinds
     assert not kinds & {"aten::rand", "aten::size"}
-    other = picture(4, 5, seed=1)
-    torch.testing.assert_close(traced(other), moved(other))
+    image = picture(4, 5, seed=1)
+    torch.testing.assert_close(traced(image), moved(image))
 
 
 @pytest.mark.parametrize(
@@ -212,23 +211,21 @@ def test_pictures_are_sampled_in_strips_by_several_cores(
     turned = torch.tensor([[[0.8, -0.4, 0.7], [0.4, 0.8, -1.1], [0.0, 0.0, 1.0]]], dtype=torch.float64).expand(
         count, 3, 3
     )
-    with monkeypatch.context() as one:
-        one.setattr(resampling, "_MOST_STRIPS", 1)
-        whole = affine_sample(images, turned, (height, 9), border)
-    seen: list[int] = []
+    counts: list[int] = []
     sample = torch.nn.functional.grid_sample
 
-    def counted(shown: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
-        seen.append(len(shown))
-        return sample(shown, *rest, **more)
+    def counted(pictures: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        counts.append(len(pictures))
+        return sample(pictures, *arguments, **options)
 
     monkeypatch.setattr(torch.nn.functional, "grid_sample", counted)
-    parts = affine_sample(images, turned, (height, 9), border)
-    assert seen == [count * strips]
-    assert torch.equal(parts, whole)
-    weights = torch.randn(whole.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
-    (own,), (theirs,) = (torch.autograd.grad(result, images, weights) for result in (parts, whole))
-    torch.testing.assert_close(own, theirs, rtol=0, atol=1e-12)
+    result = affine_sample(images, turned, (height, 9), border)
+    repeated = affine_sample(images.repeat(4, 1, 1, 1), turned.repeat(4, 1, 1), (height, 9), border)[:count]
+    assert counts == [count * strips, 4 * count]  # four pictures or more are not divided
+    assert torch.equal(result, repeated)
+    weights = torch.randn(result.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    gradients = [torch.autograd.grad(output, images, weights)[0] for output in (result, repeated)]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
@@ -237,11 +234,11 @@ def test_gradients_do_not_depend_on_the_number_of_threads(count: int) -> None:
     turned = torch.tensor([[[0.8, -0.4, 0.7], [0.4, 0.8, -1.1], [0.0, 0.0, 1.0]]]).expand(count, 3, 3)
     weights = torch.randn(count, 3, 128, 128, generator=torch.Generator().manual_seed(2))
     threads = torch.get_num_threads()
-    found: list[torch.Tensor] = []
+    gradients: list[torch.Tensor] = []
     try:
         for number in (1, 2):
             torch.set_num_threads(number)
-            found += torch.autograd.grad(affine_sample(images, turned, (128, 128)), images, weights)
+            gradients += torch.autograd.grad(affine_sample(images, turned, (128, 128)), images, weights)
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(*found)
+    assert torch.equal(*gradients)

@@ -66,14 +66,13 @@ def test_the_layers_of_a_swin_transformer_count_channels(size: int | tuple[int, 
     assert table["output"] == ((5,), 5)
 
 
-@pytest.mark.parametrize("pictures", [1, 2])
-def test_a_layer_whose_first_axis_is_not_the_batch_is_refused(pictures: int) -> None:
-    network = nn.Sequential(Move(1, 0, 2, 3), Move(1, 0, 2, 3))
-    frozen = FrozenNetwork(network)
-    with pytest.raises(ValueError, match=r"layer: the first axis of '0' is not the batch"):
-        frozen.activations(torch.rand(pictures, 3, 6, 6), ["0"])
-    assert frozen.activations(torch.rand(pictures, 3, 6, 6), ["1"])["1"].shape == (pictures, 3, 6, 6)
-    assert [info.name for info in frozen.layers(6)] == ["1", "output"]
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_layer_whose_second_axis_is_the_batch_comes_with_the_batch_first(count: int) -> None:
+    frozen = FrozenNetwork(nn.Sequential(Move(1, 0, 2, 3), Move(1, 0, 2, 3)))
+    pictures = torch.rand(count, 3, 6, 6)
+    for value in frozen.activations(pictures, ["0", "1"]).values():
+        torch.testing.assert_close(value, pictures)
+    assert [info.shape for info in frozen.layers(6)] == [(3, 6, 6)] * 3
 
 
 class Named(nn.Module):
@@ -113,7 +112,7 @@ def test_a_shared_layer_can_be_named_in_each_way() -> None:
 
     pictures = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     read = FrozenNetwork(Twice()).activations(pictures, ["parts.first.0", "parts.second.0"])
-    once = nn.functional.conv2d(pictures, shared.weight, shared.bias).clamp(min=0)
-    expected = nn.functional.conv2d(once, shared.weight, shared.bias)  # the last of its results
+    first = nn.functional.conv2d(pictures, shared.weight, shared.bias).clamp(min=0)
+    expected = nn.functional.conv2d(first, shared.weight, shared.bias)  # the last of its results
     for value in read.values():
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
