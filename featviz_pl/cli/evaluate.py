@@ -1,55 +1,42 @@
-"""The command ``featviz evaluate``. Heavy libraries are imported when it runs."""
+"""The command ``featviz evaluate``."""
 
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from featviz_pl.networks import FrozenNetwork
+from featviz_pl.cli.arguments import add_json_argument, add_network_arguments, load_network, quiet_stdout, whole
 
 
-def add_evaluate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what ``featviz evaluate`` takes besides the network."""
-    parser.add_argument(
-        "pictures", nargs="+", metavar="PICTURES", help="PNG files, or folders of them such as that of a sweep"
-    )
-    parser.add_argument(
-        "--target", nargs="+", metavar="T", help="one for all or one for each (what the files say unless given)"
-    )
-    parser.add_argument("--judge", metavar="NAME", help="an independent classifier that is asked for the class")
-    parser.add_argument("--judge-weights", metavar="W", help="enum name, 'none', or a file (default: DEFAULT)")
-    parser.add_argument("--photos", metavar="DIR", help="folder of photos to compare with")
-    parser.add_argument(
-        "--activations",
-        metavar="FILE",
-        help="of photos, from `featviz stats` with --network and --layer (measured unless given)",
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="read at most so many photos, evenly spread")
-    parser.add_argument(
-        "--workers", type=int, default=0, metavar="N", help="processes that read photos beside this one (default: 0)"
-    )
-    parser.add_argument("--views", type=int, default=16, help="held-out views of each picture (default: 16)")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the table too: .csv, or .json with everything")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON on stdout, and nothing else there")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``featviz evaluate`` takes."""
+    add = parser.add_argument
+    add("pictures", nargs="+", metavar="PICTURES", help="PNG files, or folders of them such as that of a sweep")
+    target = "one for all or one for each (what the files say unless given)"
+    add("--target", nargs="+", metavar="T", help=target)
+    add("--judge", metavar="NAME", help="an independent classifier that is asked for the class")
+    add("--judge-weights", metavar="W", help="enum name, 'none', or a file (default: DEFAULT)")
+    add("--photos", metavar="DIR", help="folder of photos to compare with")
+    activations = "of photos, from `featviz stats` with --network and --layer (measured unless given)"
+    add("--activations", metavar="FILE", help=activations)
+    limit = "read at most so many photos, evenly spread"
+    add("--limit", type=whole("limit"), metavar="N", help=limit)
+    workers = "processes that read photos beside this one (default: 0)"
+    add("--workers", type=whole("workers", 0), default=0, metavar="N", help=workers)
+    add("--views", type=whole("views"), default=16, help="held-out views of each picture (default: 16)")
+    add("-o", "--output", metavar="FILE", help="write the table too: .csv, or .json with everything")
+    add_json_argument(parser)
+    purpose = "that of the pictures unless given: "
+    add_network_arguments(parser, "--network", purpose=purpose, size_help="of photos, where pictures differ")
 
 
-def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork]) -> int:
-    """Measure pictures, print the table, and return the exit code.
-
-    Args:
-        options: of the command line; where they name no network, that of the pictures is put in.
-        load: gives the network; called when everything else that is cheap to check has been checked.
-    """
+def run(options: argparse.Namespace) -> int:
+    """Measure pictures, print the table, and return the exit code."""
     output = _check(options)
+    from featviz_pl import networks
     from featviz_pl.cli.progress import photo_progress
     from featviz_pl.metrics.evaluation import check_photos, evaluate, picture_files
-    from featviz_pl.networks import load_network
 
     files = picture_files(options.pictures)
     for path in files:
@@ -58,39 +45,27 @@ def run_evaluate(options: argparse.Namespace, load: Callable[[], FrozenNetwork])
     if options.network is None:
         options.network = _network_of(files)
     activations = check_photos(options.photos, options.activations, options.limit)  # before a network is loaded
-    network, judge = load(), None
+    network, judge = load_network(options), None
     if options.size is not None:
         network = network.replace(size=options.size)
     if options.judge is not None:
-        with redirect_stdout(sys.stderr if sys.stderr.isatty() else io.StringIO()):  # a download is announced there
-            judge = load_network(options.judge, options.judge_weights or "DEFAULT")
+        with quiet_stdout():
+            judge = networks.load_network(options.judge, options.judge_weights or "DEFAULT")
+    arguments = {name: getattr(options, name) for name in ("photos", "views", "limit", "workers")}
     with photo_progress(leave=False) as progress:
-        found = evaluate(
-            list(files),
-            network,
-            options.target,
-            judge=judge,
-            photos=options.photos,
-            activations=activations,
-            views=options.views,
-            limit=options.limit,
-            workers=options.workers,
-            progress=progress,
+        evaluation = evaluate(
+            files, network, options.target, judge=judge, activations=activations, progress=progress, **arguments
         )
-    for note in found.notes:
+    for note in evaluation.notes:
         print(f"featviz evaluate: {note}", file=sys.stderr)
     if output is not None:
-        found.save(output)
-    print(found.to_json() if options.json else found.table())
+        evaluation.save(output)
+    print(evaluation.to_json() if options.json else evaluation.table())
     return 0
 
 
 def _check(options: argparse.Namespace) -> Path | None:
     """Refuse what needs no picture to be refused; return where the table goes."""
-    for name, least in (("views", 1), ("limit", 1), ("workers", 0)):
-        value = getattr(options, name)
-        if value is not None and value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
     if options.judge is None and options.judge_weights is not None:
         raise ValueError("judge_weights: belong to --judge NAME, which is not given")
     if options.limit is not None and options.photos is None:
@@ -119,11 +94,10 @@ def _network_of(files: list[Path]) -> str:
             f"network: the pictures name different ones ({listed}); give --network NAME, or evaluate them apart"
         )
     (name,) = names or {None}
+    if name is None:
+        raise ValueError("network: the pictures name none; give --network NAME")
     if name not in network_names():
-        said = (
-            "the pictures name none" if name is None else f"the pictures name {name!r}, which is not loaded by itself"
-        )
-        raise ValueError(f"network: {said}; give --network NAME")
+        raise ValueError(f"network: the pictures name {name!r}, which is not loaded by itself; give --network NAME")
     if name != EMBEDDED:
         raise ValueError(
             f"network: the pictures name {name!r}, whose weights may have to be downloaded; give --network {name}"

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
-from pydoc import locate
 from typing import Any
 
 from jsonargparse import Namespace
@@ -18,23 +16,23 @@ from lightning.pytorch.callbacks import BasePredictionWriter, ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from featviz_pl.callbacks import FeatureWriter, StepProgressBar, SweepProgressBar
-from featviz_pl.cli.config_parser import ConfigError, ConfigFile, ConfigParser, as_line
+from featviz_pl.cli.config_parser import ConfigError, ConfigFile, ConfigParser, first_reason
 from featviz_pl.cli.config_saving import SavedConfig, picture_folders
-from featviz_pl.cli.exit_codes import SOME_FAILED, STOPPED
+from featviz_pl.cli.exit_codes import STOPPED
+from featviz_pl.cli.sweep import report_failures, report_stopped, require_complete
 from featviz_pl.presets import recipe
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
 from featviz_pl.training import FeatureVisualization
 from featviz_pl.training.stopping import run_until_stopped
 
-_SHOWN = 5  # failures that are named
+_UNSAVED = "no callback has saved the pictures so far"
+_NO_SNAPSHOT = "no picture was saved: trainer.callbacks has no ImageSnapshot"
 # What Lightning's methods take that is the configuration's own, or no matter of pictures.
-_NOT_OFFERED = {
-    "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule"},
+_HIDDEN_ARGUMENTS = {
+    "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
     "predict": {"model", "dataloaders", "datamodule", "return_predictions", "ckpt_path", "weights_only"},
 }
-_HELP = re.compile(
-    r"-h$|--help$|--(model|data)\.[\w.]+\.help\b"
-)  # of the whole, or of a class that is an argument of the module
+_HELP = re.compile(r"-h$|--help$|--(model|data)\.[\w.]+\.help\b")  # of all, or of a class that the module takes
 _BAR = {"fit": StepProgressBar, "predict": SweepProgressBar}
 _DESCRIPTION = {
     "fit": "Optimise pictures of a network's units: a FeatureVisualization, run by Lightning's Trainer.",
@@ -108,7 +106,7 @@ class FeatvizCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Let one number of steps decide how long the Trainer runs and how long a cosine is."""
         self._offered = parser.add_method_arguments(
-            self.trainer_class, self.method, skip=set(_NOT_OFFERED[self.method])
+            self.trainer_class, self.method, skip=set(_HIDDEN_ARGUMENTS[self.method])
         )
         if self.method == "fit":
             model = "model" if self._helps else "model.init_args"
@@ -118,37 +116,27 @@ class FeatvizCLI(LightningCLI):
                 parser.link_arguments(sources, f"{model}.scheduler.init_args.T_max", compute_fn=_steps)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse what was given; Lightning's own warns where `featviz` hands on the command line of the process."""
-        try:
-            self.config = parser.parse_object(args) if isinstance(args, (dict, Namespace)) else parser.parse_args(args)
-            if isinstance(parser, ConfigParser) and not isinstance(args, (dict, Namespace)):
-                parser.refuse_what_follows(sys.argv[1:] if args is None else args)
-        except ConfigError as error:
-            raise ConfigError(as_line(error)) from error.__cause__
-        self._refuse_idle_rate()
+        """Parse the arguments; Lightning's own method warns where `featviz` hands on the command line of the process."""
+        if isinstance(args, (dict, Namespace)):
+            self.config = parser.parse_object(args)
+        else:
+            parser.check_linked_flags(sys.argv[1:] if args is None else args)  # type: ignore[attr-defined]
+            self.config = parser.parse_args(args)
+        self._check_lr_conflict()
 
-    def _refuse_idle_rate(self) -> None:
-        """Refuse a learning rate beside an optimizer, which is made with its own."""
-        model = self.config.get("model") or {}
-        given = model.get("init_args") or {}
-        if (
-            given.get("optimizer") is not None
-            and "lr" in given
-            and given["lr"] != _usual_rate(locate(model["class_path"]))
-        ):
-            raise ConfigError(
-                f"model.lr: {given['lr']} would count for nothing beside model.optimizer, which has a rate of its own; give "
-                "model.optimizer.lr, and leave model.lr out"
-            )
+    def _check_lr_conflict(self) -> None:
+        """Refuse a learning rate beside an optimizer, which has its own."""
+        arguments = (self.config.get("model") or {}).get("init_args") or {}
+        lr, optimizer = arguments.get("lr"), arguments.get("optimizer")
+        if optimizer is not None and lr is not None:
+            raise ConfigError(f"model.lr: {lr} has no effect with model.optimizer; give model.optimizer.lr")
 
     def instantiate_classes(self) -> None:
         """Make module, data, callbacks and Trainer; where an argument is refused, say why in one line."""
         try:
             super().instantiate_classes()
-        except TypeError as error:
-            raise TypeError(as_line(error)) from error
-        except ValueError as error:
-            raise ValueError(as_line(error)) from error
+        except (TypeError, ValueError) as error:
+            raise ConfigError(first_reason(str(error))) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add a progress bar of this library on a terminal, and none elsewhere, unless the configuration says otherwise."""
@@ -169,6 +157,8 @@ class FeatvizCLI(LightningCLI):
         named = {name: self._get(self.config_init, name) for name in self._offered}
         if self.datamodule is not None:
             named["datamodule"] = self.datamodule
+        if self.method == "fit":
+            named["weights_only"] = True  # a checkpoint from anywhere must not run code
         method = getattr(self.trainer, self.method)
         return run_until_stopped(self.trainer, lambda: method(self.model, **named, **more))
 
@@ -176,15 +166,6 @@ class FeatvizCLI(LightningCLI):
 def _steps(steps: int | None, preset: Any) -> int:
     """Return the number of steps of a run."""
     return recipe(preset).steps if steps is None else steps
-
-
-def _usual_rate(module: Any) -> Any:
-    """Return the default of a module's learning rate."""
-    makers = [
-        vars(one)["__init__"] for one in inspect.getmro(module) if "__init__" in vars(one)
-    ]  # one may hand on to the next
-    taken = [inspect.signature(maker).parameters for maker in makers]
-    return next((parameters["lr"].default for parameters in taken if "lr" in parameters), None)
 
 
 def fit(args: Sequence[str] | ArgsType = None) -> int:
@@ -196,24 +177,18 @@ def fit(args: Sequence[str] | ArgsType = None) -> int:
     cli = FeatvizCLI("fit", FeatureVisualization, args=list(args) if isinstance(args, Sequence) else args)
     began = time.perf_counter()
     stopped = cli.run()
-    if stopped == signal.SIGINT and cli.trainer.global_step == 0:
+    trainer, model = cli.trainer, cli.model
+    if stopped == signal.SIGINT and trainer.global_step == 0:
         raise KeyboardInterrupt
-    if cli.trainer.is_global_zero:
-        folders = ", ".join(map(str, picture_folders(cli.trainer)))
-        seconds = time.perf_counter() - began
-        targets = cli.model.targets
-        what = targets[0] if len(targets) == 1 else f"{len(targets)} pictures"
-        done = f"{what}, {cli.model.steps_taken} steps in {seconds:.1f} s"
+    if trainer.is_global_zero:
+        folders = ", ".join(map(str, picture_folders(trainer)))
         if stopped:
-            saved = folders and cli.trainer.global_step > 0
-            kept = f"the pictures so far are in {folders}" if saved else "no callback has saved the pictures so far"
-            print(f"featviz fit: {STOPPED[stopped]} after {cli.model.steps_taken} steps; {kept}", file=sys.stderr)
+            saved = f"the pictures so far are in {folders}" if folders and trainer.global_step > 0 else _UNSAVED
+            print(f"featviz fit: {STOPPED[stopped]} after {model.steps_taken} steps; {saved}", file=sys.stderr)
         else:
-            print(
-                f"{folders}: {done}"
-                if folders
-                else f"{done}; no picture was saved: trainer.callbacks has no ImageSnapshot"
-            )
+            what = model.targets[0] if len(model.targets) == 1 else f"{len(model.targets)} pictures"
+            done = f"{what}, {model.steps_taken} steps in {time.perf_counter() - began:.1f} s"
+            print(f"{folders}: {done}" if folders else f"{done}; {_NO_SNAPSHOT}")
     return 128 + stopped if stopped else 0
 
 
@@ -230,35 +205,18 @@ def predict(args: Sequence[str] | ArgsType = None) -> int:
     writers = [callback for callback in cli.trainer.callbacks if isinstance(callback, BasePredictionWriter)]  # type: ignore[attr-defined]
     if not writers:
         raise ValueError("trainer.callbacks: none of them keeps the pictures; add FeatureWriter with a folder")
-    own = next((writer for writer in writers if isinstance(writer, FeatureWriter)), None)
-    if own is not None and cli.trainer.is_global_zero:  # before other processes start: what is refused is refused once
-        own.claim(cli.trainer, cli.model, cli.datamodule)
+    writer = next((writer for writer in writers if isinstance(writer, FeatureWriter)), None)
+    if writer is not None and cli.trainer.is_global_zero:  # before other processes start: it is refused once
+        writer.claim(cli.trainer, cli.model, cli.datamodule)
     began = time.perf_counter()
     stopped = cli.run(return_predictions=False)
-    if stopped and cli.trainer.is_global_zero:
-        print(
-            f"featviz predict: {STOPPED[stopped]}; what is done is whole, and the same command goes on from there",
-            file=sys.stderr,
-        )
-    if stopped or not cli.trainer.is_global_zero:
+    if not cli.trainer.is_global_zero:
         return 128 + stopped if stopped else 0
-    return 0 if own is None else _report(own, time.perf_counter() - began)
-
-
-def _report(writer: FeatureWriter, seconds: float) -> int:
-    summary = writer.summary
-    assert summary is not None
-    if summary.missing:
-        raise ValueError(
-            f"{len(summary.missing)} of the units are missing ({', '.join(summary.missing[:_SHOWN])}): a process of the sweep has ended "
-            "early; the same command goes on from there"
-        )
-    print(
-        f"{writer.folder}: {summary.rendered + summary.skipped} pictures, {summary.rendered} of them new, in {seconds:.1f} s"
-    )
-    if summary.failed:
-        named = "; ".join(f"{target}: {reason}" for target, reason in list(summary.failed.items())[:_SHOWN])
-        more = f"; and {len(summary.failed) - _SHOWN} more, all in the manifest" if len(summary.failed) > _SHOWN else ""
-        print(f"featviz predict: {len(summary.failed)} units failed: {named}{more}", file=sys.stderr)
-        return SOME_FAILED
-    return 0
+    if stopped:
+        return report_stopped("featviz predict", stopped)
+    if writer is None:
+        return 0
+    summary = require_complete(writer)
+    counts = f"{summary.rendered + summary.skipped} pictures, {summary.rendered} of them new"
+    print(f"{writer.folder}: {counts}, in {time.perf_counter() - began:.1f} s")
+    return report_failures("featviz predict", summary)

@@ -8,9 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def quiet_lightning() -> None:
+    """Let Lightning log errors only: stdout and stderr are the command's."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 @contextmanager
 def photo_progress(unit: str = "photos", leave: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar on a terminal; what is given takes the photos read so far and those to be read.
+    """Show a bar on a terminal; yield a function of the photos read so far and of all.
 
     Args:
         unit: what is counted.
@@ -22,9 +28,8 @@ def photo_progress(unit: str = "photos", leave: bool = True) -> Iterator[Callabl
     """
     from tqdm import tqdm
 
-    with tqdm(
-        unit=f" {unit}", disable=not sys.stderr.isatty(), file=sys.stderr, dynamic_ncols=True, leave=leave
-    ) as bar:
+    hidden = not sys.stderr.isatty()
+    with tqdm(unit=f" {unit}", disable=hidden, file=sys.stderr, dynamic_ncols=True, leave=leave) as bar:
 
         def report(done: int, total: int) -> None:
             bar.total = total
@@ -35,7 +40,7 @@ def photo_progress(unit: str = "photos", leave: bool = True) -> Iterator[Callabl
 
 @contextmanager
 def announced(command: str, name: str = "featviz_pl") -> Iterator[None]:
-    """Print on stderr what the library, or a part of it, has to say of its own choices, such as a precision that it measured."""
+    """Print on stderr what the library, or a part of it, logs of its choices, such as a precision that it measured."""
     logger, handler = logging.getLogger(name), logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(f"{command}: %(message)s"))
     level = logger.level

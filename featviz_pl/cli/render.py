@@ -1,114 +1,90 @@
-"""The command `featviz render`."""
+"""The command ``featviz render``."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from featviz_pl.cli.arguments import _network
-from featviz_pl.cli.exit_codes import INTERRUPTED
+from featviz_pl.cli.arguments import (
+    RUN_OPTIONS,
+    add_json_argument,
+    add_network_arguments,
+    add_run_arguments,
+    check_run_options,
+    load_network,
+    trainer_arguments,
+)
+from featviz_pl.cli.exit_codes import INTERRUPTED, TERMINATED
+
+if TYPE_CHECKING:
+    from featviz_pl.rendering import RenderResult
 
 
-def _render(options: argparse.Namespace) -> int:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what ``featviz render`` takes."""
+    add_network_arguments(parser)
+    forms = "layer, layer:unit, layer:0-63, layer:3,5,8, layer:unit@y,x, output:class"
+    parser.add_argument("target", nargs="?", help=forms)
+    add_run_arguments(parser)
+    resume = "keep a checkpoint beside the output, and go on from it where there is one"
+    parser.add_argument("--resume", action="store_true", help=resume)
+    output = "file to write (default: feature.png)"
+    parser.add_argument("-o", "--output", metavar="FILE", default="feature.png", help=output)
+    add_json_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Render pictures, save them, and return the exit code: 0, 130 for Ctrl-C, 143 for a termination."""
     from featviz_pl.io.files import check_output
+    from featviz_pl.objectives import Target
 
     output = check_output(options.output)
-    _check_cheaply(options)
-    import logging
+    if options.target is not None:
+        Target.parse(options.target)
+    check_run_options(options)
+    arguments = {name: getattr(options, name) for name in (*RUN_OPTIONS, "precision")} | trainer_arguments(options)
 
-    from featviz_pl.cli.progress import announced
+    from featviz_pl.cli.progress import announced, quiet_lightning
     from featviz_pl.rendering import render
-    from featviz_pl.training.stopping import TERMINATED
     from featviz_pl_callbacks.render_checkpoint import checkpoint_beside, discard
 
-    for name in ("lightning.pytorch", "lightning.fabric"):  # stdout and stderr are ours here
-        logging.getLogger(name).setLevel(logging.ERROR)
-    devices = int(options.devices) if options.devices.lstrip("-").isdigit() else options.devices
-    taken = (
-        "steps",
-        "size",
-        "views",
-        "seed",
-        "preset",
-        "lr",
-        "image",
-        "start",
-        "stats",
-        "accelerator",
-        "num_nodes",
-        "precision",
-    )
+    quiet_lightning()
+    checkpoint = checkpoint_beside(output) if options.resume else None
+    network, progress = load_network(options), sys.stderr.isatty()
     try:
         with announced("featviz render"):
-            result = render(
-                _network(options),
-                options.target,
-                **{name: getattr(options, name) for name in taken},
-                resume=checkpoint_beside(output) if options.resume else None,
-                devices=devices,
-                progress=sys.stderr.isatty(),
-            )
-    except SystemExit as stopped:
-        if stopped.code != TERMINATED:
+            result = render(network, options.target, **arguments, resume=checkpoint, progress=progress)
+    except SystemExit as stop:
+        if stop.code != TERMINATED:
             raise
-        kept = "the same command goes on from the last checkpoint" if options.resume else "nothing was saved"
-        print(f"featviz render: terminated; {kept}", file=sys.stderr)
+        saved = "nothing was saved" if checkpoint is None else "the same command goes on from the last checkpoint"
+        print(f"featviz render: terminated; {saved}", file=sys.stderr)
         return TERMINATED
-    if not result.is_writer:  # another process of the same run writes and reports
-        return INTERRUPTED if result.interrupted else 0
-    paths = result.save(output)
-    if options.resume and not result.interrupted:
-        discard(checkpoint_beside(output))
-    report: dict[str, Any] = {
-        "path": str(output),
-        "network": options.network,
-        "target": options.target or result.targets[0],
-        "steps": result.provenance[0]["steps"],
-        "seed": options.seed,
-        "score": result.scores[0] if len(paths) == 1 else sum(result.scores) / len(result.scores),
-        "seconds": round(result.seconds, 3),
-    }
-    if len(paths) > 1:
-        report |= {"paths": [str(path) for path in paths], "targets": result.targets, "scores": result.scores}
-    if options.json:
-        print(json.dumps(report))
-    else:
-        what = f"{len(paths)} pictures" if len(paths) > 1 else report["target"]
-        print(
-            f"{output}: {what} of {options.network}, score {report['score']:.4g}, {report['steps']} steps in {report['seconds']:.1f} s"
-        )
-    if result.interrupted:
-        more = "; the same command goes on" if options.resume else ""
-        print(
-            f"featviz render: interrupted after {report['steps']} steps; the picture so far was saved{more}",
-            file=sys.stderr,
-        )
+    if result.is_writer:  # else another process of the same run writes and reports
+        paths = result.save(output)
+        if checkpoint is not None and not result.interrupted:
+            discard(checkpoint)
+        _report(options, output, result, paths)
     return INTERRUPTED if result.interrupted else 0
 
 
-def _check_cheaply(options: argparse.Namespace) -> None:
-    """Refuse what needs no network to be refused, before one is loaded or downloaded."""
-    for name in ("steps", "views", "num_nodes"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-    sides = options.size if isinstance(options.size, tuple) else (options.size,)
-    if any(side is not None and side < 1 for side in sides):
-        raise ValueError(f"size must be at least 1, got {options.size}")
-    from featviz_pl.io import read_picture
-    from featviz_pl.objectives import Target
-    from featviz_pl.presets import image_class, recipe
-
-    recipe(options.preset)
-    if options.image is not None:
-        image_class(options.image)
-    if options.start is not None:
-        read_picture(options.start, argument="start")
-    if options.stats is not None:
-        from featviz_pl.statistics.arguments import as_statistics
-
-        as_statistics(options.stats)
-    if options.target is not None:
-        Target.parse(options.target)
+def _report(options: argparse.Namespace, output: Path, result: RenderResult, paths: list[Path]) -> None:
+    steps, seconds = result.provenance[0]["steps"], round(result.seconds, 3)
+    target, score = options.target or result.targets[0], sum(result.scores) / len(result.scores)
+    if options.json:
+        report = {"path": str(output), "network": options.network, "target": target, "steps": steps}
+        report |= {"seed": options.seed, "score": score, "seconds": seconds}
+        if len(paths) > 1:
+            report |= {"paths": [str(path) for path in paths], "targets": result.targets, "scores": result.scores}
+        print(json.dumps(report))
+    else:
+        what = f"{len(paths)} pictures" if len(paths) > 1 else target
+        counts = f"score {score:.4g}, {steps} steps in {seconds:.1f} s"
+        print(f"{output}: {what} of {options.network}, {counts}")
+    if result.interrupted:
+        more = "; the same command goes on" if options.resume else ""
+        saved = f"interrupted after {steps} steps; the picture so far was saved{more}"
+        print(f"featviz render: {saved}", file=sys.stderr)

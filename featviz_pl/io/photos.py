@@ -18,6 +18,8 @@ from featviz_pl.numerics.checks import size_pair, whole_number
 from featviz_pl.numerics.resampling import crop_and_resize
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".avif")
+_FEW_PHOTOS = 500  # are read sooner than processes are started
+_MAX_WORKERS = 16
 
 
 def photo_paths(folder: str | os.PathLike[str], limit: int | None = None) -> list[str]:
@@ -48,6 +50,19 @@ def spread(count: int, limit: int | None) -> list[int]:
     """
     length = count if limit is None else min(count, whole_number("limit", limit))
     return [index * count // length for index in range(length)]
+
+
+def useful_workers(photos: int) -> int:
+    """Return how many processes should read so many photos besides this one: none for few, else one for each core.
+
+    Example:
+        >>> useful_workers(500)
+        0
+    """
+    if photos <= _FEW_PHOTOS:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, _MAX_WORKERS)
 
 
 def check_photo_channels(channels: int) -> None:

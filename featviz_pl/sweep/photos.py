@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from featviz_pl.io import to_pillow
-from featviz_pl.io.photos import photo_batches, photo_paths
+from featviz_pl.io.photos import photo_batches, photo_paths, useful_workers
 from featviz_pl.io.reading import read_picture
 from featviz_pl.metrics.top_photos.layer_reader import LayerReader
 from featviz_pl.metrics.top_photos.results import INDEX
@@ -28,7 +28,6 @@ from featviz_pl.objectives import Target
 
 USUAL = 6  # photos beside a feature
 _TOGETHER = 32  # photos in one pass
-_FEW, _MOST_WORKERS = 500, 16  # few photos are read sooner than processes are started
 _HELD = 64  # photos that are kept for the sheets of other units
 
 Units = Mapping[str, Sequence[int]]
@@ -143,7 +142,7 @@ class PhotoFolder:
             boxes = {layer: _boxes(activation_reader, layer, picture, device) for layer in units}
             kept = {layer: TopPhotos(len(own), self.count) for layer, own in units.items()}
             done = 0
-            for batch in photo_batches(self.paths, size, network.channels, _TOGETHER, self._workers()):
+            for batch in photo_batches(self.paths, size, network.channels, _TOGETHER, useful_workers(len(self.paths))):
                 if batch.indices:
                     self._offer(batch.pictures, batch.indices, activation_reader, readers, boxes, kept, device)
                 done += len(batch.indices) + len(batch.unreadable)
@@ -165,12 +164,6 @@ class PhotoFolder:
             for layer, own in units.items()
             for row, unit in enumerate(own)
         }
-
-    def _workers(self) -> int:
-        if len(self.paths) <= _FEW:
-            return 0
-        own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(own, _MOST_WORKERS)
 
     def _offer(
         self,

@@ -80,76 +80,6 @@ def test_json_is_one_line_and_files_hold_the_same(capsys: pytest.CaptureFixture[
     ]
 
 
-def test_targets_judge_photos_and_views_reach_the_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "a.png",
-        "b.png",
-        "--network",
-        "embedded",
-        "--target",
-        "output:2",
-        "output:3",
-        "--photos",
-        "photos",
-        "--limit",
-        "7",
-    ]
-    judge = ["--judge", "squeezenet1_0", "--judge-weights", "none"]
-    assert run(*arguments, *judge, "--views", "3", "--workers", "0", "--json") == 0
-    held = json.loads(capsys.readouterr().out)
-    judged = load_network("squeezenet1_0", "none")
-    expected = evaluate(
-        ["a.png", "b.png"], "embedded", ["output:2", "output:3"], judge=judged, photos="photos", limit=7, views=3
-    )
-    assert held["rows"] == expected.rows
-    assert held["settings"] == expected.settings
-    assert (held["settings"]["photos"], held["settings"]["among"]) == (7, 10)
-    assert None not in held["rows"][0].values()
-
-
-def test_activations_of_photos_come_from_featviz_stats(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--network", "embedded", "--layer", "output", "--layer", "blocks.2", "--size", "40", "-o", "held.pt"]
-    assert main(["stats", "photos", *arguments]) == 0
-    capsys.readouterr()
-    assert run("a.png", "b.png", "--activations", "held.pt", "--views", "1", "--json") == 0
-    held = json.loads(capsys.readouterr().out)["rows"]
-    assert run("a.png", "b.png", "--photos", "photos", "--views", "1", "--json") == 0
-    measured = json.loads(capsys.readouterr().out)["rows"]
-    assert [row["percentile"] for row in held] == [row["percentile"] for row in measured]
-    assert "nearest" not in held[0]
-
-
-def test_activations_with_a_limit_are_compared_with_a_folder_of_more_photos(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = [
-        "--network",
-        "embedded",
-        "--layer",
-        "output",
-        "--layer",
-        "blocks.2",
-        "--size",
-        "40",
-        "-o",
-        "held.pt",
-        "--limit",
-        "5",
-    ]
-    assert main(["stats", "photos", *arguments]) == 0
-    capsys.readouterr()
-    tables = []
-    for photos in (["--activations", "held.pt"], ["--limit", "5"]):
-        assert run("a.png", "b.png", "--photos", "photos", *photos, "--views", "1", "--json") == 0
-        tables.append(json.loads(capsys.readouterr().out))
-    assert tables[0]["rows"] == tables[1]["rows"]
-    assert tables[0]["settings"]["photos"] == 5
-    Path("other").mkdir()
-    save_png(torch.zeros(3, 30, 34), "other/0.png")
-    assert (
-        run("a.png", "--photos", "other", "--activations", "held.pt", "--network", "nothing") == 2
-    )  # before the network is loaded
-    assert "activations: 4 of their 5 photos are not in 'other', such as '" in capsys.readouterr().err
-
-
 def test_a_network_of_ones_own_is_given_with_its_weights_and_normalisation(capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(toy(seed=5).state_dict(), "weights.pth")
     path = save("own.png", "features.5:1", "toys:toy", objective="Channel('features.5', 1)")
@@ -157,25 +87,6 @@ def test_a_network_of_ones_own_is_given_with_its_weights_and_normalisation(capsy
     assert run(path, *network, "--views", "1", "--json") == 0
     expected = evaluate(path, FrozenNetwork(toy(seed=5), 0.5, std=0.25, name="toys:toy"), views=1)
     assert json.loads(capsys.readouterr().out)["rows"] == expected.rows
-
-
-def test_the_folder_of_a_sweep_is_one_argument_and_its_files_are_many(capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        main(["sweep", "embedded", "stem:9-11", "--size", "32", "--steps", "2", "-o", "units", "--accelerator", "cpu"])
-        == 0
-    )
-    capsys.readouterr()
-    tables = []
-    expanded = sorted(
-        str(path) for path in Path("units").iterdir() if not path.name.startswith(".")
-    )  # as a shell does it
-    for pictures in (["units"], expanded, [f"units/stem/{unit}.png" for unit in (9, 10, 11)]):
-        assert run(*pictures, "--views", "1", "--json") == 0
-        out, err = capsys.readouterr()
-        tables.append(json.loads(out)["rows"])
-        assert ("units/stem.png left out: a sheet of several pictures" in err) == ("units/stem/9.png" not in pictures)
-    assert [row["target"] for row in tables[0]] == ["stem:9", "stem:10", "stem:11"]
-    assert tables[0] == tables[1] == tables[2]
 
 
 def test_pictures_of_other_weights_are_measured_with_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,6 +97,135 @@ def test_pictures_of_other_weights_are_measured_with_a_warning(capsys: pytest.Ca
         r"featviz evaluate: c\.png: made with other weights \(embedded\) than those of 'embedded' here; .*\n", err
     )
     assert [line.split()[0] for line in out.splitlines()] == ["picture", "a.png", "c.png", "mean", "set:", "photos"]
+
+
+@pytest.mark.slow
+class TestWithPhotosAndSweeps:
+    """Whole evaluations, of seconds each."""
+
+    def test_targets_judge_photos_and_views_reach_the_evaluation(self, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = [
+            "a.png",
+            "b.png",
+            "--network",
+            "embedded",
+            "--target",
+            "output:2",
+            "output:3",
+            "--photos",
+            "photos",
+            "--limit",
+            "7",
+        ]
+        judge = ["--judge", "squeezenet1_0", "--judge-weights", "none"]
+        assert run(*arguments, *judge, "--views", "3", "--workers", "0", "--json") == 0
+        held = json.loads(capsys.readouterr().out)
+        judged = load_network("squeezenet1_0", "none")
+        expected = evaluate(
+            ["a.png", "b.png"], "embedded", ["output:2", "output:3"], judge=judged, photos="photos", limit=7, views=3
+        )
+        assert held["rows"] == expected.rows
+        assert held["settings"] == expected.settings
+        assert (held["settings"]["photos"], held["settings"]["among"]) == (7, 10)
+        assert None not in held["rows"][0].values()
+
+    def test_activations_of_photos_come_from_featviz_stats(self, capsys: pytest.CaptureFixture[str]) -> None:
+        arguments = [
+            "--network",
+            "embedded",
+            "--layer",
+            "output",
+            "--layer",
+            "blocks.2",
+            "--size",
+            "40",
+            "-o",
+            "held.pt",
+        ]
+        assert main(["stats", "photos", *arguments]) == 0
+        capsys.readouterr()
+        assert run("a.png", "b.png", "--activations", "held.pt", "--views", "1", "--json") == 0
+        held = json.loads(capsys.readouterr().out)["rows"]
+        assert run("a.png", "b.png", "--photos", "photos", "--views", "1", "--json") == 0
+        measured = json.loads(capsys.readouterr().out)["rows"]
+        assert [row["percentile"] for row in held] == [row["percentile"] for row in measured]
+        assert "nearest" not in held[0]
+
+    def test_activations_with_a_limit_are_compared_with_a_folder_of_more_photos(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = [
+            "--network",
+            "embedded",
+            "--layer",
+            "output",
+            "--layer",
+            "blocks.2",
+            "--size",
+            "40",
+            "-o",
+            "held.pt",
+            "--limit",
+            "5",
+        ]
+        assert main(["stats", "photos", *arguments]) == 0
+        capsys.readouterr()
+        tables = []
+        for photos in (["--activations", "held.pt"], ["--limit", "5"]):
+            assert run("a.png", "b.png", "--photos", "photos", *photos, "--views", "1", "--json") == 0
+            tables.append(json.loads(capsys.readouterr().out))
+        assert tables[0]["rows"] == tables[1]["rows"]
+        assert tables[0]["settings"]["photos"] == 5
+        Path("other").mkdir()
+        save_png(torch.zeros(3, 30, 34), "other/0.png")
+        assert (
+            run("a.png", "--photos", "other", "--activations", "held.pt", "--network", "nothing") == 2
+        )  # before the network is loaded
+        assert "activations: 4 of their 5 photos are not in 'other', such as '" in capsys.readouterr().err
+
+    def test_the_folder_of_a_sweep_is_one_argument_and_its_files_are_many(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert (
+            main(
+                [
+                    "sweep",
+                    "embedded",
+                    "stem:9-11",
+                    "--size",
+                    "32",
+                    "--steps",
+                    "2",
+                    "-o",
+                    "units",
+                    "--accelerator",
+                    "cpu",
+                ]
+            )
+            == 0
+        )
+        capsys.readouterr()
+        tables = []
+        expanded = sorted(
+            str(path) for path in Path("units").iterdir() if not path.name.startswith(".")
+        )  # as a shell does it
+        for pictures in (["units"], expanded, [f"units/stem/{unit}.png" for unit in (9, 10, 11)]):
+            assert run(*pictures, "--views", "1", "--json") == 0
+            out, err = capsys.readouterr()
+            tables.append(json.loads(out)["rows"])
+            assert ("units/stem.png left out: a sheet of several pictures" in err) == (
+                "units/stem/9.png" not in pictures
+            )
+        assert [row["target"] for row in tables[0]] == ["stem:9", "stem:10", "stem:11"]
+        assert tables[0] == tables[1] == tables[2]
+
+    def test_nothing_is_downloaded_and_help_needs_no_torch(self, tmp_path: Path) -> None:
+        assert run("a.png", "--photos", "photos", "--views", "1") == 0
+        assert not (tmp_path / "torch").exists()
+        code = "import sys; from featviz_pl.cli.main import main\ntry: main(['evaluate', '--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+        assert done.stdout.splitlines()[-1] == "False"
+        assert "--judge-weights" in done.stdout
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -259,12 +299,3 @@ def test_a_mistake_is_one_clear_line(mistake: str, here: Path, capsys: pytest.Ca
     assert (err.count("\n"), err[:7]) == (1, "featviz")
     assert re.search(message, err), err
     assert {path.relative_to(here) for path in here.rglob("*")} == before
-
-
-def test_nothing_is_downloaded_and_help_needs_no_torch(tmp_path: Path) -> None:
-    assert run("a.png", "--photos", "photos", "--views", "1") == 0
-    assert not (tmp_path / "torch").exists()
-    code = "import sys; from featviz_pl.cli.main import main\ntry: main(['evaluate', '--help'])\nexcept SystemExit: print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.splitlines()[-1] == "False"
-    assert "--judge-weights" in done.stdout

@@ -18,7 +18,7 @@ from PIL import Image as Pillow
 from toys import SHARED, needs_shared, toy
 
 from featviz_pl.cli.main import main
-from featviz_pl.cli.stats import _pairs, _workers
+from featviz_pl.cli.stats import pairs
 from featviz_pl.statistics import dataset_statistics, load_statistics
 
 Pixels = np.ndarray[Any, Any]
@@ -138,6 +138,7 @@ def test_a_data_set_on_disk_is_measured_without_a_download(capsys: pytest.Captur
     assert json.loads(out)["photos"] == 10
 
 
+@pytest.mark.slow
 def test_workers_find_the_same_in_a_data_set(here: Path) -> None:
     from torchvision.datasets import FakeData
 
@@ -149,20 +150,8 @@ def test_workers_find_the_same_in_a_data_set(here: Path) -> None:
     assert load_statistics("stats.pt").digest == dataset_statistics(FakeData(40, (3, 10, 12)), size=8).digest
 
 
-def test_few_photos_start_no_processes_and_many_as_many_as_there_are_processors(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from argparse import Namespace
-
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4)), raising=False)
-    assert [_workers(Namespace(workers=None), photos) for photos in (1, 500, 501, 100_000)] == [0, 0, 4, 4]
-    assert _workers(Namespace(workers=3), 1) == 3
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    assert _workers(Namespace(workers=None), 1000) == 16
-
-
 def test_options_are_numbers_tuples_and_texts() -> None:
-    assert _pairs(["size=160px", "count=3", "shape=(3, 4)", "full=True", "path=a=b", "none="]) == {
+    assert pairs(["size=160px", "count=3", "shape=(3, 4)", "full=True", "path=a=b", "none="]) == {
         "size": "160px",
         "count": 3,
         "shape": (3, 4),
@@ -321,6 +310,7 @@ def test_an_interrupt_leaves_what_was_there(
     assert files(here) == {"photos", "stats.pt"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not hasattr(os, "killpg"), reason="the terminal of this system tells a group of processes otherwise"
 )

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from featviz_pl.cli.main import _parser
+from featviz_pl.cli.main import parser
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 CLUSTERS = Path(__file__).resolve().parents[2] / "examples" / "clusters"
@@ -32,7 +32,7 @@ DIRECTIVES = {
 
 def parsed(arguments: list[str]) -> Any:
     """Read a command of featviz; a wrong one ends the test."""
-    return _parser().parse_args(arguments)
+    return parser().parse_args(arguments)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import nn
 from toys import toy
 
 from featviz_pl import presets
-from featviz_pl.cli.main import _parser, main
+from featviz_pl.cli.main import main, parser
 from featviz_pl.images import FourierImage, GrowingImage, MacoImage, MultiResolutionImage, PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel, parse_target
@@ -62,7 +62,7 @@ def test_the_default_is_the_same_everywhere() -> None:
     for door in (render, FeatureSweep.__init__):
         assert inspect.signature(door).parameters["preset"].default == "featviz"
     for command in (["render"], ["sweep", "embedded", "stem:all", "-o", "x"]):
-        assert _parser().parse_args(command).preset == "featviz"
+        assert parser().parse_args(command).preset == "featviz"
 
 
 def test_the_own_recipe_sees_outputs_in_crops_and_holds_them_more() -> None:

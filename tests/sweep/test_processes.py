@@ -287,7 +287,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "batch size 0": (["features.5:all", "--batch-size", "0"], "batch_size must be at least 1"),
     "batch size of words": (
         ["features.5:all", "--batch-size", "many"],
-        "batch size must be auto or a number of pictures, got 'many'",
+        "batch-size: invalid int value: 'many'",
     ),
     "unknown preset": (["features.5:all", "--preset", "lucit"], "unknown preset 'lucit'; did you mean 'lucid'"),
     "unknown image": (["features.5:all", "--image", "furier"], "unknown parameterization 'furier'"),
