@@ -10,15 +10,21 @@ import torch
 from torch import Tensor
 
 from featviz_pl.io import contact_sheet, read_picture, save_animation, save_png
+from featviz_pl.io.labels import add_labels, text_width
 from featviz_pl.io.pictures import displayable
 
 GAP = 2  # pixels between pictures
+WIDEST_SCORE = "-8.88e-88"
 MAX_COLUMNS = 16  # of the still film; the animation has all sheets
 
 
-def monitor_sheet(pictures: Tensor) -> Tensor:
-    """Return the contact sheet of pictures (N, C, H, W)."""
-    return contact_sheet(torch.stack([displayable(picture) for picture in pictures]), _columns(len(pictures)), GAP)
+def monitor_sheet(pictures: Tensor, labels: Sequence[tuple[str, str]] | None = None) -> Tensor:
+    """Return the contact sheet of pictures (N, C, H, W), with a target and a score under each where there are labels."""
+    cells = [displayable(picture) for picture in pictures]
+    if labels is not None:  # the width depends on the targets alone: all sheets of a film have one size
+        width = max(text_width(text) for target, _ in labels for text in (target, WIDEST_SCORE))
+        cells = [add_labels(cell, lines, width) for cell, lines in zip(cells, labels)]
+    return contact_sheet(torch.stack(cells), _columns(len(cells)), GAP)
 
 
 def save_film(folder: Path, names: Sequence[str], count: int) -> None:

@@ -35,7 +35,7 @@ from featviz_pl_callbacks._support import (
 )
 from featviz_pl_callbacks._training_guard import check_strategy, gathered, undisturbed
 from featviz_pl_callbacks._watched_network import check_names, find_pictures
-from featviz_pl_callbacks.image_logging import log_images
+from featviz_pl_callbacks.image_logging import log_targets
 
 GREY = 128  # level of the pictures that could not be rendered
 
@@ -78,6 +78,7 @@ class FeatureMonitor(Callback):
             any number of them; 64 of ``"lucid"`` give hazy first pictures, which later intervals continue.
         seed: of every draw, 0 or more.
         name: of the series of pictures in the loggers, and of the folder.
+        labels: write target and score under the pictures of the sheets and the film.
 
     Raises:
         ValueError: when a number, name or target is impossible; at setup, when there is no such layer (listing near
@@ -90,7 +91,8 @@ class FeatureMonitor(Callback):
         >>> len(monitor.targets)
         4
 
-    Logs: pictures `name`, on the step of the training's own numbers.
+    Logs: ``<name>/<target>`` and ``<name>/<target>/score`` of each picture, and the sheet of several as `name`, at the
+    steps of the file names.
 
     Writes:
         =====================  ======================================================  ================================
@@ -125,6 +127,7 @@ class FeatureMonitor(Callback):
         preset: str = DEFAULT_PRESET,
         seed: int = 0,
         name: str = "features",
+        labels: bool = True,
     ) -> None:
         super().__init__()
         self._arguments = constructor_arguments(locals())
@@ -151,7 +154,7 @@ class FeatureMonitor(Callback):
         )
         if not isinstance(name, str) or not name.strip():
             raise ValueError(f"name: {name!r} has no letters; give a text such as 'features'")
-        self.name = name
+        self.name, self.labels = name, bool(labels)
         self.size = None if size is None else size_pair("size", size)
         self._network = MonitoredNetwork(network, self.size, self.mean, self.std)
         self._reset()
@@ -190,6 +193,7 @@ class FeatureMonitor(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "targets": self.targets,
+            "labels": self.labels,
             "pictures": {index: picture.levels for index, picture in self._pictures.items()},
             "scores": {index: picture.score for index, picture in self._pictures.items()},
             "files": list(self._files),
@@ -201,7 +205,8 @@ class FeatureMonitor(Callback):
         self._targets = parse_targets(state_dict.get("targets", self.targets))
         scores, pictures = state_dict["scores"], state_dict["pictures"]
         self._pictures = {index: TargetPicture(levels, scores[index], 0) for index, levels in pictures.items()}
-        self._files = list(state_dict["files"])
+        if state_dict.get("labels", False) == self.labels:  # a film has sheets of one size
+            self._files = list(state_dict["files"])
         if state_dict["picture"] is not None:
             channels, height, width = map(int, state_dict["picture"])
             self._training_picture = (channels, height, width)
@@ -327,10 +332,14 @@ class FeatureMonitor(Callback):
         pictures = [self._pictures.get(index) for index in range(len(self._targets))]
         levels = [placeholder if picture is None else picture.levels for picture in pictures]
         images = torch.stack(levels).float() / 255
-        if log_images(trainer, self.name, images, caption=self.targets) == 0 or self.folder is not None:
+        scores = [None if picture is None else picture.score for picture in pictures]
+        labels = [(target, "" if score is None else f"{score:.3g}") for target, score in zip(self.targets, scores)]
+        sheet = monitor_sheet(images, labels if self.labels else None)
+        loggers = log_targets(trainer, self.name, images, self.targets, scores, trainer.global_step, sheet)
+        if loggers == 0 or self.folder is not None:
             name = f"step-{trainer.global_step:06d}.png"
             values = self._provenance(trainer, module, pictures)
-            save_png(monitor_sheet(images), self._output_folder(trainer) / name, values)
+            save_png(sheet, self._output_folder(trainer) / name, values)
             self._files.append(name)
 
     def _provenance(

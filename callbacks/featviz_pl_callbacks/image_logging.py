@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = ["ImageSink", "log_images", "logged_step", "register_image_sink"]
 ImageSink = Callable[[Any, str, Tensor, int, "list[str] | None"], None]
 
 WANDB_LIMIT = 108  # pictures of one list that Weights & Biases shows; it drops the others
+TAG_LIMIT = 64  # characters of a target in a tag
 
 _REGISTERED: dict[type | str, ImageSink] = {}
 _WARNED: set[str] = set()
@@ -98,6 +100,46 @@ def log_images(
             sink(logger, name, pictures, step, captions)
             count += 1
     return count
+
+
+def log_targets(
+    trainer: Any,
+    name: str,
+    images: Tensor,
+    targets: Sequence[str],
+    scores: Sequence[float | None],
+    step: int,
+    sheet: Tensor,
+) -> int:
+    """Log the picture of each target as ``name/target``, the sheet of several as `name`, and the scores as numbers.
+
+    Args:
+        trainer: whose loggers take them.
+        name: of the series of pictures.
+        images: (N, C, H, W) in [0, 1].
+        targets: of the pictures; one that is long, or of several pictures, is replaced by the picture's number.
+        scores: logged as ``name/target/score``; None for a placeholder, which is in the sheet alone.
+        step: on the axis of the loggers.
+        sheet: (C, height, width), with all pictures.
+
+    Returns:
+        The number of loggers that take images.
+    """
+    counts, digits = Counter(targets), len(str(len(targets) - 1))
+    tags = [
+        f"{name}/{target if counts[target] == 1 and len(target) <= TAG_LIMIT else f'{index:0{digits}d}'}"
+        for index, target in enumerate(targets)
+    ]
+    loggers = log_images(trainer, name, sheet, step) if len(images) > 1 else 0
+    values: dict[str, float] = {}
+    for tag, image, target, score in zip(tags, images, targets, scores):
+        if score is not None:
+            loggers = log_images(trainer, tag, image, step, caption=f"{target}  {score:.3g}")
+            values[f"{tag}/score"] = score
+    for logger in trainer.loggers if values else []:
+        any_name = _sink(logger) in (_add_image, _save_beside_csv)
+        logger.log_metrics(values if any_name else {_file_name(tag): value for tag, value in values.items()}, step=step)
+    return loggers
 
 
 def register_image_sink(logger: type | str, sink: ImageSink) -> None:

@@ -17,15 +17,14 @@ from featviz_pl.numerics.checks import whole_number
 from featviz_pl.objectives.target_syntax import picture_names
 from featviz_pl.training import FeatureVisualization
 from featviz_pl_callbacks._support import make_writable, visualization
-from featviz_pl_callbacks.image_logging import log_images
+from featviz_pl_callbacks.image_logging import log_targets
 
 
 class ImageSnapshot(Callback):
     """Save the pictures at an interval of steps and at the end, with their provenance; animate the snapshots.
 
     Several pictures make one contact sheet for each snapshot, and at the end also a file each. A run that is
-    interrupted or fails saves its final pictures too. Only the first process writes. Loggers that take images get each
-    snapshot.
+    interrupted or fails saves its final pictures too. Only the first process writes.
 
     Args:
         folder: for the files; created when missing.
@@ -38,6 +37,9 @@ class ImageSnapshot(Callback):
     Example:
         >>> ImageSnapshot("out", every=[32, 128, 512]).at(128), ImageSnapshot("out", every=32).at(48)
         (True, False)
+
+    Logs: ``pictures/<target>`` and ``pictures/<target>/score`` of each picture, and the sheet of several as
+    ``pictures``, at the steps of the file names.
 
     Writes:
         ==========================  ==================================  =============================================
@@ -98,7 +100,8 @@ class ImageSnapshot(Callback):
             name = f"step-{step:06d}.png"
             save_png(sheet(images), self.folder / name, module.sheet_provenance(steps=step))
             self._frames.append(name)
-            log_images(trainer, "pictures", images, caption=module.targets)
+            if trainer.loggers:
+                log_targets(trainer, "pictures", images, module.targets, module.scores().tolist(), step, sheet(images))
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

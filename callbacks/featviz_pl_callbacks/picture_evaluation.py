@@ -183,7 +183,7 @@ class PictureEvaluation(Callback):
     def _report(self, trainer: Trainer, result: Evaluation) -> None:
         means: dict[str, Any] = {f"evaluation/{k}": value for k, value in result.summary.items() if value is not None}
         for logger in trainer.loggers:
-            logger.log_metrics(means, step=max(0, trainer.global_step - 1))  # as Lightning logs the last step
+            logger.log_metrics(means, step=trainer.global_step)
         if self.folder is not None:
             for name in ("evaluation.json", "evaluation.csv"):
                 result.save(self.folder / name)

@@ -61,6 +61,7 @@ class TopActivations(Callback):
         least: photos with the lowest scores, 0 or more; `k` unless given.
         random: random photos, 0 or more; `k` unless given. The same for all units.
         seed: of the random photos, 0 or more. A draw depends on the photo's number alone.
+        labels: write target and scores into the sheets.
 
     Raises:
         ValueError: when a number, name or target is impossible; before the first batch, when there is no such layer
@@ -114,6 +115,7 @@ class TopActivations(Callback):
         least: int | None = None,
         random: int | None = None,
         seed: int = 0,
+        labels: bool = True,
     ) -> None:
         super().__init__()
         self._arguments = constructor_arguments(locals())
@@ -133,6 +135,7 @@ class TopActivations(Callback):
             mean=normalization.mean,
             std=normalization.std,
         )
+        self.labels = bool(labels)
         self.results: dict[str, UnitActivations] = {}
         self._collector: TopPhotosCollector | None = None  # during a pass over the photos
 
@@ -214,7 +217,7 @@ class TopActivations(Callback):
         self.results = collector.results()
         if self.folder is not None and trainer.is_global_zero:
             settings = {"featviz_pl": versions()["featviz_pl"], **collector.provenance}
-            write_results(self.folder, self.results, settings)
+            write_results(self.folder, self.results, settings, self.labels)
 
     on_test_batch_start = on_predict_batch_start = on_validation_batch_start
     on_test_batch_end = on_predict_batch_end = on_validation_batch_end

@@ -84,7 +84,7 @@ def test_the_means_go_to_every_logger_on_the_axis_of_the_steps(tmp_path: Path) -
         assert logged == pytest.approx(
             {f"evaluation/{name}": value for name, value in callback.result.summary.items() if value is not None}
         )
-        assert {row["step"] for row in rows if row["evaluation/clipped"]} == {"2"}
+        assert {row["step"] for row in rows if row["evaluation/clipped"]} == {"3"}
 
 
 def test_nothing_is_written_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_says_what_it_is_and_travels() -> None:
     assert callback.state_dict() == {}
     for judge, name in ((toy(), "ToyNet"), (color_judge(), "colors")):
         given = PictureEvaluation(judge=judge)
-        assert f"judge=<{name}>, " in repr(given)
+        assert f"judge=<{name}>" in repr(given)
         assert f"<{name}>" in given.state_key
         assert len(repr(given)) < 200
         assert len(given.state_key) < 200

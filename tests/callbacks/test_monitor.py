@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import csv
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,16 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from monitored import EPOCHS, Classifier, loaders
 from PIL import Image as Pillow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from toys import QUIET
 
 import featviz_pl_callbacks.feature_monitor
 from featviz_pl.io import read_picture, read_provenance, save_png
+from featviz_pl.io.labels import text_lines
 from featviz_pl_callbacks._monitor_film import monitor_sheet, save_film
 from featviz_pl_callbacks.feature_monitor import FeatureMonitor
 
@@ -239,53 +243,78 @@ def test_a_training_that_is_resumed_goes_on_with_the_film(tmp_path: Path) -> Non
         assert film.n_frames == 3  # type: ignore[attr-defined]
 
 
-# What is handed out.
+# Files and loggers.
 
 
-def test_without_a_logger_sheets_and_a_film_are_written_below_the_root_folder(tmp_path: Path) -> None:
-    watch, keep = watched(tmp_path, 3)
+def cells(sheet: Tensor, columns: int, labels: bool) -> list[Tensor]:
+    """Cut pictures of 12 pixels out of a sheet: below each are two pixels, or two lines of 14 pixels as well."""
+    height, width = 14 + (28 if labels else 0), (sheet.shape[2] + 2) // columns
+    rows = (sheet.shape[1] + 2) // height
+    corners = [(row * height, column * width) for row in range(rows) for column in range(columns)]
+    return [sheet[:, top : top + 12, left : left + 12] for top, left in corners]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_sheets_and_a_film_are_written_where_no_logger_takes_pictures(tmp_path: Path, labels: bool) -> None:
+    watch, keep = watched(tmp_path, 3, labels=labels)
     folder = tmp_path / "features"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "film.png", "film.webp", "step-000008.png", "step-000016.png", "step-000024.png",
-    ]  # fmt: skip
+    names = ["film.png", "film.webp", "step-000008.png", "step-000016.png", "step-000024.png"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     sheet = read_picture(folder / "step-000024.png")
-    assert sheet.shape == (
-        3,
-        2 * 14 - 2,
-        3 * 14 - 2,
-    )  # five pictures of 12 pixels in two rows of three, two pixels between them
-    for place, target in enumerate(TARGETS):
-        top, left = place // 3 * 14, place % 3 * 14
-        assert torch.equal(sheet[:, top : top + 12, left : left + 12], watch.images[target])
-    film = read_picture(folder / "film.png")
-    assert film.shape == (3, 5 * 14 - 2, 3 * 14 - 2)  # a row for each picture, a column for each moment
-    for row, target in enumerate(TARGETS):
-        for column, steps in enumerate((8, 16, 24)):
-            shown = film[:, row * 14 : row * 14 + 12, column * 14 : column * 14 + 12]
-            assert torch.equal(shown, keep.moments[steps][target])
+    for picture, target in zip(cells(sheet, 3, labels), TARGETS):
+        assert torch.equal(picture, watch.images[target])
+    ink = sheet[:, 12:40] if labels else sheet[:, 12:14]  # below the first row
+    assert bool((ink < 0.5).any()) is labels
+    film = cells(read_picture(folder / "film.png"), 3, labels)  # a row for each picture, a column for each interval
+    for index, (target, steps) in enumerate(itertools.product(TARGETS, (8, 16, 24))):
+        assert torch.equal(film[index], keep.moments[steps][target])
     origin = read_provenance(folder / "step-000016.png")
     assert origin["target"] == TARGETS
     assert (origin["trained_steps"], origin["epoch"], origin["steps"], origin["size"]) == (16, 1, [3] * 5, [12, 12])
     assert str(tmp_path) not in str(origin)
 
 
-def test_loggers_that_take_pictures_get_them_on_the_steps_of_the_numbers(tmp_path: Path) -> None:
-    logger = CSVLogger(str(tmp_path / "log"))
-    watch, _ = watched(tmp_path, 2, logger=logger, name="units")
-    images = Path(logger.log_dir) / "images" / "units"
-    assert sorted(path.name for path in images.iterdir()) == ["step-000007.png", "step-000015.png"]
-    steps = [line.split(",") for line in (Path(logger.log_dir) / "metrics.csv").read_text().splitlines()]
-    column = steps[0].index("step")
-    assert {"7", "15"} <= {line[column] for line in steps[1:]}
-    assert torch.equal(read_picture(images / "step-000015.png")[:, :12, :12], watch.images["net.4:0"])
-    assert not (tmp_path / "units").exists()
+def test_labels_are_target_and_score(tmp_path: Path) -> None:
+    watch, _ = watched(tmp_path, 1, targets=["net.4:0", "net.1:3"])
+    sheet = read_picture(tmp_path / "features" / "step-000008.png")
+    width = (sheet.shape[2] + 2) // 2
+    for index, (target, score) in enumerate(watch.scores.items()):
+        label = sheet[:, 12:40, index * width : index * width + width - 2]
+        assert torch.equal(label, text_lines([target, f"{score:.3g}"], width - 2))
 
 
-def test_a_folder_that_is_given_is_filled_beside_the_loggers(tmp_path: Path) -> None:
-    logger = CSVLogger(str(tmp_path / "log"))
-    watched(tmp_path, 2, logger=logger, folder=tmp_path / "own")
-    assert (tmp_path / "own" / "film.png").is_file()
-    assert (Path(logger.log_dir) / "images" / "features" / "step-000007.png").is_file()
+def test_loggers_get_a_picture_and_a_score_for_each_unit_at_the_steps_of_the_files(tmp_path: Path) -> None:
+    table, board = CSVLogger(str(tmp_path / "log")), TensorBoardLogger(str(tmp_path / "board"))
+    watch, _ = watched(tmp_path, 2, logger=[table, board], name="units", folder=tmp_path / "files")
+    assert {path.name for path in (tmp_path / "files").glob("step-*")} == {"step-000008.png", "step-000016.png"}
+    images = Path(table.log_dir) / "images" / "units"
+    with (Path(table.log_dir) / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["step"] == "16"]
+    events = EventAccumulator(board.log_dir)
+    events.Reload()
+    assert sorted(events.Tags()["images"]) == sorted(["units", *(f"units/{target}" for target in TARGETS)])
+    for target in TARGETS:
+        path = images / target.replace(":", "-") / "step-000016.png"
+        assert torch.equal(read_picture(path), watch.images[target])
+        assert [event.step for event in events.Images(f"units/{target}")] == [8, 16]
+        (score,) = [float(row[f"units/{target}/score"]) for row in rows if row.get(f"units/{target}/score")]
+        assert score == pytest.approx(watch.scores[target])
+        assert events.Scalars(f"units/{target}/score")[-1].value == pytest.approx(score)
+    sheet = read_picture(images / "step-000016.png")
+    assert torch.equal(sheet, read_picture(tmp_path / "files" / "step-000016.png"))
+
+
+def test_a_logger_that_takes_pictures_replaces_the_files(tmp_path: Path) -> None:
+    watched(tmp_path, 1, logger=CSVLogger(str(tmp_path / "log")), targets="net.4:0")
+    assert not (tmp_path / "features").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "views"), [({"preset": "article"}, 4), ({"preset": "article", "views": 1}, 1), ({}, 1)]
+)
+def test_the_number_of_views_is_the_presets_unless_given(arguments: dict[str, Any], views: int, tmp_path: Path) -> None:
+    watched(tmp_path, 1, targets="net.4:0", **arguments)
+    assert read_provenance(tmp_path / "features" / "step-000008.png")["views"] == views
 
 
 def test_size_preset_and_channels(tmp_path: Path) -> None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
+import csv
 import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from guests import At, Breakable
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image as Pillow
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 from toys import QUIET, toy
 
@@ -220,32 +220,33 @@ def test_a_second_run_begins_its_animation_anew(tmp_path: Path) -> None:
     assert frames(tmp_path) == 2
 
 
-def test_tensorboard_gets_the_pictures_on_the_axis_of_the_logged_numbers(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logger = TensorBoardLogger(str(tmp_path / "log"))
-    fit(model("features.5:0-1"), ImageSnapshot(tmp_path / "out", every=3), logger=logger, log_every_n_steps=1)
-    events = EventAccumulator(logger.log_dir)
+def test_loggers_get_a_picture_and_a_score_for_each_unit_at_the_steps_of_the_files(tmp_path: Path) -> None:
+    board, table = TensorBoardLogger(str(tmp_path / "board")), CSVLogger(str(tmp_path / "table"))
+    seen = Pictures()
+    fit(
+        model("features.5:0-1"),
+        ImageSnapshot(tmp_path / "out", every=3),
+        seen,
+        logger=[board, table],
+        log_every_n_steps=1,
+    )
+    events = EventAccumulator(board.log_dir)
     events.Reload()
-    assert events.Tags()["images"] == ["pictures"]
-    held = events.Images("pictures")
-    assert [image.step for image in held] == [2, 5]  # Lightning logs the third step's numbers at 2
-    assert {(image.height, image.width) for image in held} == {(8, 22)}  # two pictures side by side
-    assert {event.step for event in events.Scalars("loss")} >= {2, 5}
-
-
-def test_a_logger_with_log_image_gets_the_pictures(tmp_path: Path) -> None:
-    class Pictured(TensorBoardLogger):
-        def __init__(self, folder: str) -> None:
-            super().__init__(folder)
-            self.got: list[tuple[str, list[tuple[int, int]], int]] = []
-
-        def log_image(self, key: str, images: list[Pillow.Image], step: int) -> None:
-            self.got.append((key, [image.size for image in images], step))
-
-    logger = Pictured(str(tmp_path / "log"))
-    fit(model(), ImageSnapshot(tmp_path / "out", every=4), logger=logger, log_every_n_steps=1)
-    assert logger.got == [("pictures", [(10, 8)], 3)]  # Pillow: (width, height)
+    assert events.Tags()["images"] == ["pictures", "pictures/features.5:0", "pictures/features.5:1"]
+    assert {(image.height, image.width) for image in events.Images("pictures")} == {(8, 22)}  # two side by side
+    assert {"step-000003.png", "step-000006.png"} <= set(names(tmp_path / "out"))
+    with (Path(table.log_dir) / "metrics.csv").open(newline="") as file:
+        rows = {row["step"]: row for row in csv.DictReader(file) if row["pictures/features.5:0/score"]}
+    assert set(rows) == {"3", "6"}
+    for unit in (0, 1):
+        tag = f"pictures/features.5:{unit}"
+        assert [image.step for image in events.Images(tag)] == [3, 6]
+        for step in (3, 6):
+            path = Path(table.log_dir) / "images" / tag.replace(":", "-") / f"step-{step:06d}.png"
+            picture = read_picture(path)
+            assert float((picture - seen.after[step][unit]).abs().max()) <= 0.5 / 255 + 1e-6
+            score = toy().eval().features(picture[None])[0, unit].mean().item()
+            assert float(rows[str(step)][f"{tag}/score"]) == pytest.approx(score, rel=1e-4)
 
 
 def test_a_folder_that_cannot_be_made_is_refused_before_the_first_step(
@@ -288,19 +289,3 @@ def test_a_network_that_fails_leaves_the_pictures_without_a_score(tmp_path: Path
     origin = read_provenance(tmp_path / "final-2.png")
     assert (origin["steps"], origin["score"], origin["target"]) == (4, None, "output:2")
     assert float((read_picture(tmp_path / "final-2.png") - seen.after[4][1]).abs().max()) <= 0.5 / 255 + 1e-6
-
-
-def test_tensorboard_gets_a_picture_of_seven_channels_as_grey_panels(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    logger = TensorBoardLogger(str(tmp_path / "log"))
-    module = FeatureVisualization(toy(7), "features.5:1", image=FourierImage((8, 10), channels=7))
-    fit(module, ImageSnapshot(tmp_path / "out", every=2), max_steps=2, logger=logger, log_every_n_steps=1)
-    events = EventAccumulator(logger.log_dir)
-    events.Reload()
-    (held,) = events.Images("pictures")
-    assert (held.height, held.width) == (8, 7 * 10)
-    with Pillow.open(io.BytesIO(held.encoded_image_string)) as shown:
-        levels = torch.from_numpy(np.array(shown.convert("L"), dtype=np.float32)).view(8, 7, 10)
-    # TensorBoard truncates to levels, so one level either way.
-    assert float((levels / 255 - module.images[0].permute(1, 0, 2)).abs().max()) <= 1 / 255 + 1e-6

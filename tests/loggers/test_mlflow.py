@@ -16,7 +16,7 @@ from PIL import Image as Pillow
 from runs import build, fit
 
 from featviz_pl.callbacks import ImageSnapshot
-from featviz_pl.io import read_picture
+from featviz_pl.io import read_picture, read_provenance
 from featviz_pl_callbacks.image_logging import log_images
 
 
@@ -68,16 +68,18 @@ def test_names_that_mlflow_refuses_are_changed(tmp_path: Path, logger: MLFlowLog
     assert list(shown(logger, tmp_path)) == [("up/x--------y", 0)]
 
 
-def test_the_snapshots_of_a_run_are_on_the_steps_of_its_numbers(tmp_path: Path, database: str) -> None:
+def test_the_snapshots_of_a_run_have_a_picture_and_a_score_for_each_unit(tmp_path: Path, database: str) -> None:
     # Not in a folder: there MLflow cannot keep both a number `score` and a number `score/…`.
     logger = MLFlowLogger("snapshots", tracking_uri=database, artifact_location=str(tmp_path / "artifacts"))
-    fit(build(), 6, [ImageSnapshot(tmp_path / "out", every=3)], logger=logger, log_every_n_steps=1)
-    held = shown(logger, tmp_path)
-    assert set(held) == {("pictures", 2), ("pictures", 5)}
-    losses = MlflowClient(logger._tracking_uri).get_metric_history(str(logger.run_id), "loss")
-    assert {metric.step for metric in losses} == {0, 1, 2, 3, 4, 5}
-    saved = read_picture(tmp_path / "out" / "final.png").permute(1, 2, 0) * 255
-    np.testing.assert_array_equal(held["pictures", 5], saved.round().numpy())
+    module = build()
+    fit(module, 6, [ImageSnapshot(tmp_path / "out", every=3)], logger=logger, log_every_n_steps=1)
+    held, key = shown(logger, tmp_path), f"pictures/{module.targets[0].replace(':', '-')}"
+    assert set(held) == {(key, 3), (key, 6)}
+    final = tmp_path / "out" / "final.png"
+    np.testing.assert_array_equal(held[key, 6], (read_picture(final).permute(1, 2, 0) * 255).round().numpy())
+    metrics = MlflowClient(logger._tracking_uri).get_metric_history(str(logger.run_id), f"{key}/score")
+    assert [metric.step for metric in metrics] == [3, 6]
+    assert metrics[-1].value == pytest.approx(read_provenance(final)["score"])
 
 
 def test_all_four_loggers_take_pictures_of_one_run(tmp_path: Path, database: str) -> None:
@@ -92,10 +94,10 @@ def test_all_four_loggers_take_pictures_of_one_run(tmp_path: Path, database: str
     wandb.teardown()
     found = [
         *Path(table.log_dir, "images").rglob("*.png"),
-        *tmp_path.glob("wandb/offline-run-*/files/media/images/*.png"),
+        *tmp_path.glob("wandb/offline-run-*/files/media/images/**/*.png"),
     ]
     pictures = [np.array(Pillow.open(path)) for path in found]
-    pictures.append(shown(store, tmp_path)["pictures", 3])
+    pictures += shown(store, tmp_path).values()
     assert len(pictures) == 3
     for picture in pictures:
         np.testing.assert_array_equal(picture, np.array(Pillow.open(tmp_path / "out" / "final.png")))

@@ -18,7 +18,7 @@ from runs import build, fit
 from wandb.proto.wandb_internal_pb2 import Record
 
 from featviz_pl.callbacks import ImageSnapshot
-from featviz_pl.io import read_picture
+from featviz_pl.io import read_picture, read_provenance
 from featviz_pl_callbacks.image_logging import log_images
 
 BLOCK = 32768
@@ -118,14 +118,18 @@ def test_the_names_of_its_files_stay_in_its_folder(tmp_path: Path, logger: Any) 
     assert [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.png")] == ["wandb"]
 
 
-def test_the_snapshots_of_a_run_are_on_the_steps_of_its_numbers(tmp_path: Path, logger: Any) -> None:
+def test_the_snapshots_of_a_run_have_a_picture_and_a_score_for_each_unit(tmp_path: Path, logger: Any) -> None:
     module = build([1, 2])
     fit(module, 6, [ImageSnapshot(tmp_path / "out", every=3)], logger=logger, log_every_n_steps=1)
     finish()
-    entries = shown(tmp_path, "pictures")
-    assert [step for step, *_ in entries] == [2, 5]
-    assert {row["trainer/global_step"] for row in history(tmp_path) if "loss" in row} == {0, 1, 2, 3, 4, 5}
-    assert [captions for _, captions, _ in entries] == [module.targets] * 2
-    for unit, picture in zip((1, 2), entries[-1][2]):
-        saved = read_picture(tmp_path / "out" / f"final-{unit}.png").permute(1, 2, 0) * 255
-        np.testing.assert_array_equal(picture, saved.round().numpy())
+    assert [step for step, *_ in shown(tmp_path, "pictures")] == [3, 6]
+    for index, unit in enumerate((1, 2)):
+        key = module.targets[index].replace(":", "-")
+        (_, (step, captions, pictures)) = shown(tmp_path, f"pictures/{key}")
+        path = tmp_path / "out" / f"final-{unit}.png"
+        np.testing.assert_array_equal(pictures[0], (read_picture(path).permute(1, 2, 0) * 255).round().numpy())
+        score = read_provenance(path)["score"]
+        assert (step, captions) == (6, [f"{module.targets[index]}  {score:.3g}"])
+        assert [row[f"pictures/{key}/score"] for row in history(tmp_path) if f"pictures/{key}/score" in row][
+            -1
+        ] == score

@@ -72,7 +72,7 @@ def rendered(package: str, folder: Path, usual_callbacks: bool = False) -> dict[
 
     board = EventAccumulator(loggers[1].log_dir)
     board.Reload()
-    assert board.Tags()["images"] == ["pictures"]
+    assert board.Tags()["images"] == ["pictures", "pictures/features.5:1", "pictures/features.5:4"]
     shown = [(event.step, event.encoded_image_string) for event in board.Images("pictures")]
     seen = dict(zip(OF_RUNS, made))
     return {
@@ -99,8 +99,8 @@ def test_a_run_with_every_callback_and_logger_is_the_same_bit_for_bit(
     assert differences(found, usual) == []
     assert found["steps"] == 3  # StopOnPlateau has stopped it
     assert {"snapshots/final.png", "snapshots/step-000002.png", "snapshots/animation.webp"} < set(found["files"])
-    assert "csv/lightning_logs/version_0/images/pictures/step-000001.png" in found["files"]
-    assert [step for step, _ in found["board"]] == [1]
+    assert "csv/lightning_logs/version_0/images/pictures/step-000002.png" in found["files"]
+    assert [step for step, _ in found["board"]] == [2]
     assert len(found["scores"]) == 1
     assert found["evaluated"].count("\n") == 3
 

@@ -13,12 +13,14 @@ from torch import Tensor
 
 from featviz_pl.io import contact_sheet, save_png
 from featviz_pl.io.files import layer_folder, write_whole
+from featviz_pl.io.labels import add_labels, text_lines, text_width
 from featviz_pl.objectives import Target
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 KINDS = ("top", "random", "least")
 INDEX = "index.json"
 WHITE = 1.0
+WIDEST_SCORE = "-8.88e-88"
 
 
 @dataclass(frozen=True)
@@ -97,16 +99,19 @@ class UnitActivations:
     distribution: ScoreDistribution
 
 
-def write_results(folder: Path, results: dict[str, UnitActivations], settings: dict[str, Any]) -> None:
+def write_results(
+    folder: Path, results: dict[str, UnitActivations], settings: dict[str, Any], labels: bool = True
+) -> None:
     """Write all patches, a sheet for each unit, and at the end the index: where it is, everything is.
 
     Args:
         folder: created when missing; files of earlier results are replaced.
         results: by target.
         settings: for the index and the provenance of each picture.
+        labels: write target and scores into the sheets.
     """
     (folder / INDEX).unlink(missing_ok=True)
-    units = {target: _write_unit(folder, target, result, settings) for target, result in results.items()}
+    units = {target: _write_unit(folder, target, result, settings, labels) for target, result in results.items()}
     index = {"featviz_top_activations": 1, "settings": settings, "units": units}
     write_whole(folder / INDEX, json.dumps(index, indent=1, allow_nan=False) + "\n")
 
@@ -122,7 +127,9 @@ def unit_folder(folder: Path, target: str) -> Path:
     return layer_folder(folder, parsed.layer) / str(parsed.unit)
 
 
-def _write_unit(folder: Path, target: str, result: UnitActivations, settings: dict[str, Any]) -> dict[str, Any]:
+def _write_unit(
+    folder: Path, target: str, result: UnitActivations, settings: dict[str, Any], labels: bool
+) -> dict[str, Any]:
     directory, provenance = unit_folder(folder, target), {**settings, "target": target}
     entry: dict[str, Any] = {}
     for kind in KINDS:
@@ -136,7 +143,7 @@ def _write_unit(folder: Path, target: str, result: UnitActivations, settings: di
             entry[kind].append({"file": path.relative_to(folder).as_posix(), **values})
     entry["distribution"] = {name: _json_value(value) for name, value in vars(result.distribution).items()}
     if any(entry[kind] for kind in KINDS):
-        path = save_png(unit_sheet(result), directory / "sheet.png", provenance)
+        path = save_png(unit_sheet(result, target if labels else None), directory / "sheet.png", provenance)
         entry["sheet"] = path.relative_to(folder).as_posix()
     return entry
 
@@ -150,19 +157,33 @@ def _json_value(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def unit_sheet(result: UnitActivations) -> Tensor:
+def unit_sheet(result: UnitActivations, title: str | None = None) -> Tensor:
     """Lay out the patches of a unit: a row for the top, one for the random, and one for the least photos.
+
+    Args:
+        result: photos of the unit.
+        title: text above, with the score under each patch; None for no text.
 
     Shape:
         -> (C, height, width)
     """
-    rows = [row for kind in KINDS if (row := [photo.patch for photo in getattr(result, kind)])]
-    height, width = (max(patch.shape[axis] for row in rows for patch in row) for axis in (1, 2))
-    columns, channels = max(map(len, rows)), rows[0][0].shape[0]
-    cells = torch.full((len(rows) * columns, channels, height, width), WHITE)
-    for index, row in enumerate(rows):
-        for column, patch in enumerate(row):
-            # Patches at a border of their photo are smaller.
-            top, left = (height - patch.shape[1]) // 2, (width - patch.shape[2]) // 2
-            cells[index * columns + column, :, top : top + patch.shape[1], left : left + patch.shape[2]] = patch
-    return contact_sheet(cells, columns)
+    rows = [row for kind in KINDS if (row := getattr(result, kind))]
+    patches = [photo.patch for row in rows for photo in row]
+    height, width = (max(patch.shape[axis] for patch in patches) for axis in (1, 2))
+    columns, channels = max(map(len, rows)), patches[0].shape[0]
+    empty = torch.full((channels, height, width), WHITE)
+    cells = []
+    for row in rows:
+        for photo in [*row, *[None] * (columns - len(row))]:
+            cell = empty.clone()
+            if photo is not None:  # patches at a border of their photo are smaller
+                patch = photo.patch
+                top, left = (height - patch.shape[1]) // 2, (width - patch.shape[2]) // 2
+                cell[:, top : top + patch.shape[1], left : left + patch.shape[2]] = patch
+            text = "" if photo is None else f"{photo.score:.3g}"
+            cells.append(cell if title is None else add_labels(cell, [text], text_width(WIDEST_SCORE)))
+    sheet = contact_sheet(torch.stack(cells), columns)
+    if title is None:
+        return sheet
+    sheet = add_labels(sheet, [], text_width(title))
+    return torch.cat([text_lines([title], sheet.shape[2], channels), sheet], dim=1)
