@@ -1,4 +1,4 @@
-"""What is trained: parameterizations of pictures."""
+"""Parameterizations of pictures."""
 
 from featviz_pl.images.alpha import AlphaImage
 from featviz_pl.images.ball import BallImage

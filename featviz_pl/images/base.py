@@ -14,13 +14,12 @@ from featviz_pl.numerics.checks import size_pair, whole_number
 class Image(nn.Module, ABC):
     """Hold the weights of N pictures and decode them to (N, C, H, W) in [0, 1].
 
-    A picture draws nothing when it is built: its weights are allocated once the number of pictures is known
-    (`allocate`) and drawn once by the run, from the run's seed (`initialize`), unless they came from a picture
-    (`start_from`) or a checkpoint. Weights stay in float32 at least, whatever precision the rest of the program is cast
-    to.
+    The constructor draws nothing: weights are allocated once the number of pictures is known (`allocate`) and drawn
+    once by the run, from the run's seed (`initialize`), unless they came from a picture (`start_from`) or a checkpoint.
+    Weights stay in float32 at least, whatever precision the module is cast to.
 
-    Most parameterizations are a `LatentImage`. One that is made of other images implements `count`, `allocate`, `draw`,
-    `start_from` and `forward` itself.
+    Most parameterizations are a `LatentImage`; others implement `count`, `allocate`, `draw`, `start_from` and
+    `forward`.
 
     Shape:
         () -> (N, C, H, W)
@@ -30,7 +29,7 @@ class Image(nn.Module, ABC):
         channels: of each picture, alpha included.
     """
 
-    alpha: bool = False  #: whether the last channel says how opaque each pixel is
+    alpha: bool = False  #: whether the last channel is the opacity of each pixel
     has_idle_parameters: bool = False  #: whether some parameters get no gradient in some steps
     initialized: Tensor
 
@@ -40,7 +39,7 @@ class Image(nn.Module, ABC):
         self.channels = whole_number("channels", channels)
         with torch.inference_mode(False):  # an image made during a validation must also serve a training
             self.register_buffer("initialized", torch.tensor(False))
-        # Of weights that are not there yet: float32 at least, also where the program's default is less.
+        # Of weights that are not allocated yet: float32 at least, also where the default type is less precise.
         self._precision = torch.promote_types(torch.get_default_dtype(), torch.float32)
 
     @property
@@ -50,7 +49,7 @@ class Image(nn.Module, ABC):
 
     @abstractmethod
     def allocate(self, count: int) -> None:
-        """Make room for `count` pictures; asking again for the same number changes nothing.
+        """Allocate the weights of `count` pictures; a second call with the same number changes nothing.
 
         Raises:
             ValueError: when the pictures were allocated with another number.
@@ -72,15 +71,15 @@ class Image(nn.Module, ABC):
         """
 
     def advance(self, step: int, steps: int) -> None:
-        """Hear which of how many steps comes next, before it is taken: for pictures that change their form during a run."""
+        """Called before every step with `step` and `steps`, for images that change during a run."""
 
     @torch.no_grad()
     def initialize(self, count: int, generator: torch.Generator | Sequence[torch.Generator]) -> None:
-        """Draw the first weights; pictures that were started already are left alone.
+        """Draw the first weights, unless the pictures have been started already.
 
         Args:
             count: number of pictures.
-            generator: one CPU generator, or one for each picture so that no picture depends on its companions.
+            generator: one CPU generator, or one for each picture, so that no picture depends on the others.
         """
         self.allocate(count)
         if bool(self.initialized):
@@ -92,7 +91,7 @@ class Image(nn.Module, ABC):
         self.initialized.fill_(True)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Image:
-        """Move or cast as asked, but never below float32."""
+        """Move or cast the tensors, but never below float32."""
 
         def at_least_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -103,8 +102,8 @@ class Image(nn.Module, ABC):
         self._precision = at_least_float32(torch.empty(0, dtype=self._precision)).dtype
         return self
 
-    def fitting(self, image: Tensor) -> Tensor:
-        """Return pictures (N, C, H, W) that can start this one, or raise an error that says why they cannot."""
+    def check_start(self, image: Tensor) -> Tensor:
+        """Return pictures (N, C, H, W) that fit this image, and allocate it where it is not; raise where they do not fit."""
         pictures = check_pictures("image", image)
         if tuple(pictures.shape[1:]) != (self.channels, *self.size):
             raise ValueError(

@@ -13,18 +13,18 @@ from featviz_pl.images.latent import LatentImage, unpack
 from featviz_pl.numerics.checks import size_pair, unknown, whole_number
 
 _REACH = math.sqrt(3)  # coordinates from -sqrt(3) to sqrt(3) have variance 1
-_PIECE = 1 << 18  # points that are computed at a time: memory for large renderings
+_CHUNK = 1 << 18  # points that are evaluated at a time, to bound the memory of large renderings
 _ACTIVATIONS = ("composite", "unbiased", "relu")
 
 
 class CPPNImage(LatentImage):
-    """Optimise a small network from coordinates to color, one for each picture: ``picture(x, y) = sigmoid(color @ network(x, y))``.
+    """Optimize a network from coordinates to color for each picture: ``picture(x, y) = sigmoid(color @ network(x, y))``.
 
-    A compositional pattern-producing network draws smooth, vector-like pictures and can show them at any resolution
-    (`pictures_at`). It starts from grey, since its last layer starts from zero. The usual optimizer is Adam at 0.005.
+    A compositional pattern-producing network draws smooth, vector-like pictures, at any resolution (`pictures_at`). It
+    starts from grey, since its last layer starts from zero. The usual optimizer is Adam at 0.005.
 
-    The published activation has a mean: all its units together move the whole picture at once, and on some units of a
-    network every pixel ends in one saturated color. ``"unbiased"`` does not, and climbs several times as high there.
+    The published activation has a mean: all its units move the whole picture together, and for some targets every pixel
+    ends in one saturated color. ``"unbiased"`` has none, and climbs several times as high there.
 
     Hidden weights start from ``N(0, deviation / sqrt(inputs))`` and biases from zero, as in the article's notebook;
     Lucid's library draws biases from N(0, 0.1).
@@ -64,6 +64,7 @@ class CPPNImage(LatentImage):
         self,
         size: int | Sequence[int] = 224,
         count: int | None = None,
+        *,
         channels: int = 3,
         color: Any = "none",
         deviation: float = 1.0,
@@ -72,7 +73,7 @@ class CPPNImage(LatentImage):
         activation: Literal["composite", "unbiased", "relu"] = "composite",
         tile: bool = False,
     ) -> None:
-        super().__init__(size, None, channels, color, deviation)
+        super().__init__(size, channels=channels, color=color, deviation=deviation)
         self.width, self.depth = whole_number("width", width), whole_number("depth", depth)
         if activation not in _ACTIVATIONS:
             raise unknown("activation", "activation", str(activation), _ACTIVATIONS)
@@ -103,33 +104,27 @@ class CPPNImage(LatentImage):
 
     def decode_latent(self, weight: Tensor) -> Tensor:
         """Evaluate every picture's network at every pixel."""
-        return self._at(weight, self.size)
+        return self._decode(weight, self.size)
 
     def encode_latent(self, latent: Tensor) -> Tensor:
-        """Refuse: the network that draws a given picture is not known."""
+        """Raise ValueError: the weights that draw a given picture are not known."""
         raise ValueError("image: a CPPN cannot be started from a picture; use a PixelImage or a FourierImage for that")
 
     def pictures_at(self, size: int | Sequence[int]) -> Tensor:
-        """Decode the same pictures at another size.
+        """Decode the same pictures at another size, one number or (height, width), as (N, C, h, w).
 
         The longer side spans the same coordinates at every size, so all sizes of one shape show the same picture.
-
-        Shape:
-            size (h, w) -> (N, C, h, w)
-
-        Args:
-            size: in pixels, one number or (height, width).
 
         Raises:
             RuntimeError: before the number of pictures is known.
         """
-        return self.finish(self._at(self.required_weight(), size_pair("size", size)))
+        return self.to_rgb(self._decode(self.required_weight(), size_pair("size", size)))
 
-    def _at(self, weight: Tensor, size: tuple[int, int]) -> Tensor:
+    def _decode(self, weight: Tensor, size: tuple[int, int]) -> Tensor:
         points = self._coordinates(size, weight)
         layers = unpack(weight, self.layer_shapes())
-        pieces = [self._evaluated(layers, piece) for piece in points.split(_PIECE, dim=1)]
-        return torch.cat(pieces, 2).view(len(weight), self.channels, *size)
+        chunks = [self._evaluate(layers, chunk) for chunk in points.split(_CHUNK, dim=1)]
+        return torch.cat(chunks, 2).view(len(weight), self.channels, *size)
 
     def _coordinates(self, size: tuple[int, int], like: Tensor) -> Tensor:
         """Return (2 or 4, H W): x and y, or cosine and sine of each."""
@@ -145,28 +140,28 @@ class CPPNImage(LatentImage):
         shape = (len(across), *size)
         return torch.cat([across[:, None, :].expand(shape), down[:, :, None].expand(shape)]).flatten(1)
 
-    def _evaluated(self, layers: list[Tensor], points: Tensor) -> Tensor:
+    def _evaluate(self, layers: list[Tensor], points: Tensor) -> Tensor:
         """Return (N, C, P) at points (I, P)."""
-        first, *others = layers
+        first, *hidden = layers
         net = torch.baddbmm(first[..., -1:], first[..., :-1], points.expand(len(first), -1, -1))
-        for layer in others:
-            net = self._activated(net, layer)
+        for layer in hidden:
+            net = self._hidden_layer(net, layer)
         return net
 
-    def _activated(self, net: Tensor, layer: Tensor) -> Tensor:
+    def _hidden_layer(self, net: Tensor, layer: Tensor) -> Tensor:
         """Apply the activation and the layer after it."""
         weight, bias = layer[..., :-1], layer[..., -1:]
         if self.activation == "relu":
             return torch.baddbmm(bias, weight, (nn.functional.relu(net) - 0.40) / 0.58)
-        # The scales of the activation go into the weights, so that its two halves, twice as large as `net`, are never
-        # written.
+        # The scales of the activation are multiplied into the weights: both halves, twice as large as `net`, need no
+        # memory of their own.
         mean, scale = (0.0, 0.6) if self.activation == "composite" else (0.45, 0.396)
         linear, squared = weight[..., : self.width] / 0.67, weight[..., self.width :] / scale
-        bent = torch.atan(net)
+        arctan = torch.atan(net)
         bias = bias - mean * squared.sum(-1, keepdim=True)
-        return torch.baddbmm(torch.baddbmm(bias, linear, bent), squared, bent * bent)
+        return torch.baddbmm(torch.baddbmm(bias, linear, arctan), squared, arctan * arctan)
 
     def extra_repr(self) -> str:
-        """Show the network too."""
+        """Add the network."""
         network = f"width={self.width}, depth={self.depth}, activation={self.activation!r}, tile={self.tile}"
         return f"{super().extra_repr()}, {network}"

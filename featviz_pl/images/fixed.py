@@ -15,9 +15,9 @@ from featviz_pl.numerics.resampling import resize
 
 
 class FixedImage(Image):
-    """Show given pictures and train nothing: what stands beside optimised ones in a `StackImage`.
+    """Show given pictures and train nothing, beside optimized ones in a `StackImage`.
 
-    The pictures are no part of checkpoints: who resumes a run gives them again.
+    The pictures are not saved in checkpoints: pass them again to resume a run.
 
     Shape:
         () -> (N, C, H, W)
@@ -26,7 +26,7 @@ class FixedImage(Image):
         picture: (C, H, W) or (N, C, H, W) in [0, 1], or the path of a picture file or several.
         size: to which the pictures are resampled, one number or (height, width); their own unless given.
         channels: of picture files: 1, 3 or 4; 3 unless given, 4 with `alpha`. A tensor has its own.
-        alpha: whether the last channel says how opaque each pixel is.
+        alpha: whether the last channel is the opacity.
 
     Raises:
         ValueError: when a file is no picture, values lie outside [0, 1], or files differ in size and `size` is not
@@ -43,11 +43,13 @@ class FixedImage(Image):
         self,
         picture: str | Sequence[str] | Tensor,
         size: int | Sequence[int] | None = None,
+        *,
         channels: int | None = None,
         alpha: bool = False,
     ) -> None:
-        chosen = 4 if channels is None and alpha and not isinstance(picture, Tensor) else channels
-        pictures = as_pictures("picture", picture, chosen, None if size is None else size_pair("size", size))
+        if channels is None and alpha and not isinstance(picture, Tensor):
+            channels = 4
+        pictures = as_pictures("picture", picture, channels, None if size is None else size_pair("size", size))
         super().__init__(tuple(pictures.shape[-2:]), pictures.shape[1])
         self.alpha = bool(alpha)
         with torch.inference_mode(False):
@@ -60,11 +62,7 @@ class FixedImage(Image):
         return len(self.picture)
 
     def allocate(self, count: int) -> None:
-        """Accept the number of pictures that there are.
-
-        Raises:
-            ValueError: for any other number.
-        """
+        """Raise ValueError for any number but that of the pictures."""
         if whole_number("count", count) != self.count:
             raise ValueError(f"count: the image holds {self.count} fixed pictures, but {count} are asked for")
 
@@ -72,21 +70,16 @@ class FixedImage(Image):
         """Draw nothing."""
 
     def start_from(self, image: Tensor) -> None:
-        """Refuse: fixed pictures stay as they are.
-
-        Raises:
-            ValueError: always.
-        """
-        raise ValueError("image: fixed pictures start from no other; build a FixedImage of the picture that is meant")
+        """Raise ValueError: fixed pictures do not change."""
+        raise ValueError("image: fixed pictures cannot be started; build a FixedImage of this picture")
 
     def forward(self) -> Tensor:
         """Return a copy of the pictures."""
         return self.picture.clone()
 
     def extra_repr(self) -> str:
-        """Show the shape of the pictures, not where they came from."""
-        alpha = ", alpha=True" if self.alpha else ""
-        return f"picture={shape_of(self.picture)}{alpha}"
+        """Return the shape of the pictures, not their source."""
+        return f"picture={shape_of(self.picture)}{', alpha=True' if self.alpha else ''}"
 
 
 def as_pictures(
@@ -95,7 +88,7 @@ def as_pictures(
     channels: int | None = None,
     size: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Return pictures (N, C, H, W), detached, from a tensor or from files, which are read with 3 channels unless told otherwise."""
+    """Return pictures (N, C, H, W), detached, from a tensor or from files, with 3 channels unless given."""
     if isinstance(picture, Tensor):
         pictures = check_pictures(argument, picture.detach())
         if channels is not None and pictures.shape[1] != channels:
@@ -106,22 +99,20 @@ def as_pictures(
         raise TypeError(f"{argument} must be a tensor or the path of a picture file or several, got {picture!r}")
     read = [read_picture(path, 3 if channels is None else channels, argument)[None] for path in paths]
     if size is not None:
-        read = [resize(one, size).clamp(0, 1) for one in read]
-    sizes = sorted({tuple(one.shape[-2:]) for one in read})
+        read = [resize(file, size).clamp(0, 1) for file in read]
+    sizes = sorted({tuple(file.shape[-2:]) for file in read})
     if len(sizes) > 1:
-        raise ValueError(
-            f"{argument}: the files hold pictures of {sizes[0]} and {sizes[1]} pixels; give the size that all shall have"
-        )
+        raise ValueError(f"{argument}: the files have {sizes[0]} and {sizes[1]} pixels; give the size of all pictures")
     return torch.cat(read)
 
 
 def with_alpha(pictures: Tensor, channels: int) -> Tensor:
-    """Return pictures (N, C, H, W) with as many channels, the last alpha: opaque where they had one channel less."""
+    """Return pictures (N, C, H, W) with as many channels, the last alpha: opaque where they have one channel less."""
     if pictures.shape[1] != channels - 1:
         return pictures
     return torch.cat([pictures, torch.ones_like(pictures[:, :1])], dim=1)
 
 
 def shape_of(pictures: Tensor) -> str:
-    """Return how the representation of an image shows a tensor that it was given."""
+    """Return the shape of a tensor, for `repr`."""
     return f"Tensor{tuple(pictures.shape)}"

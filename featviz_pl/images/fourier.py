@@ -17,12 +17,12 @@ _CONTRAST = 4.0  # Lucid divides the decoded picture by 4: with it, lr = 0.05 ta
 
 
 class FourierImage(LatentImage):
-    """Optimise the spectrum, scaled so that all frequencies have the energy that they have in photos.
+    """Optimize the spectrum, scaled so that all frequencies have the energy that they have in photos.
 
     ``picture = sigmoid(color @ irfft2(scale * weight) / 4)`` with
-    ``scale = 1 / max(f, 1 / max(height, width)) ** decay`` and the orthonormal transform. Steepest descent in this
-    basis moves low frequencies furthest: it is a change of metric, not a penalty, and the single most useful
-    regulariser of the field. The weights are stored as real pairs, which survive every cast.
+    ``scale = 1 / max(f, 1 / max(height, width)) ** decay`` and the orthonormal transform. Steepest ascent in this basis
+    moves low frequencies furthest: a change of metric, not a penalty. The weights are stored as real pairs, which
+    survive every cast.
 
     Shape:
         () -> (N, C, H, W)
@@ -33,8 +33,8 @@ class FourierImage(LatentImage):
         channels: of each picture.
         color: see `LatentImage`.
         deviation: standard deviation of the first weights, real and imaginary part each.
-        decay: exponent of the frequency; 1 is the spectrum of photos and Lucid's, more makes smoother pictures. The default
-            is that of the default recipe, see `featviz_pl.presets.featviz`.
+        decay: exponent of the frequency; 1 is the spectrum of photos and Lucid's, more makes smoother pictures. The
+            default is that of the default recipe, see `featviz_pl.presets.featviz`.
         squash: see `LatentImage`.
 
     Example:
@@ -52,13 +52,14 @@ class FourierImage(LatentImage):
         self,
         size: int | Sequence[int] = 224,
         count: int | None = None,
+        *,
         channels: int = 3,
         color: Any = "auto",
         deviation: float = 0.01,
         decay: float = DECAY,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
     ) -> None:
-        super().__init__(size, None, channels, color, deviation, squash)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash)
         self.decay = finite_number("decay", decay)
         with torch.inference_mode(False):
             self.register_buffer("scale", spectrum_scale(self.size, self.decay) / _CONTRAST, persistent=False)
@@ -80,5 +81,5 @@ class FourierImage(LatentImage):
         return torch.view_as_real(torch.fft.rfft2(latent, norm="ortho") / self.scale.to(latent))
 
     def extra_repr(self) -> str:
-        """Show the decay too."""
+        """Add the decay."""
         return f"{super().extra_repr()}, decay={self.decay:g}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -17,33 +18,33 @@ from featviz_pl.numerics.resampling import resize
 
 
 class GrowingImage(CompositeImage):
-    """Optimise a small picture first and larger ones later, each begun from the one before; shown at full size throughout.
+    """Optimize a small picture first and larger ones later, each started from the last; decoded at full size throughout.
 
-    Every stage has its own image, all of them there from the start, so that optimizers and checkpoints never change
-    form. When a stage begins, its image starts from the picture of the stage before, enlarged by the share `zoom` of
-    the growth and centred in what the stage itself was drawn with. Images of other stages get no gradient at all, so
-    that Adam begins afresh with each stage. On several processes that needs
+    Every stage has its own image, built at the start, so that optimizers and checkpoints always have the same
+    parameters. When a stage begins, its image starts from the picture of the stage before, enlarged by the share `zoom`
+    of the growth and centred on the first draw of the stage. Images of other stages get no gradient, so that Adam has
+    no state when a stage begins. On several processes that needs
     ``Trainer(strategy="ddp_find_unused_parameters_true")``.
 
-    The stage is kept in checkpoints. A picture never shrinks by itself: a second run goes on in the stage that the
-    first one reached; `start_from` goes back to the first stage.
+    Checkpoints hold the stage. A picture never shrinks by itself: a second run goes on in the stage that the first one
+    reached; `start_from` goes back to the first stage.
 
     Shape:
         () -> (N, C, H, W)
 
     Args:
-        size: of the pictures that are shown, one number or (height, width).
+        size: of the decoded pictures, one number or (height, width).
         count: number of pictures; None lets the objective decide.
         channels: of each picture.
-        sizes: shorter side of each stage's picture, growing up to that of `size`; two sevenths, four sevenths and all
-            of it unless given, which is 64, 128 and 224 of 224.
-        starts: where each stage begins, as a share of the run, 0 first and below 1; equal stages unless given.
+        sizes: shorter side of each stage's picture, growing up to that of `size`; 2/7, 4/7 and all of it unless given:
+            64, 128 and 224 of 224.
+        starts: of the stages, as shares of the run, 0 first and below 1; equal stages unless given.
         zoom: 1 enlarges the picture to its next size; 0 leaves it as large as it is, in the middle, and adds a rim.
-        image: class of the stages' images, which a picture must be able to start; in a configuration its dotted path.
-        arguments: further ones of that class.
+        image: class of the stages' images, which must start from pictures; in a configuration its dotted path.
+        arguments: further arguments of that class.
 
     Raises:
-        ValueError: when sizes or starts do not grow, or are not equally many, or no picture can start such an image.
+        ValueError: when sizes or starts do not grow, their numbers differ, or no picture can start such an image.
 
     Example:
         >>> image = GrowingImage(size=16, count=1, sizes=[4, 16], starts=[0, 0.25])
@@ -68,6 +69,7 @@ class GrowingImage(CompositeImage):
         self,
         size: int | Sequence[int] = 224,
         count: int | None = None,
+        *,
         channels: int = 3,
         sizes: Sequence[int] | None = None,
         starts: Sequence[float] | None = None,
@@ -76,21 +78,21 @@ class GrowingImage(CompositeImage):
         arguments: dict[str, Any] | None = None,
     ) -> None:
         full = size_pair("size", size)
-        sides = _sizes(sizes, min(full))
-        shares = _starts(starts, len(sides))
+        sides = _check_sizes(sizes, min(full))
+        shares = _check_starts(starts, len(sides))
         if not (isinstance(image, type) and issubclass(image, Image)):
             raise TypeError(f"image must be a class of images, such as FourierImage, got {image!r}")
-        made: Any = image  # takes size, count and channels, as every class does that draws pictures by itself
-        stages = [made(size=_scaled(full, side), count=count, channels=channels, **(arguments or {})) for side in sides]
-        _check_start(made(size=stages[0].size, count=1, channels=channels, **(arguments or {})))
+        build: Any = partial(image, channels=channels, **(arguments or {}))
+        stages = [build(size=_scale_size(full, side), count=count) for side in sides]
+        _check_image(build(size=stages[0].size, count=1))
         super().__init__(full, stages[0].channels)
         self.sizes, self.starts, self.arguments = sides, shares, dict(arguments or {})
         self.zoom = finite_number("zoom", zoom, least=0.0, most=1.0)
         self.stages = nn.ModuleList(stages)
         with torch.inference_mode(False):
             self.register_buffer("stage", torch.tensor(0))
-        self._stage = 0  # the same number, where reading it does not wait for the device
-        self.follow_parts()
+        self._stage = 0  # the same number on the host: reading it does not synchronize the device
+        self.update_from_parts()
         self.has_idle_parameters = True
 
     @property
@@ -100,114 +102,86 @@ class GrowingImage(CompositeImage):
 
     @property
     def current(self) -> Image:
-        """The image of the present stage."""
+        """The image of the current stage."""
         return self.parts[self._stage]
-
-    @property
-    def count(self) -> int | None:
-        """Number of pictures, or None before it is known."""
-        return self.parts[0].count
-
-    def allocate(self, count: int) -> None:
-        """Make room for `count` pictures in every stage; asking again for the same number changes nothing.
-
-        Raises:
-            ValueError: when the pictures were allocated with another number.
-        """
-        for part in self.parts:
-            part.allocate(count)
-
-    def draw(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw all stages, the first one first."""
-        for part in self.parts:
-            part.initialize(len(generators), generators)
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Go back to the first stage, and start all of them from the pictures; one picture starts all.
-
-        Shape:
-            image (C, H, W) or (N, C, H, W) in [0, 1]
-
-        Raises:
-            ValueError: when the picture has another shape than the full size.
-        """
-        pictures = self.fitting(image)
+        """Go back to the first stage, and start all stages from pictures of the full size; one picture starts all."""
+        pictures = self.check_start(image)
         for part in self.parts:
             part.start_from(resize(pictures, part.size).clamp(0, 1))
-        self._enter(0)
+        self._set_stage(0)
         self.initialized.fill_(True)
 
     @torch.no_grad()
     def advance(self, step: int, steps: int) -> None:
-        """Begin the stage that the step belongs to; a stage before the present one is not gone back to."""
+        """Begin the stage that the step belongs to, unless a later one has begun."""
         due = sum(step >= _first_step(start, steps) for start in self.starts) - 1
         if due > self._stage:
-            self.parts[due].start_from(self._grown(self.current(), self.parts[due]))
-            self._enter(due)
+            self.parts[due].start_from(self._enlarge(self.current(), self.parts[due]))
+            self._set_stage(due)
         self.current.advance(step, steps)
 
-    def _grown(self, pictures: Tensor, following: Image) -> Tensor:
-        """Return the pictures in the size of the following stage, with a rim of what that stage holds."""
-        before, after = pictures.shape[-2:], following.size
+    def _enlarge(self, pictures: Tensor, stage: Image) -> Tensor:
+        """Return the pictures in the size of a stage, surrounded by the first draw of that stage."""
+        before, after = pictures.shape[-2:], stage.size
         height, width = (old + round(self.zoom * (new - old)) for old, new in zip(before, after))
         top, left = (after[0] - height) // 2, (after[1] - width) // 2
-        grown: Tensor = following().clone()
-        grown[..., top : top + height, left : left + width] = resize(pictures, (height, width))
-        return grown.clamp(0, 1)
+        enlarged: Tensor = stage().clone()
+        enlarged[..., top : top + height, left : left + width] = resize(pictures, (height, width))
+        return enlarged.clamp(0, 1)
 
-    def _enter(self, stage: int) -> None:
+    def _set_stage(self, stage: int) -> None:
         self._stage = stage
         self.stage.fill_(stage)
 
     def forward(self) -> Tensor:
-        """Decode the present stage and enlarge it to the full size."""
+        """Decode the current stage and enlarge it to the full size."""
         return resize(self.current(), self.size).clamp(0, 1)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Go to the stage that a checkpoint holds."""
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Set the stage of the checkpoint."""
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
         self._stage = int(self.stage)
 
-    def constructor(self) -> str:
-        """Show the stages."""
+    def extra_repr(self) -> str:
+        """Return the arguments."""
         channels = self.channels - int(self.alpha)
         starts = tuple(round(start, 4) for start in self.starts)
         arguments = f", arguments={self.arguments}" if self.arguments else ""
         return (
-            f"size={self.size}, count={self.count}, channels={channels}, sizes={self.sizes}, starts={starts}, zoom={self.zoom:g}, "
-            f"image={type(self.parts[0]).__name__}{arguments}"
+            f"size={self.size}, count={self.count}, channels={channels}, sizes={self.sizes}, starts={starts}, "
+            f"zoom={self.zoom:g}, image={type(self.parts[0]).__name__}{arguments}"
         )
 
 
-def _sizes(sizes: Sequence[int] | None, largest: int) -> tuple[int, ...]:
-    """Return the shorter sides of the stages, checked."""
+def _check_sizes(sizes: Sequence[int] | None, largest: int) -> tuple[int, ...]:
+    """Return the shorter sides of the stages, which must grow."""
     if sizes is None:
         return tuple(sorted({max(1, round(largest * share / 7)) for share in (2, 4, 7)}))
-    given = tuple(whole_number("sizes", side) for side in sizes)
-    if not given or list(given) != sorted(set(given)) or given[-1] != largest:
-        raise ValueError(f"sizes must grow up to the shorter side of the picture, {largest}, got {list(given)}")
-    return given
+    sides = tuple(whole_number("sizes", side) for side in sizes)
+    if not sides or list(sides) != sorted(set(sides)) or sides[-1] != largest:
+        raise ValueError(f"sizes must grow up to the shorter side of the picture, {largest}, got {list(sides)}")
+    return sides
 
 
-def _starts(starts: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    """Return where the stages begin, checked."""
+def _check_starts(starts: Sequence[float] | None, count: int) -> tuple[float, ...]:
+    """Return the starts of the stages, which must grow."""
     if starts is None:
         return tuple(stage / count for stage in range(count))
-    given = tuple(finite_number("starts", start, least=0.0) for start in starts)
-    if len(given) != count or given[0] != 0 or list(given) != sorted(set(given)) or given[-1] >= 1:
-        raise ValueError(f"starts must be {count} growing shares of the run, 0 first and below 1, got {list(given)}")
-    return given
+    shares = tuple(finite_number("starts", start, least=0.0) for start in starts)
+    if len(shares) != count or shares[0] != 0 or list(shares) != sorted(set(shares)) or shares[-1] >= 1:
+        raise ValueError(f"starts must be {count} growing shares of the run, 0 first and below 1, got {list(shares)}")
+    return shares
 
 
-def _check_start(trial: Image) -> None:
-    """Refuse, before a run and not in its middle, images that no picture can start."""
+def _check_image(trial: Image) -> None:
+    """Raise before the run, not in its middle, where no picture can start such images."""
     try:
         trial.start_from(torch.full((trial.channels, *trial.size), 0.5))
     except ValueError as error:
-        raise ValueError(
-            f"image: a stage begins from the picture before it, but {type(trial).__name__} refuses: {error}"
-        ) from error
+        raise ValueError(f"image: no picture can start the stages, {type(trial).__name__}: {error}") from error
 
 
 def _first_step(start: float, steps: int) -> int:
@@ -215,7 +189,7 @@ def _first_step(start: float, steps: int) -> int:
     return math.ceil(start * steps - 1e-6)
 
 
-def _scaled(full: tuple[int, int], side: int) -> tuple[int, int]:
-    """Return the size of a stage whose shorter side is given."""
-    height, width = (max(1, round(own * side / min(full))) for own in full)
+def _scale_size(full: tuple[int, int], side: int) -> tuple[int, int]:
+    """Return the size of a stage of this shorter side."""
+    height, width = (max(1, round(length * side / min(full))) for length in full)
     return height, width

@@ -14,17 +14,17 @@ from featviz_pl.images.latent import ColorImage, unpack
 from featviz_pl.images.shared import spread_matrix
 from featviz_pl.numerics.checks import whole_number
 
-_COARSE = (1, 2, 4, 8)  # what the size is divided by, for what all share and for the objectives
-_FINE = (1, 2)  # for what a pair of objectives has of its own
+# Divisors of the size: of the shared part and those of the objectives, and of those of the pairs.
+_COARSE, _FINE = (1, 2, 4, 8), (1, 2)
 
 
 class InterpolationBasisImage(ColorImage):
-    """Optimise pictures on the way between every two of N objectives, in M steps each, in a basis that makes them align.
+    """Optimize interpolations between every two of N objectives, in M steps each, in a basis that aligns them.
 
-    Picture (n, m, s) is step s on the way from objective n to objective m; it is the same as (m, n, M - 1 - s). Its
-    latent is ``constant + example_n[s] + example_m[M - 1 - s] + between_nm[s]``: a part that all pictures share; one
-    for each of the two objectives, interpolated from two maps over the steps; and one for the pair, a map for each
-    step, zero for n = m. All are sums of several resolutions. Pictures are joint.
+    Picture (n, m, s) is step s from objective n to objective m; it is the same as (m, n, M - 1 - s). Its latent is
+    ``constant + example_n[s] + example_m[M - 1 - s] + between_nm[s]``: a part that all pictures share; one for each of
+    the two objectives, interpolated from two maps over the steps; and one for the pair, a map for each step, zero for
+    n = m. All are sums of several resolutions. The gradient of one picture moves others.
 
     The N N M pictures are in the order (n, m, s): ``image().unflatten(0, (N, N, M))``.
 
@@ -32,8 +32,8 @@ class InterpolationBasisImage(ColorImage):
         () -> (N N M, C, H, W)
 
     Args:
-        objectives: N, how many, 2 or more.
-        steps: M, pictures from one objective to the other, both ends included, 2 or more.
+        objectives: N, number of objectives, 2 or more.
+        steps: M, number of pictures from one objective to another, both ends included, 2 or more.
         size: of the pictures in pixels, one number or (height, width).
         channels: of each picture.
         color: see `LatentImage`.
@@ -58,13 +58,14 @@ class InterpolationBasisImage(ColorImage):
         self,
         objectives: int = 6,
         steps: int = 5,
+        *,
         size: int | Sequence[int] = 128,
         channels: int = 3,
         color: Any = "auto",
         deviation: float = 0.01,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
     ) -> None:
-        super().__init__(size, channels, color, deviation, squash)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash)
         self.objectives = whole_number("objectives", objectives, least=2)
         self.steps = whole_number("steps", steps, least=2)
         pairs = self.objectives * (self.objectives - 1) // 2
@@ -85,15 +86,11 @@ class InterpolationBasisImage(ColorImage):
         return self.objectives**2 * self.steps
 
     def allocate(self, count: int) -> None:
-        """Check that the objective asks for the number of pictures there are.
-
-        Raises:
-            ValueError: when it asks for another.
-        """
+        """Raise ValueError for any number but that of the pictures."""
         if whole_number("count", count) != self.count:
+            shape = f"{self.objectives} x {self.objectives} x {self.steps}"
             raise ValueError(
-                f"count: the image holds {self.count} pictures, {self.objectives} x {self.objectives} x {self.steps}, "
-                f"but the objective asks for {count}"
+                f"count: the image holds {shape} = {self.count} pictures, but the objective asks for {count}"
             )
 
     @torch.no_grad()
@@ -104,20 +101,11 @@ class InterpolationBasisImage(ColorImage):
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Set the part that all share so that all pictures are the given one, and the others to zero.
-
-        Shape:
-            image (C, H, W) or (1, C, H, W) in [0, 1]
-
-        Raises:
-            ValueError: when there are several pictures, or the picture has another shape.
-        """
-        pictures = self.fitting(image)
+        """Encode one picture ([1,] C, H, W) in [0, 1] in the part that all pictures share, and set the others to zero."""
+        pictures = self.check_start(image)
         if len(pictures) != 1:
-            raise ValueError(
-                f"image: {len(pictures)} pictures cannot start parts that are shared; give one for all of them"
-            )
-        levels = split_levels(self.unfinish(pictures), halved_sizes(self.size, _COARSE))
+            raise ValueError(f"image: {len(pictures)} pictures cannot start shared parts; give one for all of them")
+        levels = split_levels(self.from_rgb(pictures), halved_sizes(self.size, _COARSE))
         self.constant.copy_(torch.cat([level.flatten() for level in levels]))
         self.examples.zero_()
         self.between.zero_()
@@ -125,31 +113,29 @@ class InterpolationBasisImage(ColorImage):
 
     def forward(self) -> Tensor:
         """Decode all pictures, in the order (n, m, s)."""
-        constant = self._decoded(self.constant[None], 1, _COARSE)
-        ends = self._decoded(self.examples, 2, _COARSE)
+        constant = self._decode(self.constant[None], 1, _COARSE)
+        ends = self._decode(self.examples, 2, _COARSE)
         examples = torch.einsum("se,nechw->nschw", spread_matrix(self.steps, 2).to(ends), ends)
-        between = self._decoded(self.between, self.steps, _FINE)
+        between = self._decode(self.between, self.steps, _FINE)
         table = torch.cat([between, between.flip(1), torch.zeros_like(between[:1])])
-        own = table[self._places()].unflatten(0, (self.objectives, self.objectives))
-        latent = constant + examples[:, None] + examples.flip(1)[None] + own
-        return self.finish(latent.flatten(0, 2))
+        pairs = table[self._pair_indices()].unflatten(0, (self.objectives, self.objectives))
+        latent = constant + examples[:, None] + examples.flip(1)[None] + pairs
+        return self.to_rgb(latent.flatten(0, 2))
 
-    def _decoded(self, weights: Tensor, maps: int, divisors: Sequence[int]) -> Tensor:
+    def _decode(self, weights: Tensor, maps: int, divisors: Sequence[int]) -> Tensor:
         """Return (parts, maps, C, H, W)."""
-        summed = enlarged_sum(unpack(weights, self._shapes(maps, divisors)), self.size)
-        return summed.view(len(weights), maps, self.channels, *self.size)
+        latent = enlarged_sum(unpack(weights, self._shapes(maps, divisors)), self.size)
+        return latent.view(len(weights), maps, self.channels, *self.size)
 
-    def _places(self) -> list[int]:
-        """Return where each (n, m) finds its own part: pairs forwards, then backwards, then nothing."""
+    def _pair_indices(self) -> list[int]:
+        """Return the row of the table for each (n, m): pairs n < m, then n > m, then zeros."""
         pairs = [(n, m) for n in range(self.objectives) for m in range(n + 1, self.objectives)]
-        places = {pair: place for place, pair in enumerate(pairs)} | {
-            (m, n): len(pairs) + place for place, (n, m) in enumerate(pairs)
-        }
-        return [places.get((n, m), 2 * len(pairs)) for n in range(self.objectives) for m in range(self.objectives)]
+        rows = {pair: row for row, pair in enumerate([*pairs, *((m, n) for n, m in pairs)])}
+        return [rows.get((n, m), len(rows)) for n in range(self.objectives) for m in range(self.objectives)]
 
     def __repr__(self) -> str:
-        shown = self.extra_repr().replace(f", count={self.count}", "")
-        return f"{type(self).__name__}(objectives={self.objectives}, steps={self.steps}, {shown})"
+        arguments = self.extra_repr().replace(f", count={self.count}", "")
+        return f"{type(self).__name__}(objectives={self.objectives}, steps={self.steps}, {arguments})"
 
 
 def _elements(shapes: Sequence[tuple[int, ...]]) -> int:

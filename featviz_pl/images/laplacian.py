@@ -16,7 +16,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class LaplacianPyramidImage(LatentImage):
-    """Optimise a pyramid: ``picture = sigmoid(color @ sum_n enlarged(weight_n))``, level n with ``size // 2 ** n`` pixels.
+    """Optimize a pyramid: ``picture = sigmoid(color @ sum_n enlarged(weight_n))``, level n of ``size // 2 ** n`` pixels.
 
     A step moves every level, so low frequencies move further than high ones: milder than `FourierImage`, and local.
     Levels are enlarged bilinearly about the centres of their pixels, where Lucid's old TensorFlow aligned upper left
@@ -47,13 +47,14 @@ class LaplacianPyramidImage(LatentImage):
         self,
         size: int | Sequence[int] = 224,
         count: int | None = None,
+        *,
         channels: int = 3,
         color: Any = "auto",
         deviation: float = 0.01,
         levels: int = 4,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
     ) -> None:
-        super().__init__(size, None, channels, color, deviation, squash)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash)
         self.levels = whole_number("levels", levels)
         if count is not None:
             self.allocate(count)
@@ -76,7 +77,7 @@ class LaplacianPyramidImage(LatentImage):
         return torch.cat([level.flatten(1) for level in split_levels(latent, self.level_sizes())], 1)
 
     def extra_repr(self) -> str:
-        """Show the levels too."""
+        """Add the levels."""
         return f"{super().extra_repr()}, levels={self.levels}"
 
 
@@ -100,9 +101,8 @@ def enlarged_sum(levels: Sequence[Tensor], size: tuple[int, int], interpolation:
         >>> enlarged_sum([torch.ones(1, 1, 1, 1), torch.tensor([[[[0.0, 4.0]]]])], (1, 4)).flatten().tolist()
         [1.0, 2.0, 4.0, 5.0]
     """
-    return sum(
-        (_enlarged(level, size, interpolation) for level in levels[1:]), _enlarged(levels[0], size, interpolation)
-    )
+    first, *finer = (_enlarged(level, size, interpolation) for level in levels)
+    return sum(finer, first)
 
 
 def _enlarged(level: Tensor, size: tuple[int, int], interpolation: Interpolation) -> Tensor:
@@ -114,16 +114,16 @@ def _enlarged(level: Tensor, size: tuple[int, int], interpolation: Interpolation
 def split_levels(
     picture: Tensor, sizes: Sequence[tuple[int, int]], interpolation: Interpolation = "bilinear"
 ) -> list[Tensor]:
-    """Invert `enlarged_sum`: from the coarsest level on, each takes the averages of what those before it have left.
+    """Invert `enlarged_sum`: from the coarsest level on, each is the average of the remaining difference.
 
-    What the finest level cannot show is lost; nothing is where it has as many pixels as the picture.
+    Exact where the finest level has as many pixels as the picture.
 
     Shape:
         (N, C, H, W) -> (N, C, h, w) for each size
     """
     levels: dict[int, Tensor] = {}
-    left = picture
+    difference = picture
     for index in sorted(range(len(sizes)), key=lambda index: sizes[index]):
-        levels[index] = functional.adaptive_avg_pool2d(left, sizes[index])
-        left = left - _enlarged(levels[index], (picture.shape[-2], picture.shape[-1]), interpolation)
+        levels[index] = functional.adaptive_avg_pool2d(difference, sizes[index])
+        difference = difference - _enlarged(levels[index], (picture.shape[-2], picture.shape[-1]), interpolation)
     return [levels[index] for index in range(len(sizes))]

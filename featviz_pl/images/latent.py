@@ -16,9 +16,8 @@ from featviz_pl.images.base import Image, check_pictures
 from featviz_pl.numerics.checks import finite_number, unknown, whole_number
 from featviz_pl.numerics.color import COLOR_SPACES, color_matrix, color_mean, mix_channels
 
-_SQUASH_MARGIN = (
-    1e-4  # pictures are moved this far from 0 and 1: the inverse sigmoid is infinite there, a clip's gradient may be 0
-)
+# Pictures are moved this far from 0 and 1: the inverse sigmoid is infinite there, the gradient of a clip may be 0.
+_SQUASH_MARGIN = 1e-4
 
 
 class ColorImage(Image):
@@ -27,12 +26,7 @@ class ColorImage(Image):
     Shape:
         () -> (N, C, H, W)
 
-    Args:
-        size: of the pictures in pixels, one number or (height, width).
-        channels: of each picture.
-        color: see `LatentImage`.
-        deviation: standard deviation of the first weights.
-        squash: see `LatentImage`.
+    Args: see `LatentImage`.
     """
 
     color_matrix: Tensor | None
@@ -41,6 +35,7 @@ class ColorImage(Image):
     def __init__(
         self,
         size: int | Sequence[int] = 224,
+        *,
         channels: int = 3,
         color: Any = "auto",
         deviation: float = 0.01,
@@ -48,7 +43,7 @@ class ColorImage(Image):
     ) -> None:
         super().__init__(size, channels)
         self.deviation = finite_number("deviation", deviation, least=0.0)
-        color = _read_where_a_file(color, self.channels)
+        color = _load_color(color, self.channels)
         self.color = color if color is None or isinstance(color, str) else "own"
         if squash not in ("sigmoid", "clip"):
             raise unknown("squash", "squash", str(squash), ["sigmoid", "clip"])
@@ -58,35 +53,33 @@ class ColorImage(Image):
             mean = color_mean(color, self.channels).view(-1, 1, 1) if squash == "clip" else None
             self.register_buffer("color_mean", mean, persistent=False)
 
-    def finish(self, latent: Tensor) -> Tensor:
-        """Mix the colors of decorrelated pictures (N, C, H, W) and squash them into [0, 1]."""
+    def to_rgb(self, latent: Tensor) -> Tensor:
+        """Mix the decorrelated channels (N, C, H, W) into colors and squash them into [0, 1]."""
         if self.color_matrix is not None:
             latent = mix_channels(latent, self.color_matrix)
         return torch.sigmoid(latent) if self.color_mean is None else (latent + self.color_mean.to(latent)).clamp(0, 1)
 
-    def unfinish(self, pictures: Tensor) -> Tensor:
-        """Invert `finish`, in float64."""
+    def from_rgb(self, pictures: Tensor) -> Tensor:
+        """Invert `to_rgb`, in float64."""
         latent = pictures.double().clamp(_SQUASH_MARGIN, 1 - _SQUASH_MARGIN)
         latent = torch.logit(latent) if self.color_mean is None else latent - self.color_mean.to(latent)
-        return (
-            latent
-            if self.color_matrix is None
-            else mix_channels(latent, torch.linalg.inv(self.color_matrix.to(latent)))
-        )
+        if self.color_matrix is None:
+            return latent
+        return mix_channels(latent, torch.linalg.inv(self.color_matrix.to(latent)))
 
     def extra_repr(self) -> str:
-        """Show what makes this parameterization differ from another."""
-        shown = f"size={self.size}, count={self.count}, channels={self.channels}, color={self.color!r}"
+        """Return the arguments that decide the pictures."""
+        text = f"size={self.size}, count={self.count}, channels={self.channels}, color={self.color!r}"
         default = inspect.signature(type(self)).parameters.get("deviation")
         if default is None or default.default != self.deviation:
-            shown += f", deviation={self.deviation:g}"
-        return shown if self.squash == "sigmoid" else f"{shown}, squash={self.squash!r}"
+            text += f", deviation={self.deviation:g}"
+        return text if self.squash == "sigmoid" else f"{text}, squash={self.squash!r}"
 
 
 class LatentImage(ColorImage):
-    """Decode one weight tensor for each picture, then mix the colors and squash: ``picture = squash(color @ decode_latent(weight))``.
+    """Decode one weight tensor per picture, then mix colors and squash: ``squash(color @ decode_latent(weight))``.
 
-    A new parameterization implements `weight_shape`, `decode_latent` and `encode_latent`.
+    A subclass implements `weight_shape`, `decode_latent` and `encode_latent`.
 
     Shape:
         () -> (N, C, H, W)
@@ -99,8 +92,8 @@ class LatentImage(ColorImage):
             ``"i1i2i3"``, ``"none"``, a C x C matrix from decorrelated to picture channels, statistics with a
             ``matrix``, or their file.
         deviation: standard deviation of the first weights.
-        squash: ``"sigmoid"``, or ``"clip"`` to [0, 1] about the mean color of photos (of the statistics; grey where
-            colors are not decorrelated).
+        squash: ``"sigmoid"``, or ``"clip"`` to [0, 1] about the mean color of photos, or of the statistics; about grey
+            where colors are not decorrelated.
     """
 
     weight: nn.Parameter | None
@@ -109,12 +102,13 @@ class LatentImage(ColorImage):
         self,
         size: int | Sequence[int] = 224,
         count: int | None = None,
+        *,
         channels: int = 3,
         color: Any = "auto",
         deviation: float = 0.01,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
     ) -> None:
-        super().__init__(size, channels, color, deviation, squash)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash)
         self.register_parameter("weight", None)
         if count is not None:
             self.allocate(count)
@@ -125,7 +119,7 @@ class LatentImage(ColorImage):
 
     @abstractmethod
     def decode_latent(self, weight: Tensor) -> Tensor:
-        """Turn weights (N, *weight_shape) into decorrelated, unsquashed pictures (N, C, H, W)."""
+        """Decode weights (N, *weight_shape) to decorrelated pictures (N, C, H, W) before the squash."""
 
     @abstractmethod
     def encode_latent(self, latent: Tensor) -> Tensor:
@@ -137,35 +131,28 @@ class LatentImage(ColorImage):
         return None if self.weight is None else len(self.weight)
 
     def allocate(self, count: int) -> None:
-        """Make room for `count` pictures; asking again for the same number changes nothing.
-
-        Raises:
-            ValueError: when the pictures were allocated with another number.
-        """
+        """Allocate the weights of `count` pictures; a second call with the same number changes nothing."""
         count = whole_number("count", count)
         if self.weight is None:
-            device = self.initialized.device
             with torch.inference_mode(False):
-                self.weight = nn.Parameter(
-                    torch.zeros(count, *self.weight_shape(), device=device, dtype=self._precision)
-                )
+                weight = torch.zeros(count, *self.weight_shape(), device=self.initialized.device, dtype=self._precision)
+                self.weight = nn.Parameter(weight)
         elif len(self.weight) != count:
             raise ValueError(f"count: the image holds {len(self.weight)} pictures, but the objective asks for {count}")
 
     @torch.no_grad()
     def draw(self, generators: Sequence[torch.Generator]) -> None:
         """Draw the first weights, each picture's from its own CPU generator."""
-        assert self.weight is not None
-        for weight, own in zip(self.weight, generators):
-            weight.copy_(self.draw_weight(own))
+        for weight, generator in zip(self.required_weight(), generators):
+            weight.copy_(self.draw_weight(generator))
 
     def draw_weight(self, generator: torch.Generator) -> Tensor:
-        """Draw the first weights of one picture: the same numbers whatever the program's default precision is."""
+        """Draw the first weights of one picture in float32, whatever the default type is."""
         return torch.randn(self.weight_shape(), generator=generator, dtype=torch.float32) * self.deviation
 
     @classmethod
     def from_image(cls, image: Tensor, **arguments: Any) -> LatentImage:
-        """Build a parameterization whose pictures are the given ones.
+        """Build a parameterization that decodes to these pictures.
 
         The round trip is exact to 1e-3 where the parameterization can show any picture: values nearer than 1e-4 to 0 or
         1 are moved there, where the squash can be inverted.
@@ -181,23 +168,17 @@ class LatentImage(ColorImage):
             ValueError: when the picture has another number of axes, or values outside [0, 1].
         """
         pictures = check_pictures("image", image)
-        made = cls(size=tuple(pictures.shape[-2:]), count=len(pictures), channels=pictures.shape[1], **arguments)
-        made.start_from(pictures)
-        return made
+        _, channels, *size = pictures.shape
+        parameterization = cls(size=size, count=len(pictures), channels=channels, **arguments)
+        parameterization.start_from(pictures)
+        return parameterization
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Set the weights so that the pictures are the given ones; one picture starts all of them.
-
-        Shape:
-            image (C, H, W) or (N, C, H, W) in [0, 1]
-
-        Raises:
-            ValueError: when the picture has another shape than the parameterization.
-        """
-        pictures = self.fitting(image)
-        assert self.weight is not None
-        self.weight.copy_(self.encode_latent(self.unfinish(pictures)).expand_as(self.weight))
+        """Encode the pictures (C, H, W) or (N, C, H, W) in [0, 1]; one picture starts all of them."""
+        pictures = self.check_start(image)
+        weight = self.required_weight()
+        weight.copy_(self.encode_latent(self.from_rgb(pictures)).expand_as(weight))
         self.initialized.fill_(True)
 
     def forward(self) -> Tensor:
@@ -206,27 +187,27 @@ class LatentImage(ColorImage):
         Raises:
             RuntimeError: before the number of pictures is known.
         """
-        return self.finish(self.decode_latent(self.required_weight()))
+        return self.to_rgb(self.decode_latent(self.required_weight()))
 
     def required_weight(self) -> nn.Parameter:
-        """Return the weights, or raise where there are none yet."""
+        """Return the weights, or raise before they are allocated."""
         if self.weight is None:
             raise RuntimeError("the image holds no pictures yet: give count=…, or run it, or start it from a picture")
         return self.weight
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Allocate what a checkpoint holds, so that a fresh parameterization can be filled from it."""
-        held = state_dict.get(f"{prefix}weight")
-        if self.weight is None and isinstance(held, Tensor) and held.shape[1:] == self.weight_shape():
-            self.allocate(len(held))
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """Allocate as many pictures as a checkpoint holds."""
+        weight = state_dict.get(f"{prefix}weight")
+        if self.weight is None and isinstance(weight, Tensor) and weight.shape[1:] == self.weight_shape():
+            self.allocate(len(weight))
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
 
-def _read_where_a_file(color: Any, channels: int) -> Any:
-    """Return measured colors where a file of them is named, else what was given."""
+def _load_color(color: Any, channels: int) -> Any:
+    """Return the colors that a file holds, or the argument itself where it names no file."""
     if not isinstance(color, (str, os.PathLike)) or color in COLOR_SPACES:
         return color
-    from featviz_pl.statistics.arguments import read_color  # torchmetrics: only where there is a file to read
+    from featviz_pl.statistics.arguments import read_color  # imports torchmetrics
 
     return read_color(color, channels)
 

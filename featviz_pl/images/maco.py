@@ -12,23 +12,22 @@ from torch import Tensor
 from featviz_pl.images.latent import LatentImage
 from featviz_pl.numerics.checks import finite_number, whole_number
 
-_LEAST_DEVIATION = 1e-5  # Xplique's: added to the deviation of the phase before it divides
+_EPSILON = 1e-5  # Xplique's: added to the deviation by which the phase is divided
 
 
 class MacoImage(LatentImage):
-    """Optimise the phase of the spectrum and keep its magnitude: ``picture = sigmoid(color @ irfft2(magnitude * exp(i phase)))``.
+    """Optimize the phase of the spectrum at fixed magnitude: ``sigmoid(color @ irfft2(magnitude * exp(i phase)))``.
 
-    The magnitude is that of natural images and never moves, so nothing can grow noisy or lose contrast, and no penalty
-    is needed. The phase is standardised, picture by picture: ``(phase - mean) / (deviation + 1e-5)``. Frequencies that
-    are their own negative, and pairs of a frequency and its negative within the half spectrum, are tied as they are in
-    every real picture, so the magnitude of the decoded picture is exactly the template. The mean color is that of the
-    statistics, and does not move; of a bare spectrum, every channel's mean is positive. The usual optimizer is NAdam at
-    1.
+    The magnitude is that of natural images and constant, so that pictures neither become noisy nor lose contrast, and
+    no penalty is needed. The phase of each picture is standardized: ``(phase - mean) / (deviation + 1e-5)``.
+    Frequencies that are their own negative, and pairs of a frequency and its negative within the half spectrum, are
+    tied as in every real picture, so that the magnitude of the decoded picture is exactly the template. The mean color
+    is that of the statistics; of a bare spectrum, every channel's mean is positive. The usual optimizer is NAdam at 1.
 
-    While it is trained, the picture adds up how strongly each pixel is wanted:
-    ``transparency = sum_t |d loss / d picture|``, averaged over channels. `mask` and `rgba` show it. The sum is running
-    state and stays in checkpoints; the magnitude does not, so a checkpoint wants an image with the same `spectrum`.
-    Under a gradient scaler it is of the scaled gradient, on several devices of one's views.
+    Training accumulates the importance of each pixel: ``transparency = sum_t |d loss / d picture|``, averaged over
+    channels; see `mask` and `rgba`. Checkpoints hold the sum but not the magnitude, so that a checkpoint needs an image
+    with the same `spectrum`. Under a gradient scaler it is of the scaled gradient, on several devices of the device's
+    views.
 
     Shape:
         () -> (N, C, H, W)
@@ -37,9 +36,9 @@ class MacoImage(LatentImage):
         size: of the pictures in pixels, one number or (height, width).
         count: number of pictures; None lets the objective decide.
         channels: of each picture.
-        color: as in `LatentImage`; with ``"auto"``, the channels in which the spectrum was measured, where it says so.
-        deviation: standard deviation of the first phases before they are standardised: it scales how far a step goes.
-        spectrum: the magnitude: ``"natural"`` for that of photos that is shipped, a file of `featviz_pl.statistics`,
+        color: see `LatentImage`; ``"auto"`` takes the channels in which the spectrum was measured, where it has them.
+        deviation: standard deviation of the first phases before they are standardized, relative to which steps are.
+        spectrum: the magnitude: ``"natural"`` for the shipped one of photos, a file of `featviz_pl.statistics`,
             measured statistics, or a tensor (C, H, W // 2 + 1) for the orthonormal transform.
 
     Raises:
@@ -66,17 +65,18 @@ class MacoImage(LatentImage):
         self,
         size: int | Sequence[int] = 224,
         count: int | None = None,
+        *,
         channels: int = 3,
         color: Any = "auto",
         deviation: float = 1.0,
         spectrum: Any = "natural",
     ) -> None:
-        statistics = _resolved(spectrum)
+        statistics = _load_spectrum(spectrum)
         measured = getattr(statistics, "spectrum", statistics)
         _check_channels(measured, whole_number("channels", channels))
-        own = isinstance(color, str) and color == "auto" and hasattr(measured, "matrix")
-        super().__init__(size, None, channels, measured.matrix if own else color, deviation)
-        if own:
+        automatic = isinstance(color, str) and color == "auto" and hasattr(measured, "matrix")
+        super().__init__(size, channels=channels, color=measured.matrix if automatic else color, deviation=deviation)
+        if automatic:
             self.color = "auto"
         self.spectrum = spectrum if isinstance(spectrum, str) and spectrum == "natural" else "own"
         with torch.inference_mode(False):
@@ -84,9 +84,8 @@ class MacoImage(LatentImage):
             for name in ("transparency", "phase_mean", "phase_deviation"):
                 self.register_buffer(name, None)
         if measured is not statistics and isinstance(getattr(statistics, "mean", None), Tensor):
-            # A magnitude has no sign, but a mean has one: that of each decorrelated channel in a picture of the mean
-            # color.
-            latent = self.unfinish(statistics.mean.view(1, -1, 1, 1).clamp(0, 1)).view(-1)
+            # A magnitude has no sign, the mean of a decorrelated channel has one: that of a picture of the mean color.
+            latent = self.from_rgb(statistics.mean.view(1, -1, 1, 1).clamp(0, 1)).view(-1)
             self.template[:, 0, 0] = latent * math.sqrt(self.size[0] * self.size[1])
         if count is not None:
             self.allocate(count)
@@ -97,65 +96,49 @@ class MacoImage(LatentImage):
         return self.template.abs()
 
     def weight_shape(self) -> tuple[int, ...]:
-        """Return (C, H, W // 2 + 1): the phase of the half spectrum in radians, before it is standardised."""
+        """Return (C, H, W // 2 + 1): the phase of the half spectrum in radians, before it is standardized."""
         return (self.channels, self.size[0], self.size[1] // 2 + 1)
 
     def allocate(self, count: int) -> None:
-        """Make room for `count` pictures and their transparency; asking again for the same number changes nothing.
-
-        Raises:
-            ValueError: when the pictures were allocated with another number.
-        """
+        """Allocate the weights and the transparency of `count` pictures."""
         super().allocate(count)
         if self.transparency is None:
             weight = self.required_weight()
             with torch.inference_mode(False):
-                self.transparency = torch.zeros(count, *self.size, dtype=weight.dtype, device=weight.device)
-                self.phase_mean = torch.zeros(count, 1, 1, 1, dtype=weight.dtype, device=weight.device)
-                self.phase_deviation = torch.ones(count, 1, 1, 1, dtype=weight.dtype, device=weight.device)
+                self.transparency = weight.detach().new_zeros(count, *self.size)
+                self.phase_mean = weight.detach().new_zeros(count, 1, 1, 1)
+                self.phase_deviation = weight.detach().new_ones(count, 1, 1, 1)
 
     def decode_latent(self, weight: Tensor) -> Tensor:
-        """Standardise the phase, tie what must be tied, and transform back to space."""
+        """Standardize the phase, tie frequencies and their negatives, and transform back to space."""
         mean = weight.mean((1, 2, 3), keepdim=True)
         deviation = weight.std((1, 2, 3), correction=0, keepdim=True)
-        phase = (weight - mean) / (deviation + _LEAST_DEVIATION)
+        phase = (weight - mean) / (deviation + _EPSILON)
         if self.phase_mean is not None and self.phase_deviation is not None:
-            phase = phase * self.phase_deviation + self.phase_mean  # of the picture it started from, if it did
+            phase = phase * self.phase_deviation + self.phase_mean  # those of a start picture
         phase = tied(phase, self.size[1])
         template = self.template.to(weight.dtype)
-        latent: Tensor = torch.fft.irfft2(
-            torch.complex(template * phase.cos(), template * phase.sin()), s=self.size, norm="ortho"
-        )
+        spectrum = torch.complex(template * phase.cos(), template * phase.sin())
+        latent: Tensor = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
         return latent
 
     def encode_latent(self, latent: Tensor) -> Tensor:
-        """Take the phase; the magnitude stays that of the template."""
+        """Return the phase; the magnitude is that of the template."""
         return torch.angle(torch.fft.rfft2(latent, norm="ortho"))
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Take the phase of the given pictures; their magnitude, and with it their mean color and contrast, is the template's.
-
-        Shape:
-            image (C, H, W) or (N, C, H, W) in [0, 1]
-
-        Raises:
-            ValueError: when the picture has another shape than the parameterization.
-        """
+        """Encode the phase of pictures; magnitude, and with it mean color and contrast, are those of the template."""
         super().start_from(image)
         weight = self.required_weight()
         assert self.phase_mean is not None
         assert self.phase_deviation is not None
-        # A standardised phase has another deviation than that of photos, which is nearly uniform over the circle.
+        # The phase of photos is nearly uniform over the circle: its deviation differs from a standardized phase's.
         self.phase_mean.copy_(weight.mean((1, 2, 3), keepdim=True))
-        self.phase_deviation.copy_(weight.std((1, 2, 3), correction=0, keepdim=True) + _LEAST_DEVIATION)
+        self.phase_deviation.copy_(weight.std((1, 2, 3), correction=0, keepdim=True) + _EPSILON)
 
     def forward(self) -> Tensor:
-        """Decode the pictures, and listen for the gradient that reaches them.
-
-        Raises:
-            RuntimeError: before the number of pictures is known.
-        """
+        """Decode the pictures, and accumulate their gradient."""
         pictures = super().forward()
         if pictures.requires_grad:
             pictures.register_hook(self._record)
@@ -163,17 +146,16 @@ class MacoImage(LatentImage):
 
     @torch.no_grad()
     def _record(self, gradient: Tensor | None) -> None:
-        """Add how strongly each pixel is wanted; what is not finite never reaches the picture, nor its transparency."""
+        """Add the absolute gradient of each pixel, without values that are not finite."""
         if gradient is not None and self.transparency is not None:
-            self.transparency += torch.nan_to_num(gradient.detach().abs().mean(1), nan=0.0, posinf=0.0).to(
-                self.transparency
-            )
+            importance = torch.nan_to_num(gradient.detach().abs().mean(1), nan=0.0, posinf=0.0)
+            self.transparency += importance.to(self.transparency)
 
     @torch.no_grad()
     def mask(self, percentile: float = 80.0) -> Tensor:
-        """Return how opaque each pixel is: the transparency, clipped at a percentile of each picture and divided by it.
+        """Return the opacity of each pixel: its importance, divided by a percentile of the picture's and clipped.
 
-        Pictures to which no gradient has come yet are opaque.
+        Pictures without a gradient so far are opaque.
 
         Shape:
             () -> (N, 1, H, W) in [0, 1]
@@ -188,10 +170,10 @@ class MacoImage(LatentImage):
         self.required_weight()
         assert self.transparency is not None
         masks = []
-        for wanted in self.transparency:
-            limit, largest = torch.quantile(wanted.flatten(), percentile / 100), wanted.max()
+        for importance in self.transparency:
+            limit, largest = torch.quantile(importance.flatten(), percentile / 100), importance.max()
             limit = torch.where(limit > 0, limit, largest)
-            masks.append(torch.where(largest > 0, (wanted / limit).clamp(max=1), torch.ones_like(wanted)))
+            masks.append(torch.where(largest > 0, (importance / limit).clamp(max=1), torch.ones_like(importance)))
         return torch.stack(masks)[:, None]
 
     @torch.no_grad()
@@ -204,12 +186,12 @@ class MacoImage(LatentImage):
         return torch.cat([self(), self.mask(percentile)], 1)
 
     def extra_repr(self) -> str:
-        """Show where the magnitude comes from."""
+        """Add the spectrum."""
         return f"{super().extra_repr()}, spectrum={self.spectrum!r}"
 
 
 def tied(phase: Tensor, width: int) -> Tensor:
-    """Return phases of a real picture: opposite for a frequency and its negative where both are in the half spectrum, so 0 at their own.
+    """Return phases of a real picture: opposite for a frequency and its negative, where the half spectrum has both.
 
     Shape:
         (N, C, H, W // 2 + 1) -> (N, C, H, W // 2 + 1)
@@ -223,25 +205,24 @@ def tied(phase: Tensor, width: int) -> Tensor:
         [[0.0, 5.0], [-1.0, 5.0], [1.0, 5.0]]
     """
     columns = torch.tensor([0] if width % 2 else [0, width // 2], device=phase.device)
-    own = phase.index_select(-1, columns)
-    return phase.index_copy(-1, columns, (own - own.flip(-2).roll(1, -2)) / 2)
+    phases = phase.index_select(-1, columns)
+    return phase.index_copy(-1, columns, (phases - phases.flip(-2).roll(1, -2)) / 2)
 
 
-def _resolved(spectrum: Any) -> Any:
-    """Return what was measured, read from a file where one is named, or a tensor as it is."""
+def _load_spectrum(spectrum: Any) -> Any:
+    """Return statistics, from a file where the argument names one, or the argument itself."""
     if isinstance(spectrum, str):
-        from featviz_pl.statistics import load_statistics, natural_statistics  # reads a file: only where one is wanted
+        from featviz_pl.statistics import load_statistics, natural_statistics  # imports torchmetrics
 
         spectrum = natural_statistics() if spectrum == "natural" else load_statistics(spectrum)
     return spectrum
 
 
 def _check_channels(measured: Any, channels: int) -> None:
-    """Refuse a measured spectrum of other channels, before its colors are."""
+    """Raise ValueError for a spectrum of other channels, before its colors are refused."""
     if hasattr(measured, "resized") and len(measured.magnitude) != channels:
-        raise ValueError(
-            f"spectrum: measured on {len(measured.magnitude)} channels, which do not fit pictures of {channels}"
-        )
+        measured_channels = len(measured.magnitude)
+        raise ValueError(f"spectrum: measured on {measured_channels} channels, which do not fit pictures of {channels}")
 
 
 def _magnitude(measured: Any, channels: int, size: tuple[int, int]) -> Tensor:
@@ -254,11 +235,9 @@ def _magnitude(measured: Any, channels: int, size: tuple[int, int]) -> Tensor:
         raise TypeError(
             f"spectrum must be 'natural', a file, statistics or a tensor, got {type(measured).__name__}"
         ) from error
-    wanted = (channels, size[0], size[1] // 2 + 1)
-    if tuple(magnitude.shape) != wanted:
-        raise ValueError(
-            f"spectrum: shape {tuple(magnitude.shape)} does not fit pictures of {(channels, *size)}; it must be {wanted}"
-        )
+    expected = (channels, size[0], size[1] // 2 + 1)
+    if tuple(magnitude.shape) != expected:
+        raise ValueError(f"spectrum: must be of shape {expected} for these pictures, got {tuple(magnitude.shape)}")
     if not torch.isfinite(magnitude).all() or (magnitude < 0).any() or not magnitude.any():
         raise ValueError("spectrum: the magnitude must be finite, nowhere negative and somewhere positive")
     for column in {0} if size[1] % 2 else {0, size[1] // 2}:

@@ -1,4 +1,4 @@
-"""A region of a picture is optimised, the rest stays."""
+"""Pictures of which a region is optimized."""
 
 from __future__ import annotations
 
@@ -15,21 +15,20 @@ from featviz_pl.numerics.checks import unknown
 
 
 class MaskedImage(CompositeImage):
-    """Optimise a region of a picture: ``mask * image() + (1 - mask) * picture``.
+    """Optimize a region of a picture: ``mask * image() + (1 - mask) * picture``.
 
-    Picture and mask are no part of checkpoints: who resumes a run gives them again.
+    Picture and mask are not saved in checkpoints: pass them again to resume a run.
 
     Shape:
         () -> (N, C, H, W)
 
     Args:
-        image: what is shown where the mask is 1.
-        picture: what is shown where it is 0: (C, H, W) or (N, C, H, W) in [0, 1] in the size of `image`, or the path of
+        image: the picture where the mask is 1.
+        picture: the picture where it is 0: (C, H, W) or (N, C, H, W) in [0, 1] in the size of `image`, or the path of
             a picture file or several, which are resampled to it. Where `image` is transparent, a picture without alpha
             is opaque.
         mask: (H, W), (1, H, W) or (N, 1, H, W) in [0, 1], or the path of a grey picture file or several.
-        start: ``"picture"``: an image that was not started yet begins as the picture; ``"drawn"``: it draws its own
-            start.
+        start: of an image that has not been started: ``"picture"``, or ``"drawn"`` for the first weights of `image`.
 
     Raises:
         ValueError: when shapes do not fit, values lie outside [0, 1] or the mask is 0 everywhere.
@@ -51,6 +50,7 @@ class MaskedImage(CompositeImage):
         image: Image,
         picture: str | Sequence[str] | Tensor,
         mask: str | Sequence[str] | Tensor,
+        *,
         start: Literal["picture", "drawn"] = "picture",
     ) -> None:
         if not isinstance(image, Image):
@@ -68,14 +68,13 @@ class MaskedImage(CompositeImage):
             )
         masks = _as_masks(mask, image.size)
         if len({len(pictures), len(masks), image.count or 1} - {1}) > 1:
-            raise ValueError(
-                f"mask: {len(masks)} masks, {len(pictures)} pictures and {image.count or 1} images do not fit; give one or as many"
-            )
+            counts = f"{len(masks)} masks, {len(pictures)} pictures and {image.count or 1} images"
+            raise ValueError(f"mask: {counts} do not fit; give one or as many")
         self.image, self.start = image, start
         with torch.inference_mode(False):
             self.register_buffer("picture", pictures.to(self._precision, copy=True), persistent=False)
             self.register_buffer("mask", masks.to(self._precision, copy=True), persistent=False)
-        self.follow_parts()
+        self.update_from_parts()
 
     @property
     def parts(self) -> list[Image]:
@@ -85,20 +84,14 @@ class MaskedImage(CompositeImage):
     @property
     def count(self) -> int | None:
         """Number of pictures, or None before it is known."""
-        given = max(len(self.picture), len(self.mask))
-        return self.image.count if self.image.count is not None or given == 1 else given
+        count = max(len(self.picture), len(self.mask))
+        return self.image.count if self.image.count is not None or count == 1 else count
 
     def allocate(self, count: int) -> None:
-        """Make room for `count` pictures; asking again for the same number changes nothing.
-
-        Raises:
-            ValueError: when the pictures, masks or the image are another number.
-        """
-        for what, given in (("pictures", self.picture), ("masks", self.mask)):
-            if len(given) not in (1, count):
-                raise ValueError(
-                    f"count: {len(given)} {what} were given, but {count} are asked for; give one or as many"
-                )
+        """Allocate the image; there must be one picture and one mask, or as many."""
+        for name, tensor in (("pictures", self.picture), ("masks", self.mask)):
+            if len(tensor) not in (1, count):
+                raise ValueError(f"count: {len(tensor)} {name} do not fit {count} images; give one or as many")
         self.image.allocate(count)
 
     @torch.no_grad()
@@ -108,33 +101,26 @@ class MaskedImage(CompositeImage):
             try:
                 self.image.start_from(self.picture)
             except ValueError as error:
-                raise ValueError(f"{error}; or let the region draw its own start: start='drawn'") from error
+                raise ValueError(f"{error}; start='drawn' starts from the first weights of the image") from error
         self.image.initialize(len(generators), generators)
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Start the region from pictures; outside, nothing changes.
-
-        Shape:
-            image (C, H, W) or (N, C, H, W) in [0, 1]
-
-        Raises:
-            ValueError: when the picture has another shape than the image.
-        """
+        """Start the region from pictures; the surroundings do not change."""
         pictures = with_alpha(check_pictures("image", image), self.channels) if self.alpha else image
-        pictures = self.fitting(pictures)
+        pictures = self.check_start(pictures)
         self.allocate(self.count or len(pictures))
         self.image.start_from(pictures)
         self.initialized.fill_(True)
 
     def forward(self) -> Tensor:
-        """Decode the image and lay it into the picture."""
-        inside: Tensor = self.image()
-        # Exact where the mask is 0 or 1, and never beyond the two that are mixed.
-        return torch.lerp(self.picture.to(inside), inside, self.mask.to(inside))
+        """Decode the image and blend it into the picture."""
+        region: Tensor = self.image()
+        # Exact where the mask is 0 or 1, and always between both.
+        return torch.lerp(self.picture.to(region), region, self.mask.to(region))
 
-    def constructor(self) -> str:
-        """Show the image, and the shapes of picture and mask."""
+    def extra_repr(self) -> str:
+        """Return the image, and the shapes of picture and mask."""
         start = "" if self.start == "picture" else f", start={self.start!r}"
         return f"image={self.image!r}, picture={shape_of(self.picture)}, mask={shape_of(self.mask)}{start}"
 
@@ -147,9 +133,7 @@ def _as_masks(mask: str | Sequence[str] | Tensor, size: tuple[int, int]) -> Tens
     else:
         masks = as_pictures("mask", mask, 1, size)
     if tuple(masks.shape[1:]) != (1, *size):
-        raise ValueError(
-            f"mask: shape {tuple(masks.shape)} does not fit; it must be {size}, {(1, *size)} or {('N', 1, *size)}"
-        )
+        raise ValueError(f"mask: must be of shape {size}, {(1, *size)} or {('N', 1, *size)}, got {tuple(masks.shape)}")
     if not masks.flatten(1).any(1).all():
-        raise ValueError("mask: it is 0 everywhere, so nothing would be optimised")
+        raise ValueError("mask: is 0 everywhere, so that nothing would be optimized")
     return masks

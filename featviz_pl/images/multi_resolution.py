@@ -14,13 +14,11 @@ from featviz_pl.numerics.checks import unknown, whole_number
 
 
 class MultiResolutionImage(LatentImage):
-    """Optimise all resolutions at once: ``picture = (1 + tanh(sum_r enlarged(weight_r))) / 2``.
+    """Optimize all resolutions at once: ``picture = (1 + tanh(sum_r enlarged(weight_r))) / 2``.
 
     The parameterization of direct ascent synthesis. Coarse resolutions are shared by many pixels, so the gradient
-    itself favours the spectrum of photos. Where colors are mixed, they are mixed inside the tanh.
-
-    Resolution r has r pixels along the longer side of the picture and as many along the shorter one as keep pixels
-    square, at least 1.
+    itself favors the spectrum of photos. Where colors are mixed, they are mixed inside the tanh. Resolution r has r
+    pixels along the longer side of the picture and square pixels, at least 1 along the shorter one.
 
     Shape:
         () -> (N, C, H, W)
@@ -32,8 +30,8 @@ class MultiResolutionImage(LatentImage):
         color: see `LatentImage`; the source mixes none.
         deviation: standard deviation of the first weights; the source starts from grey.
         resolutions: pixels along the longer side, each at most the picture's. None takes the powers of two and the
-            picture's own, 1, 2, 4, … as an implementation by others does; the authors' blog takes 1, 5, 9, … A picture
-            can only be started from exactly where its own resolution is among them.
+            picture's own, 1, 2, 4, … as a third party's implementation; the authors' blog takes 1, 5, 9, … The inverse
+            is exact where the picture's own resolution is among them.
         interpolation: how resolutions are enlarged, ``"bicubic"`` as in the source or ``"bilinear"``.
 
     Raises:
@@ -53,25 +51,24 @@ class MultiResolutionImage(LatentImage):
         self,
         size: int | Sequence[int] = 224,
         count: int | None = None,
+        *,
         channels: int = 3,
         color: Any = "none",
         deviation: float = 0.0,
         resolutions: Sequence[int] | None = None,
         interpolation: Interpolation = "bicubic",
     ) -> None:
-        super().__init__(size, None, channels, color, deviation)
+        super().__init__(size, channels=channels, color=color, deviation=deviation)
         longest = max(self.size)
         if resolutions is None:
             resolutions = [*(2**power for power in range((longest - 1).bit_length())), longest]
         if isinstance(resolutions, str) or not isinstance(resolutions, Sequence) or not resolutions:
             raise ValueError(
-                f"resolutions: give pixels along the longer side, such as [1, 2, 4, {longest}], got {resolutions!r}"
+                f"resolutions must be pixels along the longer side, such as [1, 4, {longest}]: {resolutions!r}"
             )
         self.resolutions = [whole_number("resolutions", resolution) for resolution in resolutions]
         if max(self.resolutions) > longest:
-            raise ValueError(
-                f"resolutions: {max(self.resolutions)} is more than the picture's longer side has pixels, {longest}"
-            )
+            raise ValueError(f"resolutions must be at most {longest}, the longer side, got {max(self.resolutions)}")
         if interpolation not in ("bilinear", "bicubic"):
             raise unknown("interpolation", "interpolation", str(interpolation), ["bilinear", "bicubic"])
         self.interpolation: Interpolation = interpolation
@@ -94,11 +91,10 @@ class MultiResolutionImage(LatentImage):
         return 2 * enlarged_sum(levels, self.size, self.interpolation)
 
     def encode_latent(self, latent: Tensor) -> Tensor:
-        """Split the picture: from the coarsest resolution on, each takes what those before it have left."""
-        return torch.cat(
-            [level.flatten(1) for level in split_levels(latent / 2, self.level_sizes(), self.interpolation)], 1
-        )
+        """Split the picture into resolutions, the coarsest first."""
+        levels = split_levels(latent / 2, self.level_sizes(), self.interpolation)
+        return torch.cat([level.flatten(1) for level in levels], 1)
 
     def extra_repr(self) -> str:
-        """Show the resolutions too."""
+        """Add the resolutions."""
         return f"{super().extra_repr()}, resolutions={self.resolutions}, interpolation={self.interpolation!r}"

@@ -9,10 +9,10 @@ from featviz_pl.images.latent import LatentImage
 
 
 class PixelImage(LatentImage):
-    """Optimise the pixels themselves: ``picture = sigmoid(color @ weight)``.
+    """Optimize the pixels themselves: ``picture = sigmoid(color @ weight)``.
 
-    The naive parameterization: all frequencies move equally fast, so high ones win and the picture grows noisy. Useful
-    as a baseline, and where every pixel must be free.
+    The naive parameterization: all frequencies move equally fast, so high ones dominate and the picture becomes noisy.
+    Useful as a baseline, and where every pixel must be free.
 
     Shape:
         () -> (N, C, H, W)
@@ -43,10 +43,10 @@ class PixelImage(LatentImage):
 
     @torch.no_grad()
     def advance(self, step: int, steps: int) -> None:
-        """Bring clipped pixels that overshot back into [0, 1], where they have a gradient again, as projected ascent does."""
+        """Project clipped pixels onto [0, 1], where they have a gradient."""
         if self.squash == "clip":
             weight = self.required_weight()
-            weight.copy_(self.unfinish(self.finish(weight)))
+            weight.copy_(self.from_rgb(self.to_rgb(weight)))
 
     def encode_latent(self, latent: Tensor) -> Tensor:
         """Return the picture as it is."""

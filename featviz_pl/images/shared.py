@@ -1,4 +1,4 @@
-"""Pictures that share low-resolution parts, so that neighbours align."""
+"""Pictures that share low-resolution parts, so that neighbors align."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ ALIGNED = ((1, 2), (1, 4), (1, 8), (2, 8), (1, 16), (2, 16))  # Lucid's notebook
 
 
 class SharedImage(Image):
-    """Add to every picture what all pictures share: ``latent = own_weight * own + sum shared + group_weight * groups @ G``.
+    """Add shared parts to every picture: ``latent = own_weight * own + sum shared + group_weight * groups @ G``.
 
-    The shared parts are few pixels that the gradients of all pictures move, so pictures that start out alike stay alike
-    in what is coarse. Each is k maps of ``size // d`` pixels, enlarged bilinearly: with k = 1 the same for all
-    pictures, with k > 1 spread evenly along the batch and interpolated linearly, the first map for the first picture
-    and the last for the last.
+    The shared parts are few pixels that the gradients of all pictures move, so that pictures stay alike at low
+    resolution. Each is k maps of ``size // d`` pixels, enlarged bilinearly: with k = 1 the same for all pictures, with
+    k > 1 spread evenly along the batch and interpolated linearly, the first map for the first picture and the last for
+    the last.
 
-    With `groups`, pictures also share G whole pictures of the same parameterization, each as much as the matrix says:
-    with the factors of a non-negative factorization, an activation grid whose cells agree.
+    With `groups`, pictures also share G full pictures of the same parameterization, weighted by the matrix: with the
+    factors of a non-negative factorization, an activation grid whose cells agree.
 
-    Pictures are joint: the gradient of one moves what it shares with the others, and with it the others.
+    The gradient of one picture moves the shared parts, and with them the other pictures.
 
     Shape:
         () -> (N, C, H, W)
 
     Args:
-        image: the pictures' own parts; its color and squash serve for all.
-        shared: (k, d) for each shared part: number of maps, and what the size is divided by.
-        groups: (N, G) share of each group in each picture.
-        own_weight: of the own parts; Lucid's activation grid has 0.7.
+        image: the individual parts of the pictures, with color and squash.
+        shared: (k, d) for each shared part: number of maps, and divisor of the size.
+        groups: (N, G) weight of each group in each picture.
+        own_weight: of the individual parts; Lucid's activation grid has 0.7.
         group_weight: of the groups; Lucid's activation grid has 0.5.
         deviation: standard deviation of the first shared weights; groups start with that of `image`.
 
@@ -65,6 +65,7 @@ class SharedImage(Image):
         self,
         image: LatentImage,
         shared: Sequence[tuple[int, int]] = ALIGNED,
+        *,
         groups: Tensor | Sequence[Sequence[float]] | None = None,
         own_weight: float = 1.0,
         group_weight: float = 1.0,
@@ -74,32 +75,28 @@ class SharedImage(Image):
             raise TypeError(f"image must be a LatentImage such as FourierImage, got {type(image).__name__}")
         if isinstance(image, (BallImage, GeneratorImage, MacoImage)):
             raise ValueError(
-                f"image: what a {type(image).__name__} can show is bounded, and shared parts would leave it; share on a FourierImage"
+                f"image: shared parts would leave the bounds of a {type(image).__name__}; use a FourierImage"
             )
         super().__init__(image.size, image.channels)
         self.image = image
         self.parts = [_part(part) for part in shared]
-        self.own_weight, self.group_weight = (
-            finite_number("own_weight", own_weight),
-            finite_number("group_weight", group_weight),
-        )
+        self.own_weight = finite_number("own_weight", own_weight)
+        self.group_weight = finite_number("group_weight", group_weight)
         self.deviation = finite_number("deviation", deviation, least=0.0)
         device = image.initialized.device
         with torch.inference_mode(False):
             self.initialized = self.initialized.to(device)
             elements = sum(shape.numel() for shape in self._shapes())
             self.shared = nn.Parameter(torch.zeros(elements, dtype=self._precision, device=device))
-            matrix = (
-                None if groups is None else torch.as_tensor(groups, dtype=torch.float32, device=device).detach().clone()
-            )
-            self.register_buffer("groups", matrix, persistent=False)
+            self.register_buffer("groups", None, persistent=False)
             self.register_parameter("group", None)
-            if matrix is not None:
-                if matrix.ndim != 2 or not matrix.numel() or not torch.isfinite(matrix).all():
+            if groups is not None:
+                self.groups = torch.as_tensor(groups, dtype=torch.float32, device=device).detach().clone()
+                if self.groups.ndim != 2 or not self.groups.numel() or not torch.isfinite(self.groups).all():
                     raise ValueError(
-                        f"groups: must be finite numbers (pictures, groups), got shape {tuple(matrix.shape)}"
+                        f"groups: must be finite numbers (pictures, groups), got {tuple(self.groups.shape)}"
                     )
-                shape = (matrix.shape[1], *image.weight_shape())
+                shape = (self.groups.shape[1], *image.weight_shape())
                 self.group = nn.Parameter(torch.zeros(shape, dtype=self._precision, device=device))
                 if image.count is not None:
                     self._check_rows(image.count)
@@ -110,9 +107,7 @@ class SharedImage(Image):
 
     def _check_rows(self, count: int) -> None:
         if self.groups is not None and len(self.groups) != count:
-            raise ValueError(
-                f"groups: {len(self.groups)} rows do not fit {count} pictures; give one row for each picture"
-            )
+            raise ValueError(f"groups: {len(self.groups)} rows do not fit {count} pictures; give one row for each")
 
     @property
     def count(self) -> int | None:
@@ -120,17 +115,13 @@ class SharedImage(Image):
         return self.image.count
 
     def allocate(self, count: int) -> None:
-        """Make room for `count` pictures; asking again for the same number changes nothing.
-
-        Raises:
-            ValueError: when the pictures were allocated with another number, or `groups` has another number of rows.
-        """
+        """Allocate the individual parts; `groups` must have one row for each picture."""
         self._check_rows(whole_number("count", count))
         self.image.allocate(count)
 
     @torch.no_grad()
     def draw(self, generators: Sequence[torch.Generator]) -> None:
-        """Draw each picture's own weights as it would be without sharing, then what is shared from the first picture's generator."""
+        """Draw the individual weights as without shared parts, then the shared ones from the first generator."""
         self.image.initialize(len(generators), generators)
         first = generators[0]
         self.shared.copy_(torch.randn(self.shared.shape, generator=first, dtype=torch.float32) * self.deviation)
@@ -140,41 +131,28 @@ class SharedImage(Image):
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Set the own weights so that the pictures are the given ones, and the shared ones to zero.
-
-        Shape:
-            image (C, H, W) or (N, C, H, W) in [0, 1]
-
-        Raises:
-            ValueError: when the picture has another shape, or own parts weigh nothing.
-        """
-        pictures = self.fitting(image)
+        """Encode pictures in the individual parts, and set the shared ones to zero."""
+        pictures = self.check_start(image)
         if self.own_weight == 0:
-            raise ValueError("own_weight: with 0 the pictures have no own part that could be the given picture")
+            raise ValueError("own_weight: with 0 the pictures have no individual part that could be started")
         if self.group is not None:
-            # What zero weights decode to, such as the grey of a pixel image, is a zero latent.
-            self.group.zero_()
+            self.group.zero_()  # decodes to a zero latent
         self.shared.zero_()
         weight = self.image.required_weight()
-        weight.copy_(self.image.encode_latent(self.image.unfinish(pictures) / self.own_weight).expand_as(weight))
+        weight.copy_(self.image.encode_latent(self.image.from_rgb(pictures) / self.own_weight).expand_as(weight))
         self.image.initialized.fill_(True)
         self.initialized.fill_(True)
 
     def forward(self) -> Tensor:
-        """Decode the pictures.
-
-        Raises:
-            RuntimeError: before the number of pictures is known.
-        """
+        """Decode the pictures."""
         weight = self.image.required_weight()
         latent = self.own_weight * self.image.decode_latent(weight)
         if self.parts:
             latent = latent + self._shared_latent(len(weight))
         if self.group is not None and self.groups is not None:
-            latent = latent + self.group_weight * torch.tensordot(
-                self.groups.to(latent), self.image.decode_latent(self.group), 1
-            )
-        return self.image.finish(latent)
+            groups = torch.tensordot(self.groups.to(latent), self.image.decode_latent(self.group), 1)
+            latent = latent + self.group_weight * groups
+        return self.image.to_rgb(latent)
 
     def _shared_latent(self, count: int) -> Tensor:
         levels = []
@@ -196,10 +174,9 @@ def _part(part: Any) -> tuple[int, int]:
 
 
 def spread_matrix(count: int, maps: int) -> Tensor:
-    """Return how much each picture takes of each map when maps are spread evenly along the batch.
+    """Return the weight of each map for each picture, when maps are spread evenly along the batch.
 
-    The first picture takes the first map, the last one the last, and those between interpolate linearly between two
-    maps.
+    The first picture has the first map, the last one the last, and those between interpolate linearly.
 
     Shape:
         () -> (count, maps)
@@ -208,5 +185,5 @@ def spread_matrix(count: int, maps: int) -> Tensor:
         >>> spread_matrix(3, 2).tolist(), spread_matrix(2, 1).tolist(), spread_matrix(1, 2).tolist()
         ([[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]], [[1.0], [1.0]], [[1.0, 0.0]])
     """
-    places = torch.linspace(0, maps - 1, count, dtype=torch.float64)
-    return (1 - (places[:, None] - torch.arange(maps, dtype=torch.float64)).abs()).clamp_min(0)
+    positions = torch.linspace(0, maps - 1, count, dtype=torch.float64)
+    return (1 - (positions[:, None] - torch.arange(maps, dtype=torch.float64)).abs()).clamp_min(0)

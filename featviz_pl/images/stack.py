@@ -15,13 +15,13 @@ from featviz_pl.numerics.checks import whole_number
 
 
 class StackImage(CompositeImage):
-    """Train several images of one size as one batch, in order; fixed ones may stand among them.
+    """Train several images of one size as one batch, in order; some may be fixed.
 
-    Objectives that compare pictures, such as diversity or alignment, so see fixed and optimised ones together, and
+    Objectives that compare pictures, such as diversity or alignment, see fixed and optimized ones together, and the
     pictures of one run can have different parameterizations.
 
-    The number of pictures is the sum over the images. An image without a count holds the rest of what the objective
-    asks for when it is the only such one, and one picture otherwise.
+    The number of pictures is the sum over the images. A single image without a count holds the remaining pictures of
+    the objective; several such images hold one each.
 
     Shape:
         () -> (N, C, H, W)
@@ -41,18 +41,18 @@ class StackImage(CompositeImage):
     """
 
     def __init__(self, images: Sequence[Image]) -> None:
-        given = list(images)
-        if not given or not all(isinstance(image, Image) for image in given):
+        images = list(images)
+        if not images or not all(isinstance(image, Image) for image in images):
             raise TypeError(f"images must be one Image or more, got {images!r}")
-        first = given[0]
-        for place, image in enumerate(given):
+        first = images[0]
+        for index, image in enumerate(images):
             if (image.channels, *image.size) != (first.channels, *first.size) or image.alpha != first.alpha:
                 raise ValueError(
-                    f"images: {_described(image)} at place {place} does not fit {_described(first)} at place 0"
+                    f"images: {_describe(image)} at index {index} does not fit {_describe(first)} at index 0"
                 )
         super().__init__(first.size, first.channels)
-        self.images = nn.ModuleList(given)
-        self.follow_parts()
+        self.images = nn.ModuleList(images)
+        self.update_from_parts()
 
     @property
     def parts(self) -> list[Image]:
@@ -61,48 +61,35 @@ class StackImage(CompositeImage):
 
     @property
     def count(self) -> int | None:
-        """Number of pictures, or None while one image awaits the rest."""
-        held = [part.count for part in self.parts]
-        return None if held.count(None) == 1 else sum(1 if own is None else own for own in held)
+        """Number of pictures, or None before it is known."""
+        counts = [part.count for part in self.parts]
+        return None if counts.count(None) == 1 else sum(1 if count is None else count for count in counts)
 
     def allocate(self, count: int) -> None:
-        """Make room for `count` pictures, divided over the images.
-
-        Raises:
-            ValueError: when the images cannot hold so many together.
-        """
+        """Divide `count` pictures over the images; raise ValueError where their counts do not add up to it."""
         count = whole_number("count", count)
-        waiting = [part for part in self.parts if part.count is None]
-        rest = count - sum(part.count or 0 for part in self.parts)
-        share = rest if len(waiting) == 1 else 1
-        if share < 1 or share * len(waiting) != rest:
-            held = ", ".join(
-                f"{type(part).__name__} {part.count or 'at least 1' if len(waiting) == 1 else part.count or 1}"
-                for part in self.parts
-            )
-            raise ValueError(f"count: {count} pictures are asked for, but the images hold {held}; give each its count")
-        for part in waiting:
+        unallocated = [part for part in self.parts if part.count is None]
+        remaining = count - sum(part.count or 0 for part in self.parts)
+        share = remaining if len(unallocated) == 1 else 1
+        if share < 1 or share * len(unallocated) != remaining:
+            default = "at least 1" if len(unallocated) == 1 else 1
+            counts = ", ".join(f"{type(part).__name__} {part.count or default}" for part in self.parts)
+            raise ValueError(f"count: {count} pictures do not fit the images, {counts}; give each its count")
+        for part in unallocated:
             part.allocate(share)
 
     def draw(self, generators: Sequence[torch.Generator]) -> None:
-        """Deal the generators out in order."""
-        dealt = list(generators)
+        """Divide the generators over the images, in order."""
+        generators = list(generators)
         for part in self.parts:
             assert part.count is not None
-            part.initialize(part.count, dealt[: part.count])
-            dealt = dealt[part.count :]
+            part.initialize(part.count, generators[: part.count])
+            generators = generators[part.count :]
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Start the images from their share of the pictures; one picture starts all, and fixed ones keep theirs.
-
-        Shape:
-            image (C, H, W) or (N, C, H, W) in [0, 1]
-
-        Raises:
-            ValueError: when the picture has another shape than the images.
-        """
-        pictures = self.fitting(image)
+        """Start each image from its pictures; one picture starts all, and fixed ones do not change."""
+        pictures = self.check_start(image)
         count = cast("int", self.count)
         self.allocate(count)
         shares = pictures.expand(count, -1, -1, -1).split([cast("int", part.count) for part in self.parts])
@@ -115,11 +102,11 @@ class StackImage(CompositeImage):
         """Decode all images."""
         return torch.cat([part() for part in self.parts])
 
-    def constructor(self) -> str:
-        """Show the images."""
+    def extra_repr(self) -> str:
+        """Return the images."""
         return f"images={self.parts!r}"
 
 
-def _described(image: Image) -> str:
+def _describe(image: Image) -> str:
     shape = (image.channels, *image.size)
     return f"{type(image).__name__} of shape {shape}{' with' if image.alpha else ' without'} alpha"

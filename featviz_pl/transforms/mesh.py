@@ -39,8 +39,8 @@ class MeshView(Transform):
     Args:
         mesh: ``"sphere"``, ``"cube"``, or the path of a Wavefront file (.obj) with texture coordinates.
         size: of the views in pixels, one number or (height, width).
-        distance: of the camera from the centre, in radii of the mesh, above 1: one number is always used, a pair (low, high)
-            draws uniformly between them; or a `Choice`, or a distribution.
+        distance: of the camera from the centre, in radii of the mesh, above 1: one number is always used, a pair (low,
+            high) draws uniformly between them; or a `Choice`, or a distribution.
         field_of_view: in degrees, from the lower to the upper border.
         background: the grey, in [0, 1].
 

@@ -56,7 +56,8 @@ def _atlas() -> list[Transform]:
 
 
 def _robustness() -> list[Transform]:
-    # The visualizations of CLIP (Goh et al., 2021), and Captum's TransformationRobustness, whose jitters go twice as far.
+    # The visualizations of CLIP (Goh et al., 2021), and Captum's TransformationRobustness, whose jitters go twice as
+    # far.
     factors = _powers(0.995, -5, 80) + _powers(0.998, 20, 40) * 2
     jitters = [Jitter(2) for _ in range(10)]
     return [_grey_border(2), *jitters, Scale(Choice(factors)), Rotate(_WIDE_ANGLES), Jitter(1)]
@@ -145,9 +146,9 @@ def view_preset(name: str) -> tuple[Compose, int]:
     """Return the transforms and the number of views of a preset.
 
     Args:
-        name: of a recipe (``featviz``, ``lucid``, ``article``, ``lucent``, ``captum``, ``xplique``, ``maco``, ``horama``,
-            ``accentuation``, ``plug_in_inversion``, ``vit``, ``direct_ascent``), or ``whole_objects``, ``robustness``,
-            ``atlas``, ``tutorial``.
+        name: of a recipe (``featviz``, ``lucid``, ``article``, ``lucent``, ``captum``, ``xplique``, ``maco``,
+            ``horama``, ``accentuation``, ``plug_in_inversion``, ``vit``, ``direct_ascent``), or ``whole_objects``,
+            ``robustness``, ``atlas``, ``tutorial``.
 
     Raises:
         ValueError: when there is no such preset.

@@ -50,14 +50,6 @@ def test_the_generator_s_range_is_mapped_to_0_and_1_and_clipped(value_range: tup
     np.testing.assert_allclose(image().detach().numpy(), expected, atol=1e-5)
 
 
-def test_the_first_latents_are_standard_normal() -> None:
-    image = GeneratorImage(painter(), (6, 2))
-    image.initialize(500, torch.Generator().manual_seed(0))
-    weight = image.required_weight().detach()
-    assert float(weight.std()) == pytest.approx(1.0, abs=0.03)
-    assert abs(float(weight.mean())) < 0.05
-
-
 def test_a_run_leaves_the_generator_as_it_was() -> None:
     generator = painter()
     before = condition(generator)
@@ -92,9 +84,3 @@ def test_the_generator_paints_in_the_image_s_precision(dtype: torch.dtype) -> No
 def test_a_generator_without_weights_will_do() -> None:
     image = GeneratorImage(nn.Unflatten(1, (3, 2, 2)), 12, size=2, channels=3, value_range=(0, 1), count=1)
     assert torch.equal(image().flatten(), image.required_weight().detach().flatten())
-
-
-@pytest.mark.parametrize(("tensor", "got"), [(True, r"\(2, 3, 4, 4\)"), (False, "list")])
-def test_what_is_no_batch_of_pictures_is_refused(tensor: bool, got: str) -> None:
-    with pytest.raises(ValueError, match=rf"generator must give pictures \(N, C, H, W\); for one latent it gave {got}"):
-        GeneratorImage(Twice(tensor), 3)

@@ -63,9 +63,3 @@ def test_the_same_step_moves_what_is_coarse_further_than_in_pixels() -> None:
     assert float(moved[0][..., 4, 6].max()) == 0.0
     assert float(moved[1][..., 4, 6].min()) > 1e-3
     assert float(moved[1][..., 30, 30].max()) == 0.0
-
-
-@pytest.mark.parametrize(("levels", "error"), [(0, ValueError), (2.5, TypeError)])
-def test_levels_that_are_no_number_of_levels_are_refused(levels: float, error: type[Exception]) -> None:
-    with pytest.raises(error, match="levels must be"):
-        LaplacianPyramidImage(8, levels=levels)  # type: ignore[arg-type]

@@ -48,10 +48,6 @@ def test_the_resolutions_are_the_powers_of_two_and_the_size(side: int, resolutio
     assert MultiResolutionImage((side, 1)).resolutions == resolutions
 
 
-def test_the_published_largest_list_of_powers() -> None:
-    assert MultiResolutionImage(512).resolutions == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]
-
-
 def test_it_starts_from_grey_as_published_and_colors_are_not_mixed() -> None:
     image = MultiResolutionImage(8)
     image.initialize(1, torch.Generator().manual_seed(0))
@@ -77,25 +73,3 @@ def test_without_its_own_resolution_a_picture_is_started_from_roughly() -> None:
     image = MultiResolutionImage.from_image(ramp, resolutions=[1, 4, 8])
     difference = (image().detach()[0] - ramp).abs()
     assert 1e-3 < float(difference.max()) < 0.05
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"resolutions": [1, 9]}, ValueError, "resolutions: 9 is more than the picture's longer side has pixels, 8"),
-        ({"resolutions": []}, ValueError, "resolutions: give pixels along the longer side"),
-        ({"resolutions": 4}, ValueError, "resolutions: give pixels along the longer side"),
-        ({"resolutions": [0, 1]}, ValueError, "resolutions must be at least 1, got 0"),
-        ({"resolutions": [1.5]}, TypeError, "resolutions must be a whole number"),
-        (
-            {"interpolation": "bicubik"},
-            ValueError,
-            "interpolation: unknown interpolation 'bicubik'; did you mean 'bicubic'",
-        ),
-    ],
-)
-def test_resolutions_that_cannot_be_are_refused(
-    arguments: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        MultiResolutionImage((5, 8), **arguments)

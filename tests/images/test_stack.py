@@ -73,9 +73,7 @@ def test_what_does_not_add_up_is_refused_and_changes_nothing(
     counts: tuple[int | None, ...], asked: int, held: str
 ) -> None:
     stack = StackImage([PixelImage(4, count) for count in counts])
-    with pytest.raises(
-        ValueError, match=f"count: {asked} pictures are asked for, but the images hold {held}; give each its count"
-    ):
+    with pytest.raises(ValueError, match=f"count: {asked} pictures do not fit the images, {held}; give each"):
         stack.allocate(asked)
     assert tuple(image.count for image in stack.parts) == counts
 

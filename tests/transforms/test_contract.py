@@ -79,8 +79,8 @@ CASES: dict[type[Transform], Case] = {
     Noise: Case(lambda: Noise(0.2, uniform=0.1, end=0.0), lambda: Noise(0.2, channelwise=True), bounded=False),
     ColorShift: Case(lambda: ColorShift(end=0.5), lambda: ColorShift(0.5, 0.1), bounded=False),
     MeshView: Case(
-        lambda: MeshView("sphere", (5, 8), [3.0, 6.0], 40.0),
-        lambda: MeshView("cube", (5, 8), 4.0, 40.0),
+        lambda: MeshView("sphere", (5, 8), distance=[3.0, 6.0], field_of_view=40.0),
+        lambda: MeshView("cube", (5, 8), distance=4.0, field_of_view=40.0),
         size=(5, 8),
         still=False,
     ),

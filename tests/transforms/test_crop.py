@@ -123,7 +123,7 @@ def test_half_strength_is_half_way_to_the_whole_picture() -> None:
         (lambda: Crop(), "Crop(center=Normal(loc=0.5, scale=0.15), side=Uniform(low=0.2, high=0.25))"),
         (lambda: Crop("anywhere", 0.5), "Crop(center='anywhere', side=Choice([0.5]))"),
         (
-            lambda: Crop(0.5, (0.5, 0.75), Uniform(0.1, 0.2)),
+            lambda: Crop(0.5, (0.5, 0.75), end=Uniform(0.1, 0.2)),
             "Crop(center=Choice([0.5]), side=Uniform(low=0.5, high=0.75), end=Uniform(low=0.1, high=0.2))",
         ),
         (lambda: CropOrPad(4), "CropOrPad((4, 4), value=0.5)"),

@@ -70,7 +70,7 @@ def test_triangles_behind_the_camera_do_not_show() -> None:
 
 @pytest.mark.parametrize("distance", [3.0, 12.0])
 def test_a_sphere_covers_the_disc_that_geometry_says(distance: float) -> None:
-    view = MeshView("sphere", 160, distance, field_of_view=50.0 if distance < 5 else 10.0, background=0.0)
+    view = MeshView("sphere", 160, distance=distance, field_of_view=50.0 if distance < 5 else 10.0, background=0.0)
     shown = view.apply(torch.ones(1, 1, 8, 8), (STILL, torch.tensor([distance])))
     radius = (
         80 / math.tan(math.radians(view.field_of_view) / 2) / math.sqrt(distance**2 - 1)
@@ -81,7 +81,7 @@ def test_a_sphere_covers_the_disc_that_geometry_says(distance: float) -> None:
 def test_the_front_of_the_sphere_shows_the_middle_of_the_map_upright() -> None:
     height, width = 64, 128
     down, across = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
-    view = MeshView("sphere", 65, 12.0)
+    view = MeshView("sphere", 65, distance=12.0)
     shown = view.apply(torch.stack([down, across])[None], (STILL, torch.tensor([12.0])))[0]
     assert shown[:, 32, 32].tolist() == pytest.approx([0.5, 0.5], abs=0.01)
     assert float(shown[0, 12, 32]) < 0.4 < 0.6 < float(shown[0, 52, 32]), "up is up"
@@ -92,7 +92,7 @@ def test_a_turn_shows_another_longitude() -> None:
     across = torch.linspace(0, 1, 256).expand(1, 1, 64, 256)
     for degrees in (-90, 45):  # about the upright axis, counter-clockwise from above
         turn = torch.tensor([[0.0, math.radians(degrees), 0.0]])
-        shown = MeshView("sphere", 65, 12.0).apply(across, (turn, torch.tensor([12.0])))
+        shown = MeshView("sphere", 65, distance=12.0).apply(across, (turn, torch.tensor([12.0])))
         assert float(shown[0, 0, 32, 32]) == pytest.approx(0.5 - degrees / 360, abs=0.01)
 
 
@@ -102,7 +102,7 @@ def test_the_cube_has_its_six_sides_on_the_texture() -> None:
     seen = []
     for pitch, yaw in turns:
         turn = torch.tensor([[math.radians(pitch), math.radians(yaw), 0.0]])
-        shown = MeshView("cube", 33, 12.0).apply(texture, (turn, torch.tensor([12.0])))
+        shown = MeshView("cube", 33, distance=12.0).apply(texture, (turn, torch.tensor([12.0])))
         seen.append(round(float(shown[0, 0, 16, 16]) * 6))
     assert sorted(seen) == list(range(6))
 
@@ -117,7 +117,7 @@ def test_rotations_are_uniform() -> None:
 
 
 def test_the_gradient_goes_to_the_texture_where_it_is_seen() -> None:
-    view = MeshView("cube", 33, 12.0)
+    view = MeshView("cube", 33, distance=12.0)
     texture = torch.zeros(1, 1, 64, 96, requires_grad=True)
     view.apply(texture, (STILL, torch.tensor([12.0]))).sum().backward()
     assert texture.grad is not None
@@ -141,7 +141,7 @@ f 1/1 2/2 3/3 -1/-1/1
 
 def test_a_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "square.obj").write_text(SQUARE)
-    view = MeshView(str(tmp_path / "square.obj"), 32, 12.0, field_of_view=8.0)
+    view = MeshView(str(tmp_path / "square.obj"), 32, distance=12.0, field_of_view=8.0)
     texture = torch.zeros(1, 1, 16, 16)
     texture[0, 0, :8, 8:] = 1.0  # the upper right quarter
     shown = view.apply(texture, (STILL, torch.tensor([12.0])))[0, 0]

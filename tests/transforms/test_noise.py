@@ -139,10 +139,10 @@ def test_shifts_calm_down(progress: float) -> None:
         (lambda: Noise(0.5), "Noise(0.5)"),
         (lambda: Noise(0.04, uniform=0.02), "Noise(0.04, uniform=0.02)"),
         (
-            lambda: Noise(1, 0.5, 1e-4, "logarithmic", True),
+            lambda: Noise(1, 0.5, end=1e-4, decay="logarithmic", channelwise=True),
             "Noise(1, uniform=0.5, end=0.0001, decay='logarithmic', channelwise=True)",
         ),
-        (lambda: ColorShift(0.5, 0.25, 0.1), "ColorShift(mean=0.5, scale=0.25, end=0.1)"),
+        (lambda: ColorShift(0.5, 0.25, end=0.1), "ColorShift(mean=0.5, scale=0.25, end=0.1)"),
     ],
 )
 def test_repr_is_the_constructor(transform: Any, text: str) -> None:
