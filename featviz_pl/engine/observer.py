@@ -107,7 +107,16 @@ class Observer:
             )
             shapes |= {source: found[source.layer] for source in sources}
         names = {network: held.classes for network, held in self._networks.items() if network is not None}
-        self.objective.check(Setting(shapes, self.count, self.picture, self.network.classes, self.alpha, names))
+        self.objective.check(
+            Setting(
+                shapes,
+                self.count,
+                self.picture,
+                class_names=self.network.classes,
+                alpha=self.alpha,
+                class_names_of=names,
+            )
+        )
 
     def _check_inner(self, source: Source, reference: Reference) -> None:
         """Let an objective that is only differentiated at a reference refuse what cannot work."""
@@ -119,7 +128,7 @@ class Observer:
             found = probe(reader, picture, [one.layer for one in group])
             shapes |= {one: found[one.layer] for one in group}
         names = self._networks[source.network].classes
-        source.gradient_of.check(Setting(shapes, len(reference.image), picture, names))
+        source.gradient_of.check(Setting(shapes, len(reference.image), picture, class_names=names))
 
     def _by_reference(self, through_views: bool) -> dict[Reference, list[Source]]:
         """Return what is read of each reference, of those that go through the views or of the others."""
@@ -188,7 +197,9 @@ class Observer:
         for network, group in _grouped(wanted).items():
             self._read(network, group, opaque, activations, graph if by_gradient & set(group) else None)
         names = {network: held.classes for network, held in self._networks.items() if network is not None}
-        seen = Observation(pictures, activations, self.network.classes, {}, views, step, names)
+        seen = Observation(
+            pictures, activations, class_names=self.network.classes, views=views, step=step, class_names_of=names
+        )
         for source in sources:
             if source.gradient_of is not None:
                 activations[source] = self._gradient(source, seen, graph[replace(source, gradient_of=None)])

@@ -102,9 +102,9 @@ class PhotoActivations(PhotoRecord):
             hint = near(parsed.layer, self.layers)
             raise ValueError(f"target: the photos were not measured at {parsed.layer!r}; {hint}")
         values, source, objective = self.values[parsed.layer], Source(parsed.layer), parsed.objective()
-        objective.check(Setting({source: tuple(values.shape[1:])}, 1, (1, 1, 1), self.classes))
+        objective.check(Setting({source: tuple(values.shape[1:])}, 1, (1, 1, 1), class_names=self.classes))
         blank = values.new_zeros(len(values), 1, 1, 1)
-        score: Tensor = objective(Observation(blank, {source: values[:, None]}, self.classes))
+        score: Tensor = objective(Observation(blank, {source: values[:, None]}, class_names=self.classes))
         return score[:, 0]
 
     def percentile(self, target: str, values: Tensor | float) -> Tensor:

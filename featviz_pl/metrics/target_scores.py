@@ -49,7 +49,9 @@ def _layer_scores(reader: CachedReader, views: Tensor, layer: str, objectives: l
     scores = torch.empty(len(views), dtype=torch.float64, device=views.device)
     for objective in {id(objective): objective for objective in objectives}.values():
         rows = [row for row, candidate in enumerate(objectives) if candidate is objective]
-        observation = Observation(views[rows, 0], {Source(layer): activations[rows]}, reader.network.classes)
+        observation = Observation(
+            views[rows, 0], {Source(layer): activations[rows]}, class_names=reader.network.classes
+        )
         scores[rows] = objective(observation).double().mean(1)
     return scores
 
@@ -59,7 +61,7 @@ def _check(reader: CachedReader, objective: Objective, layer: str, pictures: Ten
     size = (int(pictures.shape[-2]), int(pictures.shape[-1]))
     picture = (int(pictures.shape[1]), *(size if views is None else views.transforms.output_size(size)))
     shape = reader.shape(layer, picture)
-    objective.check(Setting({Source(layer): shape}, 1, picture, reader.network.classes))
+    objective.check(Setting({Source(layer): shape}, 1, picture, class_names=reader.network.classes))
 
 
 def _viewed(pictures: Tensor, views: Views | None, seed: int) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.objectives.base import Objective
+from featviz_pl.objectives.formula import Formula
 from featviz_pl.objectives.protocol import Network, Observation, Setting, Source
-from featviz_pl.objectives.target_syntax import parse_objective
+from featviz_pl.objectives.target_syntax import Target, parse_objective
 
 
 class Across(Objective):
-    """Ask several networks at once: the mean over networks of an objective's score, as if each were the run's network.
+    """Average an objective over several networks, each in place of the run's network.
 
     The networks see the same views. Scores are logged as ``score/<term>@<network>``.
 
@@ -25,7 +26,7 @@ class Across(Objective):
 
     Args:
         objectives: one for all networks, or one for each, where layers have other names; objectives or shorthands of
-            targets. What a picture looks for is named by the first.
+            targets. The first names the targets of the pictures.
         networks: names, modules that take pictures in [0, 1], or frozen networks; None is the run's own.
 
     Raises:
@@ -33,8 +34,9 @@ class Across(Objective):
 
     Example:
         >>> both = Across("output:1", [None, "other"])
-        >>> here, there = both.sources()
-        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {here: torch.tensor([[[0.0, 4.0]]]), there: torch.tensor([[[0.0, 2.0]]])})
+        >>> run, second = both.sources()
+        >>> activations = {run: torch.tensor([[[0.0, 4.0]]]), second: torch.tensor([[[0.0, 2.0]]])}
+        >>> observation = Observation(torch.zeros(1, 3, 4, 4), activations)
         >>> both(observation).item(), list(observation.terms)
         (3.0, ['Channel.output', 'Channel.output@other'])
 
@@ -44,32 +46,26 @@ class Across(Objective):
 
     def __init__(
         self,
-        objectives: Objective | str | Sequence[Objective | str],
+        objectives: Objective | Target | str | Sequence[Objective | Target | str],
         networks: Sequence[Network | nn.Module | str | None],
     ) -> None:
         super().__init__()
-        one = isinstance(objectives, (Objective, str))
-        listed = [
-            parse_objective("objectives", part)
-            for part in ([objectives] if isinstance(objectives, (Objective, str)) else objectives)
-        ]
-        self.networks = (
-            tuple(networks) if isinstance(networks, Sequence) and not isinstance(networks, str) else (networks,)
-        )
+        self.single = isinstance(objectives, (Objective, Target, str))
+        entries = [objectives] if isinstance(objectives, (Objective, Target, str)) else objectives
+        parsed = [parse_objective("objectives", entry) for entry in entries]
+        several = isinstance(networks, Sequence) and not isinstance(networks, str)
+        self.networks = tuple(networks) if several else (networks,)
         if not self.networks:
             raise ValueError("networks must hold at least one network; None is the run's own")
-        if not one and len(listed) != len(self.networks):
+        if not self.single and len(parsed) != len(self.networks):
             raise ValueError(
-                f"objectives: {len(listed)} objectives do not fit {len(self.networks)} networks; give one, or as many"
+                f"objectives: {len(parsed)} objectives do not fit {len(self.networks)} networks; give one, or as many"
             )
-        self.one = one
-        # One for each network, so that running states, such as a moving average, are not mixed.
-        self.objectives = nn.ModuleList(
-            listed + [copy.deepcopy(listed[0]) for _ in self.networks[1:]] if one else listed
-        )
+        if self.single:  # one for each network, so that running states, such as a moving average, are not mixed
+            parsed += [copy.deepcopy(parsed[0]) for _ in self.networks[1:]]
+        self.objectives = nn.ModuleList(parsed)
 
     def children_objectives(self) -> list[Objective]:
-        """Return an objective for each network."""
         return [part for part in self.objectives if isinstance(part, Objective)]
 
     def pairs(self) -> list[tuple[Objective, object]]:
@@ -77,12 +73,10 @@ class Across(Objective):
         return list(zip(self.children_objectives(), self.networks))
 
     def sources(self) -> list[Source]:
-        """Return what the objectives need, of each network."""
+        sources = [(source, network) for objective, network in self.pairs() for source in objective.sources()]
         return list(
             dict.fromkeys(
-                replace(source, network=network) if source.network is None else source
-                for objective, network in self.pairs()
-                for source in objective.sources()
+                source if source.network is not None else replace(source, network=net) for source, net in sources
             )
         )
 
@@ -92,42 +86,43 @@ class Across(Objective):
             try:
                 objective.check(setting.for_network(network))
             except ValueError as error:
-                raise error if network is None else ValueError(f"{error} (network {label(network)!r})") from error
+                raise (
+                    error if network is None else ValueError(f"{error} (network {network_label(network)!r})")
+                ) from error
 
     def named_targets(self, count: int) -> list[list[str]]:
-        """Return what the first objective looks for."""
         return self.children_objectives()[0].named_targets(count)
 
     def forward(self, observation: Observation) -> Tensor:
         """Average the scores, and record each term with its network."""
         scores = []
         for objective, network in self.pairs():
-            looked = replace(observation.for_network(network), terms={})
-            scores.append(objective(looked))
-            for name, score in looked.terms.items():
-                observation.record(name if network is None else f"{name}@{label(network)}", score)
+            local = replace(observation.for_network(network), terms={})
+            scores.append(objective(local))
+            for name, score in local.terms.items():
+                observation.record(name if network is None else f"{name}@{network_label(network)}", score)
         return torch.stack(torch.broadcast_tensors(*scores)).mean(0)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Across:
-        """Share the networks: they never change, and need not be held twice."""
+        """Share the networks: they never change."""
         memo.update({id(network): network for network in self.networks})
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return copied
 
-    def formula(self) -> str:
-        """Return the constructor; a module by its class."""
-        parts = [part.formula() for part in self.children_objectives()]
-        networks = [
-            repr(network) if network is None or isinstance(network, str) else f"<{label(network)}>"
+    def argument(self, name: str) -> Any:
+        """Return a constructor argument for the formula; a module by its class."""
+        if name == "objectives":
+            return self.children_objectives()[0] if self.single else self.children_objectives()
+        plain = (str, type(None))
+        return [
+            network if isinstance(network, plain) else Formula(f"<{network_label(network)}>")
             for network in self.networks
         ]
-        objectives = parts[0] if self.one else f"[{', '.join(parts)}]"
-        return f"Across({objectives}, [{', '.join(networks)}])"
 
 
-def label(network: object) -> str:
+def network_label(network: object) -> str:
     """Return a network's name, or its class."""
     if isinstance(network, str):
         return network

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import PurePath
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from featviz_pl.numerics.checks import finite_number
+from featviz_pl.objectives.formula import Formula, argument_formula, call_formula, number_formula
 from featviz_pl.objectives.protocol import Observation, Setting, Source
 
 
 class Objective(nn.Module, ABC):
     """Score pictures; more is better.
 
-    Objectives never see a network: they say which activations they need (`sources`) and read them from an
+    Objectives never see a network: they name the activations that they need (`sources`) and read them from an
     `Observation`. Every node returns one score for each picture in each view, (N, V); the mean over views is taken at
     the root. Arithmetic with numbers and other objectives makes new nodes and never changes an operand; ``repr`` is the
     formula.
@@ -29,6 +32,7 @@ class Objective(nn.Module, ABC):
 
     joint: bool = False  #: couples the pictures of one view
     joint_views: bool = False  #: needs all views at once, so views cannot be divided over processes
+    positional: ClassVar[tuple[str, ...]] = ()  #: arguments with a default that the formula writes without their name
 
     @abstractmethod
     def forward(self, observation: Observation) -> Tensor:
@@ -45,7 +49,7 @@ class Objective(nn.Module, ABC):
             yield from child.walk()
 
     def optimized(self) -> Iterator[Objective]:
-        """Yield this node and all below it that are optimised, not only watched."""
+        """Yield this node and all below it that contribute to the gradient."""
         yield self
         for child in self.children_objectives():
             yield from child.optimized()
@@ -59,35 +63,35 @@ class Objective(nn.Module, ABC):
         return list(dict.fromkeys(source for child in self.children_objectives() for source in child.sources()))
 
     def count(self) -> int | None:
-        """Return the number of pictures that the tree asks for, None where any number will do.
+        """Return the number of pictures that the tree requires, None where any number will do.
 
         Raises:
-            ValueError: when two terms ask for different numbers.
+            ValueError: when two terms require different numbers.
         """
-        asked = self.counts()
-        if len(asked) > 1:
-            parts = ", ".join(f"{part!r} asks for {count}" for count, part in asked.items())
+        counts = self.counts()
+        if len(counts) > 1:
+            parts = ", ".join(f"{part!r} asks for {count}" for count, part in counts.items())
             raise ValueError(f"objective: the terms ask for different numbers of pictures: {parts}")
-        return next(iter(asked), None)
+        return next(iter(counts), None)
 
     def counts(self) -> dict[int, Objective]:
-        """Return every number of pictures that is asked for, with a part that asks for it."""
+        """Return every required number of pictures, with a part that requires it."""
         return {count: part for child in self.children_objectives() for count, part in child.counts().items()}
 
     def check(self, setting: Setting) -> None:
-        """Refuse, before the first step, what cannot work in this setting."""
+        """Raise ValueError, before the first step, for what cannot work in this setting."""
         for child in self.children_objectives():
             child.check(setting)
 
     def targets(self, count: int) -> list[str]:
-        """Return a name for each picture: what its terms look for, in the shorthand of targets where there is one."""
-        named = self.named_targets(count)
+        """Return the target of each picture, in the shorthand of targets where there is one."""
+        parts = self.named_targets(count)
         return (
-            [" & ".join(dict.fromkeys(names)) for names in zip(*named)] if named else [self.portable_formula()] * count
+            [" & ".join(dict.fromkeys(names)) for names in zip(*parts)] if parts else [self.portable_formula()] * count
         )
 
     def named_targets(self, count: int) -> list[list[str]]:
-        """Return, for each part that looks for something, what it looks for in each picture."""
+        """Return the target of each picture for every part that has targets."""
         return [names for child in self.children_objectives() for names in child.named_targets(count)]
 
     def __add__(self, other: Objective | float) -> Objective:
@@ -121,26 +125,44 @@ class Objective(nn.Module, ABC):
         return Power(self, exponent)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Objective:
-        """Move or cast what an objective holds, but never below float32: scores are not reduced with the network."""
+        """Move or cast the tensors of the objective, but never below float32: scores are not reduced with the network."""
 
         def at_least_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             reduced = moved.dtype in (torch.float16, torch.bfloat16)
             return tensor.to(moved.device) if reduced and tensor.is_floating_point() else moved
 
-        self._apply_to_held(at_least_float32)
+        self._apply_to_unregistered(at_least_float32)
         super()._apply(at_least_float32, recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def _apply_to_held(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast also what is held without being registered."""
+    def _apply_to_unregistered(self, fn: Callable[[Tensor], Tensor]) -> None:
+        """Move or cast also the tensors that are not registered as buffers or submodules."""
 
     def __repr__(self) -> str:
         return self.formula()
 
-    @abstractmethod
     def formula(self) -> str:
-        """Return the expression that builds this tree."""
+        """Return the expression that builds this tree: the constructor with the arguments that differ from its defaults."""
+        return self.formula_with()
+
+    def formula_with(self, **texts: str) -> str:
+        """Return the constructor call with these texts for some of the arguments."""
+        parts = []
+        for name, parameter in inspect.signature(type(self)).parameters.items():
+            value = Formula(texts[name]) if name in texts else self.argument(name)
+            variadic = parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+            if variadic or inspect.ismethod(value) or value is inspect.Parameter.empty:
+                continue
+            plain = isinstance(value, (str, int, float, tuple, list, type(None)))
+            if not plain or value != parameter.default:
+                named = parameter.default is not inspect.Parameter.empty and name not in self.positional
+                parts.append(f"{name}={argument_formula(value)}" if named else argument_formula(value))
+        return call_formula(type(self).__name__, *parts)
+
+    def argument(self, name: str) -> Any:
+        """Return the value of a constructor argument for the formula: the attribute of that name, unless overridden."""
+        return getattr(self, name, inspect.Parameter.empty)
 
     def portable_formula(self) -> str:
         """Return the formula with files by their names alone: the same wherever they lie.
@@ -155,12 +177,15 @@ class Objective(nn.Module, ABC):
 
 
 class Term(Objective):
-    """Score one thing. A new objective implements `score` and says what it needs.
+    """Score one thing: the base of new objectives, which implement `score`.
 
-    A term that reads activations overrides `term_sources`; one that gives each picture its own unit overrides
-    `term_count`; one that can be asked for the impossible overrides `check_term`. Set the class attributes `joint` and
-    `joint_views` where they hold.
+    A term that reads activations overrides `term_sources`; one that has a target of its own for each picture sets
+    `picture_count`; one that can be impossible overrides `check_term`. Set the class attributes `joint` and
+    `joint_views` where they apply. The formula is made of attributes named like the arguments of the constructor.
     """
+
+    picture_count: int | None = None  #: number of pictures that the term requires, None for any
+    has_targets: bool = True  #: names the targets of pictures, if it reads activations
 
     @abstractmethod
     def score(self, observation: Observation) -> Tensor:
@@ -170,33 +195,28 @@ class Term(Objective):
         """Return the activations that `score` reads."""
         return ()
 
-    def term_count(self) -> int | None:
-        """Return the number of pictures asked for, None for any."""
-        return None
-
     def check_term(self, setting: Setting) -> None:
         """Raise ValueError for what cannot work in this setting."""
 
     def target_names(self, count: int) -> list[str]:
-        """Return what each picture looks for."""
+        """Return the target of each picture."""
         return [self.portable_formula()] * count
 
     def counts(self) -> dict[int, Objective]:
-        """Return the number of pictures asked for, with this term."""
-        count, below = self.term_count(), super().counts()
-        return below if count is None else below | {count: self}
+        """Return the required number of pictures, with this term."""
+        return super().counts() | ({} if self.picture_count is None else {self.picture_count: self})
 
     def sources(self) -> list[Source]:
         """Return the activations of this term, each once."""
         return list(dict.fromkeys(self.term_sources()))
 
     def check(self, setting: Setting) -> None:
-        """Refuse what cannot work in this setting."""
+        """Raise ValueError for what cannot work in this setting."""
         self.check_term(setting)
 
     def named_targets(self, count: int) -> list[list[str]]:
-        """Return what a term that reads activations looks for."""
-        return [self.target_names(count)] if self.term_sources() else []
+        """Return the targets of a term that reads activations, unless other terms name them."""
+        return [self.target_names(count)] if self.has_targets and self.term_sources() else []
 
     def name(self) -> str:
         """Return the name under which the score is logged."""
@@ -204,14 +224,14 @@ class Term(Objective):
         return ".".join([type(self).__name__, *dict.fromkeys(layers)])
 
     def forward(self, observation: Observation) -> Tensor:
-        """Score, and keep the score for the log."""
+        """Score, and record the score for logging."""
         scores = self.score(observation)
         observation.record(self.name(), scores)
         return scores
 
 
 class Constant(Objective):
-    """Stand for a number in a formula.
+    """Represent a number in a formula.
 
     Args:
         value: the number, finite.
@@ -227,13 +247,11 @@ class Constant(Objective):
 
     def forward(self, observation: Observation) -> Tensor:
         """Return the number for every picture."""
-        precision = torch.promote_types(observation.pictures.dtype, torch.float32)
-        return torch.full(
-            (len(observation.pictures), 1), self.value, dtype=precision, device=observation.pictures.device
-        )
+        pictures = observation.pictures
+        precision = torch.promote_types(pictures.dtype, torch.float32)
+        return torch.full((len(pictures), 1), self.value, dtype=precision, device=pictures.device)
 
     def formula(self) -> str:
-        """Return the number, exactly."""
         return number_formula(self.value)
 
 
@@ -241,7 +259,7 @@ class Sum(Objective):
     """Add objectives; sums inside a sum are flattened.
 
     Args:
-        terms: two or more objectives.
+        terms: one objective or more.
 
     Example:
         >>> from featviz_pl.objectives import Channel, TotalVariation
@@ -251,37 +269,32 @@ class Sum(Objective):
 
     def __init__(self, terms: Sequence[Objective]) -> None:
         super().__init__()
-        flat: list[Objective] = []
+        operands: list[Objective] = []
         for term in terms:
-            flat += term.children_objectives() if isinstance(term, Sum) else [as_objective(term)]
-        if not flat:
+            operands += term.children_objectives() if isinstance(term, Sum) else [as_objective(term)]
+        if not operands:
             raise ValueError("terms must hold at least one objective")
-        self.operands = nn.ModuleList(flat)
+        self.operands = nn.ModuleList(operands)
 
     def children_objectives(self) -> list[Objective]:
-        """Return the terms."""
         return [term for term in self.operands if isinstance(term, Objective)]
 
     def forward(self, observation: Observation) -> Tensor:
         """Add the scores; a score without views counts in each."""
-        first, *rest = [term(observation) for term in self.children_objectives()]
-        total: Tensor = first
-        for scores in rest:
-            total = total + scores
-        return total
+        first, *remaining = [term(observation) for term in self.children_objectives()]
+        return sum(remaining, start=first)  # type: ignore[no-any-return]
 
     def formula(self) -> str:
-        """Join the terms by plus and minus."""
-        first, *rest = [term.formula() for term in self.children_objectives()]
-        return first + "".join(f" - {part[1:]}" if part.startswith("-") else f" + {part}" for part in rest)
+        first, *remaining = [term.formula() for term in self.children_objectives()]
+        return first + "".join(f" - {part[1:]}" if part.startswith("-") else f" + {part}" for part in remaining)
 
 
 class Product(Objective):
     """Multiply two objectives, view by view.
 
     Args:
-        left: one factor.
-        right: the other.
+        left: first factor.
+        right: second factor.
 
     Example:
         >>> from featviz_pl.objectives import L2
@@ -298,12 +311,9 @@ class Product(Objective):
         self.right: Objective = right
 
     def forward(self, observation: Observation) -> Tensor:
-        """Multiply the scores."""
-        product: Tensor = self.left(observation) * self.right(observation)
-        return product
+        return self.left(observation) * self.right(observation)  # type: ignore[no-any-return]
 
     def formula(self) -> str:
-        """Write the factors, with brackets around sums."""
         if isinstance(self.left, Constant) and self.left.value == -1:
             return f"-{_bracketed(self.right)}"
         return f"{_bracketed(self.left)} * {_bracketed(self.right)}"
@@ -313,8 +323,8 @@ class Quotient(Objective):
     """Divide one objective by another, view by view.
 
     Args:
-        left: what is divided.
-        right: by what.
+        left: dividend.
+        right: divisor.
 
     Example:
         >>> from featviz_pl.objectives import Channel
@@ -330,16 +340,13 @@ class Quotient(Objective):
             raise ValueError("an objective cannot be divided by 0")
 
     def forward(self, observation: Observation) -> Tensor:
-        """Divide the scores."""
-        quotient: Tensor = self.left(observation) / self.right(observation)
-        return quotient
+        return self.left(observation) / self.right(observation)  # type: ignore[no-any-return]
 
     def formula(self) -> str:
         """Write the fraction, with brackets where precedence needs them."""
-        below = (
-            f"({self.right.formula()})" if isinstance(self.right, (Sum, Product, Quotient)) else self.right.formula()
-        )
-        return f"{_bracketed(self.left)} / {below}"
+        divisor = self.right.formula()
+        brackets = isinstance(self.right, (Sum, Product, Quotient))
+        return f"{_bracketed(self.left)} / {f'({divisor})' if brackets else divisor}"
 
 
 class Power(Objective):
@@ -348,7 +355,7 @@ class Power(Objective):
     A power that is no whole number is not finite where the score is negative.
 
     Args:
-        base: what is raised.
+        base: an objective.
         exponent: a number.
 
     Example:
@@ -365,9 +372,7 @@ class Power(Objective):
         self.exponent = finite_number("exponent", exponent)
 
     def forward(self, observation: Observation) -> Tensor:
-        """Raise the scores."""
-        power: Tensor = self.base(observation) ** self.exponent
-        return power
+        return self.base(observation) ** self.exponent  # type: ignore[no-any-return]
 
     def formula(self) -> str:
         """Write the power, with brackets around everything that binds less."""
@@ -386,20 +391,7 @@ def as_objective(value: Objective | float) -> Objective:
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return Constant(value)
-    raise TypeError(
-        f"an objective goes together with objectives and numbers, not with {type(value).__name__} ({value!r})"
-    )
-
-
-def number_formula(value: float) -> str:
-    """Write a number as briefly as is exact.
-
-    Example:
-        >>> number_formula(2.0), number_formula(1e-4), number_formula(1234567.0)
-        ('2', '0.0001', '1234567.0')
-    """
-    brief = f"{value:g}"
-    return brief if float(brief) == value else repr(value)
+    raise TypeError(f"an objective combines with objectives and numbers, not with {type(value).__name__} ({value!r})")
 
 
 def _bracketed(node: Objective) -> str:

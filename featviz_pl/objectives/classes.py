@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from featviz_pl.numerics.checks import unknown, whole_number
-from featviz_pl.numerics.device_transfer import numbers_on
+from featviz_pl.objectives.arguments import select_units
 from featviz_pl.objectives.base import Term
 from featviz_pl.objectives.protocol import Observation, Setting, Source
 
@@ -26,8 +26,9 @@ class ClassLogit(Term):
         ValueError: when an index or a name is not among the classes.
 
     Example:
-        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("output"): torch.tensor([[[1.0, 5.0]]])}, ("cat", "dog"))
-        >>> ClassLogit("dog")(observation).item()
+        >>> import torch
+        >>> logits = {Source("output"): torch.tensor([[[1.0, 5.0]]])}
+        >>> ClassLogit("dog")(Observation(torch.zeros(1, 3, 4, 4), logits, class_names=("cat", "dog"))).item()
         5.0
 
     Reference:
@@ -37,64 +38,47 @@ class ClassLogit(Term):
     def __init__(self, classes: int | str | Sequence[int | str]) -> None:
         super().__init__()
         self.single = isinstance(classes, str) or not isinstance(classes, Sequence)
-        listed = [classes] if isinstance(classes, str) or not isinstance(classes, Sequence) else list(classes)
-        if not listed:
+        names = [classes] if isinstance(classes, str) or not isinstance(classes, Sequence) else list(classes)
+        if not names:
             raise ValueError("classes must hold at least one class")
-        self.classes = tuple(one if isinstance(one, str) else whole_number("class", one, least=0) for one in listed)
+        self.classes = tuple(name if isinstance(name, str) else whole_number("class", name, least=0) for name in names)
+        self.picture_count = None if self.single else len(self.classes)
 
     def term_sources(self) -> Sequence[Source]:
-        """Return the network's result."""
         return (Source("output"),)
 
-    def term_count(self) -> int | None:
-        """Return one picture for each class, or any number for a single one."""
-        return None if self.single else len(self.classes)
-
     def check_term(self, setting: Setting) -> None:
-        """Refuse classes that the network does not have."""
         shape = setting.shapes[Source("output")]
         if len(shape) != 1:
             raise ValueError(
-                f"classes: the network's output has shape {shape} for each picture, not (classes,); use Channel('output', …)"
+                f"classes: the network's output has shape {shape} for each picture, not (classes,); "
+                "use Channel('output', …)"
             )
         for index in self._indices(setting.class_names):
             if index >= shape[0]:
                 raise ValueError(f"class: the network has {shape[0]} classes, 0 to {shape[0] - 1}; there is no {index}")
 
     def _indices(self, names: tuple[str, ...]) -> list[int]:
-        indices: list[int] = []
-        for one in self.classes:
-            if isinstance(one, int):
-                indices.append(one)
-            elif not names:
+        for name in self.classes:
+            if isinstance(name, str) and not names:
                 raise ValueError(
-                    f"class: the network has no class names, so {one!r} means nothing; give an index, or FrozenNetwork(classes=…)"
+                    f"class: the network has no class names, so {name!r} is unknown; give an index, or "
+                    "FrozenNetwork(classes=…)"
                 )
-            elif one not in names:
-                raise unknown("class", "class", one, names)
-            else:
-                indices.append(names.index(one))
-        return indices
-
-    def own_entry(self, observation: Observation, values: Tensor) -> Tensor:
-        """Return each picture's own class (N, V) of values (N, V, classes)."""
-        indices = self._indices(observation.class_names)
-        if len(indices) == 1:
-            return values[:, :, indices[0]]
-        chosen = numbers_on(values.device, indices)
-        return values[torch.arange(len(chosen), device=values.device), :, chosen]
+            if isinstance(name, str) and name not in names:
+                raise unknown("class", "class", name, names)
+        return [names.index(name) if isinstance(name, str) else name for name in self.classes]
 
     def score(self, observation: Observation) -> Tensor:
-        """Pick the logit."""
-        return self.own_entry(observation, observation.activation(Source("output")))
+        return select_units(observation.activation(Source("output")), self._indices(observation.class_names))
 
     def target_names(self, count: int) -> list[str]:
-        """Return ``output:class``."""
-        return [f"output:{one}" for one in (self.classes if not self.single else self.classes * count)]
+        return [f"output:{name}" for name in (self.classes * count if self.single else self.classes)]
 
-    def formula(self) -> str:
-        """Return the constructor."""
-        return f"{type(self).__name__}({self.classes[0] if self.single else list(self.classes)!r})"
+    def argument(self, name: str) -> Any:
+        if name != "classes":
+            return super().argument(name)
+        return self.classes[0] if self.single else list(self.classes)
 
 
 class ClassProbability(ClassLogit):
@@ -112,6 +96,7 @@ class ClassProbability(ClassLogit):
         ValueError: when an index or a name is not among the classes.
 
     Example:
+        >>> import torch
         >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("output"): torch.zeros(1, 1, 4)})
         >>> ClassProbability(3)(observation).item()
         0.25
@@ -121,5 +106,5 @@ class ClassProbability(ClassLogit):
     """
 
     def score(self, observation: Observation) -> Tensor:
-        """Pick the probability."""
-        return self.own_entry(observation, observation.activation(Source("output")).softmax(2))
+        probabilities = observation.activation(Source("output")).softmax(2)
+        return select_units(probabilities, self._indices(observation.class_names))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -11,13 +11,20 @@ from torch.nn import functional
 
 from featviz_pl.numerics.activation_axes import at_positions, position_axes, units_last
 from featviz_pl.numerics.checks import finite_number, unknown
-from featviz_pl.objectives.activation import LayerTerm, position_formula
-from featviz_pl.objectives.base import number_formula
-from featviz_pl.objectives.positions import Tokens, check_position, fit_position, located
+from featviz_pl.objectives.activation import LayerTerm
+from featviz_pl.objectives.arguments import Vectors, check_width, load_vectors, rows_like
+from featviz_pl.objectives.formula import content_hash
+from featviz_pl.objectives.positions import (
+    Tokens,
+    check_position,
+    listed_position,
+    position_argument,
+    position_indices,
+    position_label,
+)
 from featviz_pl.objectives.protocol import Observation, Setting
-from featviz_pl.objectives.vector_arguments import Vectors, content, load_vectors, require_width, rows_of, spelled
 
-SMALL = 1e-4  # Lucid's, beside the lengths of vectors
+EPSILON = 1e-4  # Lucid's, added to the lengths of vectors
 FLOOR = 0.1  # Lucid's least cosine
 
 
@@ -39,24 +46,15 @@ class VectorTerm(LayerTerm):
         loaded = load_vectors(self.vectors_argument, vectors, (axes, axes + 1))
         self.single = loaded.ndim == axes
         self.register_buffer("vectors", loaded, persistent=False)  # moves with the objective, stays out of checkpoints
-        self._names = [content(row) for row in ([loaded] if self.single else loaded)]
-
-    def term_count(self) -> int | None:
-        """Return one picture for each vector, or any number for a single one."""
-        return None if self.single else len(self.vectors)
+        self.picture_count = None if self.single else len(loaded)
+        self._hashes = [content_hash(row) for row in ([loaded] if self.single else loaded)]
 
     def check_term(self, setting: Setting) -> None:
-        """Refuse vectors of another length than the layer has units."""
-        require_width(self.vectors_argument, self.layer, self.width(setting), self.vectors.shape[-1])
+        check_width(self.vectors_argument, self.layer, self.width(setting), self.vectors.shape[-1])
 
     def target_names(self, count: int) -> list[str]:
-        """Return the layer and what tells the vector from others."""
-        names = self._names * count if self.single else self._names
-        return [f"{self.place()}:{type(self).__name__}-{name}" for name in names]
-
-    def arguments(self) -> list[str]:
-        """Return the vectors: few numbers as they are, many by their shape and content."""
-        return [spelled(self.vectors)]
+        hashes = self._hashes * count if self.single else self._hashes
+        return [f"{self.label()}:{type(self).__name__}-{digits}" for digits in hashes]
 
 
 class Direction(VectorTerm):
@@ -86,8 +84,10 @@ class Direction(VectorTerm):
         >>> from featviz_pl.objectives import Source
         >>> activation = torch.tensor([1.0, 2.0]).view(1, 1, 2, 1, 1).expand(1, 1, 2, 4, 4)
         >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
-        >>> Direction("a", [3, 4])(observation).item(), round(Direction("a", [3, 4], compare="cosine")(observation).item(), 3)
-        (11.0, 0.984)
+        >>> Direction("a", [3, 4])(observation).item()
+        11.0
+        >>> round(Direction("a", [3, 4], compare="cosine")(observation).item(), 3)
+        0.984
 
     Reference:
         Carter, Armstrong, Schubert, Johnson, Olah, "Activation Atlas", Distill, 2019
@@ -99,6 +99,7 @@ class Direction(VectorTerm):
         self,
         layer: str,
         vectors: Vectors,
+        *,
         compare: Literal["dot", "cosine"] = "dot",
         power: float = 0.0,
         floor: float = FLOOR,
@@ -113,7 +114,7 @@ class Direction(VectorTerm):
         self.floor = finite_number("floor", floor, above=0.0, most=1.0)
         if compare == "cosine" and self.power:
             raise ValueError(
-                f"power: {power!r} raises the cosine beside a dot product, and compare='cosine' has none; leave it at 0"
+                f"power: {power!r} is the power of the cosine beside a dot product; leave it at 0 with compare='cosine'"
             )
         matrix = None if whitening is None else load_vectors("whitening", whitening, (2,))
         length = self.vectors.shape[-1]
@@ -124,30 +125,23 @@ class Direction(VectorTerm):
         self.register_buffer("whitening", matrix, persistent=False)
 
     def whitened(self, activation: Tensor) -> Tensor:
-        """Return the vectors (N or 1, F), where and as precise as the activation is."""
-        vectors = rows_of(self.vectors, activation)
+        """Return the vectors (N or 1, F), with the device and precision of the activation."""
+        vectors = rows_like(self.vectors, activation)
         return vectors if self.whitening is None else vectors @ self.whitening.to(activation)
 
     def score(self, observation: Observation) -> Tensor:
-        """Average over positions."""
-        activation = self.positions(self.read(observation))
-        return compared(activation, self.whitened(activation)[:, None, None], self.compare, self.power, self.floor)
+        activation = self.selected_positions(self.read(observation))
+        return compare_vectors(
+            activation, self.whitened(activation)[:, None, None], self.compare, self.power, self.floor
+        )
 
-    def positions(self, activation: Tensor) -> Tensor:
-        """Return the positions that count (N, V, positions, units)."""
+    def selected_positions(self, activation: Tensor) -> Tensor:
+        """Return the positions that are compared (N, V, positions, units)."""
         return at_positions(activation)
-
-    def arguments(self) -> list[str]:
-        """Return the vectors, and what differs from the defaults."""
-        named = [] if self.compare == "dot" else [f"compare={self.compare!r}"]
-        named += [f"power={number_formula(self.power)}"] if self.power else []
-        named += [f"floor={number_formula(self.floor)}"] if self.floor != FLOOR else []
-        named += [] if self.whitening is None else [f"whitening={spelled(self.whitening)}"]
-        return [*super().arguments(), *named]
 
 
 class NeuronDirection(Direction):
-    """Maximise a layer along a direction at one position, the centre unless given.
+    """Maximise a layer along a direction at one position, the centre by default.
 
     Shape:
         activation (N, V, C, H, W), (N, V, T, F) or (N, V, F) -> (N, V)
@@ -155,7 +149,7 @@ class NeuronDirection(Direction):
     Args:
         layer: dotted module name, or ``"output"``.
         vectors: (F,) for all pictures or (N, F), one for each; a tensor, nested numbers, or a file (.pt, .npy).
-        position: as for `Neuron`: (y, x) on the map, the index of a token among the chosen ones, or None for the
+        position: as for `Neuron`: (y, x) on the map, the index of a token among the selected ones, or None for the
             centre.
         compare: ``"dot"`` or ``"cosine"``, as for `Direction`.
         power: of the cosine beside the dot product, 0 or more.
@@ -177,41 +171,40 @@ class NeuronDirection(Direction):
         Carter, Armstrong, Schubert, Johnson, Olah, "Activation Atlas", Distill, 2019
     """
 
+    positional = ("position",)
+
     def __init__(
         self,
         layer: str,
         vectors: Vectors,
         position: int | Sequence[int] | None = None,
+        *,
         compare: Literal["dot", "cosine"] = "dot",
         power: float = 0.0,
         floor: float = FLOOR,
         whitening: Tensor | Sequence[Sequence[float]] | str | None = None,
         tokens: Tokens = "all",
     ) -> None:
-        super().__init__(layer, vectors, compare, power, floor, whitening, tokens)
-        self.position = check_position(position)
+        options: dict[str, Any] = {"compare": compare, "power": power, "floor": floor, "whitening": whitening}
+        super().__init__(layer, vectors, tokens=tokens, **options)
+        self.position = listed_position(position)
 
     def check_term(self, setting: Setting) -> None:
-        """Refuse vectors of another length, and a position outside the layer."""
         super().check_term(setting)
-        fit_position(self.layer, self.position, position_axes(self.shape(setting)), self.tokens)
+        check_position(self.layer, self.position, position_axes(self.shape(setting)), self.tokens)
 
-    def positions(self, activation: Tensor) -> Tensor:
-        """Return the one position (N, V, 1, units)."""
+    def selected_positions(self, activation: Tensor) -> Tensor:
+        """Return the position (N, V, 1, units)."""
         last = units_last(activation)
-        for index in located(self.position, tuple(last.shape[2:-1]), self.tokens):
+        for index in position_indices(self.position, tuple(last.shape[2:-1]), self.tokens):
             last = last[:, :, index]
         return last[:, :, None]
 
     def target_names(self, count: int) -> list[str]:
-        """Return the layer, what tells the vector from others, and the position."""
-        where = "" if self.position is None else ",".join(map(str, self.position))
-        return [f"{name}@{where}" for name in super().target_names(count)]
+        return [name + position_label(self.position) for name in super().target_names(count)]
 
-    def arguments(self) -> list[str]:
-        """Return the vectors, the position, and what differs from the defaults."""
-        vectors, *named = super().arguments()
-        return [vectors, *position_formula(self.position), *named]
+    def argument(self, name: str) -> Any:
+        return position_argument(self.position) if name == "position" else super().argument(name)
 
 
 class TensorDirection(VectorTerm):
@@ -249,7 +242,6 @@ class TensorDirection(VectorTerm):
         self.power = finite_number("power", power, least=0.0)
 
     def check_term(self, setting: Setting) -> None:
-        """Refuse a block that does not lie on the map."""
         shape, block = self.shape(setting), tuple(self.vectors.shape[-3:])
         if len(shape) != 3:
             raise ValueError(f"tensor: {self.layer!r} gives {shape}, not a map (C, H, W), on which a block could lie")
@@ -259,17 +251,15 @@ class TensorDirection(VectorTerm):
             raise ValueError(f"tensor: the block {block} is larger than the map of {self.layer!r}, which is {shape}")
 
     def score(self, observation: Observation) -> Tensor:
-        """Average over the positions of the block."""
         activation = self.read(observation)
         height, width = self.vectors.shape[-2:]
         top, left = (activation.shape[-2] - height) // 2, (activation.shape[-1] - width) // 2
         under = at_positions(activation[..., top : top + height, left : left + width])
         block = self.vectors.to(activation).reshape(-1, 1, *self.vectors.shape[-3:])
-        return compared(under, at_positions(block), "dot", self.power, FLOOR)
+        return compare_vectors(under, at_positions(block), power=self.power)
 
-    def arguments(self) -> list[str]:
-        """Return the block, and the power where it is not 0."""
-        return [*super().arguments(), *([f"power={number_formula(self.power)}"] if self.power else [])]
+    def argument(self, name: str) -> Any:
+        return super().argument("vectors" if name == "tensor" else name)
 
 
 class Similarity(VectorTerm):
@@ -299,21 +289,25 @@ class Similarity(VectorTerm):
     """
 
     def score(self, observation: Observation) -> Tensor:
-        """Average over positions, and take the cosine."""
         activation = at_positions(self.read(observation)).mean(2)
-        similarity: Tensor = functional.cosine_similarity(activation, rows_of(self.vectors, activation)[:, None], dim=2)
+        vectors = rows_like(self.vectors, activation)[:, None]
+        similarity: Tensor = functional.cosine_similarity(activation, vectors, dim=2)
         return similarity
 
 
-def compared(
-    activation: Tensor, vectors: Tensor, compare: str = "dot", power: float = 0.0, floor: float = FLOOR
+def compare_vectors(
+    activation: Tensor, vectors: Tensor, compare: str = "dot", power: float = 0.0, floor: float = FLOOR, axis: int = 3
 ) -> Tensor:
-    """Compare activations (N, V, positions, units) with vectors that broadcast to them, and average over positions: (N, V)."""
-    dot = (activation * vectors).sum(-1)
+    """Compare activations with vectors that broadcast to them, and average over positions.
+
+    Shape:
+        (N, V, positions, units), with axis 2 (N, V, units, positions) -> (N, V)
+    """
+    dot = (activation * vectors).sum(axis)
     if compare == "dot" and power == 0:
         return dot.mean(2)
-    # The gradient of a norm is 0, not NaN, where a rectifier left nothing.
-    lengths = [SMALL + torch.linalg.vector_norm(values, dim=-1) for values in (activation, vectors)]
+    # The gradient of a norm is 0, not NaN, for an activation of zeros.
+    lengths = [EPSILON + torch.linalg.vector_norm(values, dim=axis) for values in (activation, vectors)]
     cosine = dot / lengths[0] / lengths[1]
-    held: Tensor = cosine if compare == "cosine" else dot * cosine.clamp_min(floor) ** power
-    return held.mean(2)
+    scores: Tensor = cosine if compare == "cosine" else dot * cosine.clamp_min(floor) ** power
+    return scores.mean(2)

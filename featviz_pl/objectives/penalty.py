@@ -1,4 +1,4 @@
-"""Penalties on the picture itself: sums over pixels and channels, positive, named for a defect, subtracted by the user."""
+"""Penalties on the picture itself: positive, to be subtracted; sums over pixels and channels where nothing else is said."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from featviz_pl.numerics.checks import finite_number, whole_number
 from featviz_pl.numerics.device_transfer import to_device
-from featviz_pl.objectives.base import Term, number_formula
+from featviz_pl.objectives.base import Term
 from featviz_pl.objectives.protocol import Observation, Setting
 
 
@@ -22,7 +22,6 @@ class TotalVariation(Term):
         power: 1 is the field's, 2 the article's. At least 1.
 
     Example:
-        >>> import torch
         >>> picture = torch.tensor([[[[0.0, 1.0], [0.0, 0.5]]]])
         >>> TotalVariation()(Observation(picture, {})).item(), TotalVariation(power=2)(Observation(picture, {})).item()
         (2.0, 1.5)
@@ -36,20 +35,15 @@ class TotalVariation(Term):
         self.power = finite_number("power", power, least=1.0)
 
     def score(self, observation: Observation) -> Tensor:
-        """Sum over both axes."""
         vertical = observation.pictures.diff(dim=2).flatten(1).abs()
         horizontal = observation.pictures.diff(dim=3).flatten(1).abs()
         if self.power != 1:
             vertical, horizontal = vertical**self.power, horizontal**self.power
         return (vertical.sum(1) + horizontal.sum(1))[:, None]
 
-    def formula(self) -> str:
-        """Return the constructor."""
-        return "TotalVariation()" if self.power == 1 else f"TotalVariation(power={number_formula(self.power)})"
-
 
 class L1(Term):
-    """Sum the distances of all values from one value: ``sum |x - center|``.
+    """Sum the distances of all values from a constant: ``sum |x - center|``.
 
     Shape:
         pictures (N, C, H, W) -> (N, 1)
@@ -58,26 +52,22 @@ class L1(Term):
         center: in [0, 1]; the field penalises distance from 0 or from grey, 0.5.
 
     Example:
-        >>> import torch
         >>> L1(0.5)(Observation(torch.tensor([[[[0.0, 1.0]]]]), {})).item()
         1.0
     """
+
+    positional = ("center",)
 
     def __init__(self, center: float = 0.0) -> None:
         super().__init__()
         self.center = finite_number("center", center)
 
     def score(self, observation: Observation) -> Tensor:
-        """Sum the distances."""
         return (observation.pictures - self.center).flatten(1).abs().sum(1, keepdim=True)
-
-    def formula(self) -> str:
-        """Return the constructor."""
-        return f"{type(self).__name__}({number_formula(self.center)})" if self.center else f"{type(self).__name__}()"
 
 
 class L2(L1):
-    """Measure the Euclidean distance of the picture from one value: ``sqrt(1e-6 + sum (x - center)^2)``.
+    """Measure the Euclidean distance of the picture from a constant: ``sqrt(1e-6 + sum (x - center)^2)``.
 
     The small number keeps the gradient finite where the picture is flat, as in Lucid.
 
@@ -88,18 +78,16 @@ class L2(L1):
         center: in [0, 1]; the field penalises distance from 0 or from grey, 0.5.
 
     Example:
-        >>> import torch
         >>> round(L2()(Observation(torch.tensor([[[[3.0, 4.0]]]]), {})).item(), 4)
         5.0
     """
 
     def score(self, observation: Observation) -> Tensor:
-        """Take the root of the sum of squares."""
         return (1e-6 + (observation.pictures - self.center).flatten(1).square().sum(1, keepdim=True)).sqrt()
 
 
 class LInfinity(L1):
-    """Measure the largest distance of any value from one value: ``max |x - center|``. A maximum, not a sum.
+    """Measure the largest distance of any value from a constant: ``max |x - center|``. A maximum, not a sum.
 
     Shape:
         pictures (N, C, H, W) -> (N, 1)
@@ -108,28 +96,25 @@ class LInfinity(L1):
         center: in [0, 1]; the field penalises distance from 0 or from grey, 0.5.
 
     Example:
-        >>> import torch
         >>> LInfinity()(Observation(torch.tensor([[[[0.25, 0.75]]]]), {})).item()
         0.75
     """
 
     def score(self, observation: Observation) -> Tensor:
-        """Take the largest distance."""
         return (observation.pictures - self.center).flatten(1).abs().amax(1, keepdim=True)
 
 
 class BlurDistance(Term):
-    """Blur the picture a little in every step: ``sum (x - blur(x)) ^ 2 / 2``, the blurred picture held fixed.
+    """Measure the distance of the picture from its blurred copy: ``sum (x - blur(x)) ^ 2 / 2``, the copy detached.
 
-    Its gradient is ``x - blur(x)``, so a step of plain descent with weight w mixes in the blurred picture by its
-    learning rate times w. The blur is a mean over 3 x 3 pixels, the middle one counted twice; at the border over those
-    that are there.
+    Its gradient is ``x - blur(x)``: a step of gradient descent with weight w blends in the blurred picture by its
+    learning rate times w, Lucid's ``blur_input_each_step``. The blur is a mean over 3 x 3 pixels, the middle one
+    counted twice; at the border over those inside the picture.
 
     Shape:
         pictures (N, C, H, W) -> (N, 1)
 
     Example:
-        >>> import torch
         >>> round(BlurDistance()(Observation(torch.tensor([[[[1.0, 0.0]]]]), {})).item(), 4)
         0.1111
 
@@ -138,16 +123,11 @@ class BlurDistance(Term):
     """
 
     def score(self, observation: Observation) -> Tensor:
-        """Compare with the blurred picture."""
         return _blur_penalty(observation.pictures)
-
-    def formula(self) -> str:
-        """Return the constructor."""
-        return "BlurDistance()"
 
 
 class BoundaryComplexity(Term):
-    """Sum what is not plain grey in a frame: ``sum over the frame of (blur(x) - x) ^ 2 + 0.8 (x - 0.5) ^ 2``.
+    """Sum detail and contrast along the border: ``sum over the frame of (blur(x) - x) ^ 2 + 0.8 (x - 0.5) ^ 2``.
 
     The blur is a mean over `kernel` x `kernel` pixels that counts the outermost ones half; the gradient goes through
     it.
@@ -160,7 +140,6 @@ class BoundaryComplexity(Term):
         kernel: side of the blur in pixels, odd, 3 or more.
 
     Example:
-        >>> import torch
         >>> round(BoundaryComplexity(1)(Observation(torch.zeros(1, 1, 4, 4), {})).item(), 4)
         2.4
 
@@ -175,21 +154,20 @@ class BoundaryComplexity(Term):
             raise ValueError(f"kernel must be odd, so that it has a middle, got {kernel}")
 
     def score(self, observation: Observation) -> Tensor:
-        """Sum over the frame: what the whole picture has and its inside does not."""
         pictures, width = observation.pictures, self.width
         distances = (_blurred(pictures, self.kernel) - pictures).square() + 0.8 * (pictures - 0.5).square()
-        outside = torch.ones_like(pictures[0, 0])
-        outside[width:-width, width:-width] = 0
-        return (distances * outside).flatten(1).sum(1, keepdim=True)
+        frame = torch.ones_like(pictures[0, 0])
+        frame[width:-width, width:-width] = 0
+        return (distances * frame).flatten(1).sum(1, keepdim=True)
 
     def formula(self) -> str:
-        """Return the constructor."""
+        """Return the constructor call, always with the width."""
         kernel = "" if self.kernel == 5 else f", kernel={self.kernel}"
         return f"BoundaryComplexity({self.width}{kernel})"
 
 
 class HighFrequency(Term):
-    """Measure the share of fine detail: the spectral energy above a frequency, divided by all of it. A share, not a sum.
+    """Measure the share of spectral energy above a frequency. A share, not a sum.
 
     The mean of each channel does not count; a picture of one color has none.
 
@@ -197,22 +175,21 @@ class HighFrequency(Term):
         pictures (N, C, H, W) -> (N, 1) in [0, 1]
 
     Args:
-        cutoff: in cycles per pixel, whatever the direction, from 0 to less than 0.7, the finest there is on a diagonal.
-            On an axis it is 0.5: every other pixel.
+        cutoff: in cycles per pixel in any direction, from 0 to 0.7, the highest on a diagonal; on an axis it is 0.5.
 
     Example:
-        >>> import torch
         >>> stripes = torch.tensor([0.0, 1.0]).repeat(1, 1, 4, 2)
         >>> HighFrequency()(Observation(stripes, {})).item(), HighFrequency(0.5)(Observation(stripes, {})).item()
         (1.0, 0.0)
     """
+
+    positional = ("cutoff",)
 
     def __init__(self, cutoff: float = 0.25) -> None:
         super().__init__()
         self.cutoff = finite_number("cutoff", cutoff, least=0.0, most=0.7)
 
     def score(self, observation: Observation) -> Tensor:
-        """Divide the energies."""
         pictures = observation.pictures
         height, width = pictures.shape[-2:]
         spectrum = torch.fft.fft2(pictures - pictures.mean((2, 3), keepdim=True), norm="ortho")
@@ -223,43 +200,33 @@ class HighFrequency(Term):
         high = (energy * to_device(fine.to(energy.dtype), energy.device)).flatten(1).sum(1)
         return (high / (energy.flatten(1).sum(1) + 1e-12))[:, None]
 
-    def formula(self) -> str:
-        """Return the constructor."""
-        return "HighFrequency()" if self.cutoff == 0.25 else f"HighFrequency({number_formula(self.cutoff)})"
-
 
 class AlphaTerm(Term):
-    """Judge how opaque a picture is."""
+    """Score the alpha channel of a picture."""
 
     def check_term(self, setting: Setting) -> None:
-        """Refuse pictures that are opaque everywhere."""
         if not setting.alpha:
             raise ValueError(
-                f"{self!r}: the pictures, {setting.picture[0]} channels, have no alpha, so there is nothing to judge; use an AlphaImage"
+                f"{self!r}: the pictures, {setting.picture[0]} channels, have no alpha channel; use an AlphaImage"
             )
-
-    def formula(self) -> str:
-        """Return the constructor."""
-        return f"{type(self).__name__}()"
 
 
 class AlphaMean(AlphaTerm):
-    """Measure how opaque the picture is: the mean of its last channel. A mean, not a sum.
+    """Measure how opaque the picture is: the mean of its alpha channel. A mean, not a sum.
 
-    Of each view where the views still carry alpha, or of the picture where they do not.
+    Of each view where the views still have alpha, or of the picture where they do not.
     ``objective * (1 - AlphaMean())`` leaves transparent what the objective does not need.
 
     Shape:
         views (N, V, C, h, w) -> (N, V), or pictures (N, C, H, W) -> (N, 1)
 
     Args:
-        of_views: False takes the whole picture, whatever the views show of it.
+        of_views: False takes the whole picture instead of its views.
 
     Raises:
         ValueError: for pictures without alpha.
 
     Example:
-        >>> import torch
         >>> AlphaMean()(Observation(torch.full((1, 4, 2, 2), 0.25), {})).item()
         0.25
 
@@ -272,18 +239,13 @@ class AlphaMean(AlphaTerm):
         self.of_views = bool(of_views)
 
     def score(self, observation: Observation) -> Tensor:
-        """Average the last channel."""
-        shown = observation.network_input()
-        carried = self.of_views and shown.shape[2] == observation.pictures.shape[1]
-        return (shown if carried else observation.pictures[:, None])[:, :, -1].mean((2, 3))
-
-    def formula(self) -> str:
-        """Return the constructor."""
-        return "AlphaMean()" if self.of_views else "AlphaMean(of_views=False)"
+        views = observation.network_input()
+        with_alpha = self.of_views and views.shape[2] == observation.pictures.shape[1]
+        return (views if with_alpha else observation.pictures[:, None])[:, :, -1].mean((2, 3))
 
 
 class AlphaBlurDistance(AlphaTerm):
-    """Blur how opaque the picture is a little in every step: `BlurDistance` of its last channel alone.
+    """Measure the distance of the alpha channel from its blurred copy, as `BlurDistance` does of the picture.
 
     Shape:
         pictures (N, C, H, W) -> (N, 1)
@@ -292,7 +254,6 @@ class AlphaBlurDistance(AlphaTerm):
         ValueError: for pictures without alpha.
 
     Example:
-        >>> import torch
         >>> AlphaBlurDistance()(Observation(torch.full((1, 4, 2, 2), 0.25), {})).item()
         0.0
 
@@ -301,7 +262,6 @@ class AlphaBlurDistance(AlphaTerm):
     """
 
     def score(self, observation: Observation) -> Tensor:
-        """Compare the last channel with itself blurred."""
         return _blur_penalty(observation.pictures[:, -1:])
 
 
@@ -311,10 +271,10 @@ def _blur_penalty(pictures: Tensor) -> Tensor:
 
 
 def _blurred(pictures: Tensor, kernel: int) -> Tensor:
-    """Average each pixel with those around it, the outermost counted half; only over pixels that are there."""
+    """Average each pixel with its neighbours, the outermost counted half; only over pixels inside the picture."""
     weights = torch.full((kernel, kernel), 0.5)
     weights[1:-1, 1:-1] = 1.0
     weights = to_device(weights.to(pictures.dtype), pictures.device)[None, None]
     planes = pictures.flatten(0, 1)[:, None]
-    there = functional.conv2d(torch.ones_like(planes[:1]), weights, padding=kernel // 2)
-    return (functional.conv2d(planes, weights, padding=kernel // 2) / there).view_as(pictures)
+    total = functional.conv2d(torch.ones_like(planes[:1]), weights, padding=kernel // 2)
+    return (functional.conv2d(planes, weights, padding=kernel // 2) / total).view_as(pictures)

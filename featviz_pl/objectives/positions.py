@@ -23,45 +23,55 @@ def check_tokens(value: Tokens) -> Tokens:
     return whole_number("tokens", value)
 
 
-def chosen_tokens(activation: Tensor, tokens: Tokens) -> Tensor:
-    """Return the chosen tokens of an activation (N, V, T, F); with ``"all"``, any activation as it is."""
+def select_tokens(activation: Tensor, tokens: Tokens) -> Tensor:
+    """Return the selected tokens of an activation (N, V, T, F); with ``"all"``, any activation as it is."""
     return activation if tokens == "all" else activation[:, :, _slice(tokens)]
 
 
-def chosen_shape(layer: str, shape: tuple[int, ...], tokens: Tokens) -> tuple[int, ...]:
-    """Return the shape that is left of (T, F), or raise where there are no tokens to choose from."""
+def shape_of_tokens(layer: str, shape: tuple[int, ...], tokens: Tokens) -> tuple[int, ...]:
+    """Return the shape (T, F) of the selected tokens, or raise ValueError for a layer without such tokens."""
     if tokens == "all":
         return shape
     if len(shape) != 2:
         raise ValueError(f"tokens: {layer!r} gives {shape}, not tokens (T, F); leave tokens at 'all'")
-    left = len(range(shape[0])[_slice(tokens)])
-    if not left:
+    count = len(range(shape[0])[_slice(tokens)])
+    if not count:
         raise ValueError(f"tokens: {layer!r} has {shape[0]} tokens, and none is left with tokens={tokens!r}")
-    return left, shape[1]
+    return count, shape[1]
 
 
-def place(layer: str, tokens: Tokens) -> str:
-    """Name a layer and the tokens of it.
+def layer_label(layer: str, tokens: Tokens) -> str:
+    """Name a layer and its selected tokens.
 
     Example:
-        >>> place("encoder.ln", "all"), place("encoder.ln", "patches"), place("encoder.ln", 5)
+        >>> layer_label("encoder.ln", "all"), layer_label("encoder.ln", "patches"), layer_label("encoder.ln", 5)
         ('encoder.ln', 'encoder.ln[patches]', 'encoder.ln[from 5]')
     """
     return layer if tokens == "all" else f"{layer}[{tokens}]" if isinstance(tokens, str) else f"{layer}[from {tokens}]"
 
 
-def check_position(value: int | Sequence[int] | None) -> tuple[int, ...] | None:
+def position_label(position: tuple[int, ...] | None) -> str:
+    """Write a position as it ends the shorthand of a target: ``@4,5``, or ``@`` for the centre."""
+    return "@" + ",".join(map(str, position or ()))
+
+
+def position_argument(position: tuple[int, ...] | None) -> tuple[int, ...] | int | None:
+    """Return a position as a formula writes it."""
+    return position[0] if position is not None and len(position) == 1 else position
+
+
+def listed_position(value: int | Sequence[int] | None) -> tuple[int, ...] | None:
     """Return a position as numbers of at least 0, one for each axis, None for the centre."""
     if value is None:
         return None
     return tuple(whole_number("position", at, least=0) for at in (value if isinstance(value, Sequence) else (value,)))
 
 
-def fit_position(layer: str, position: tuple[int, ...] | None, axes: tuple[int, ...], tokens: Tokens) -> None:
-    """Raise for a position that the layer does not have."""
+def check_position(layer: str, position: tuple[int, ...] | None, axes: tuple[int, ...], tokens: Tokens) -> None:
+    """Raise ValueError for a position that the layer does not have."""
     if position is None:
         return
-    side = _square(axes, tokens)
+    side = _square_side(axes, tokens)
     axes = (side, side) if side and len(position) == 2 else axes
     if len(position) != len(axes):
         raise ValueError(f"position: {layer!r} has {len(axes)} axes of positions {axes}, got {position}")
@@ -69,22 +79,26 @@ def fit_position(layer: str, position: tuple[int, ...] | None, axes: tuple[int, 
         raise ValueError(f"position: {position} lies outside the map of {layer!r}, which is {axes}")
 
 
-def located(position: tuple[int, ...] | None, axes: tuple[int, ...], tokens: Tokens) -> tuple[int, ...]:
-    """Return the index on each axis of positions; the centre is ``length // 2`` on each, or on each side of a square of patches.
+def position_indices(position: tuple[int, ...] | None, axes: tuple[int, ...], tokens: Tokens) -> tuple[int, ...]:
+    """Return the index on each axis of positions.
+
+    The centre is ``length // 2`` on each axis, or on each side of a square of patches.
 
     Example:
-        >>> located(None, (4, 5), "all"), located(None, (197,), "all"), located(None, (196,), "patches"), located((0, 3), (196,), 1)
-        ((2, 2), (98,), (105,), (3,))
+        >>> position_indices(None, (4, 5), "all"), position_indices(None, (197,), "all")
+        ((2, 2), (98,))
+        >>> position_indices(None, (196,), "patches"), position_indices((0, 3), (196,), 1)
+        ((105,), (3,))
     """
-    side = _square(axes, tokens)
+    side = _square_side(axes, tokens)
     if side and (position is None or len(position) == 2):
         row, column = (side // 2, side // 2) if position is None else position
         return (row * side + column,)
     return tuple(length // 2 for length in axes) if position is None else position
 
 
-def _square(axes: tuple[int, ...], tokens: Tokens) -> int:
-    """Return the side of the square that the chosen patches make, 0 where they make none."""
+def _square_side(axes: tuple[int, ...], tokens: Tokens) -> int:
+    """Return the side of the square that the selected patches form, 0 where they form none."""
     if len(axes) != 1 or tokens in ("all", "class"):
         return 0
     side = math.isqrt(axes[0])

@@ -1,9 +1,9 @@
-"""What an objective asks for, and what it is given: the protocol between objectives and whoever runs them."""
+"""The protocol between objectives and the code that runs them: which activations are needed, and what one step observed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -14,17 +14,17 @@ class Network(Protocol):
     """A frozen network, to which objectives only refer."""
 
     def weights_hash(self) -> str:
-        """Return what tells its weights from others."""
+        """Return a hash of the weights."""
 
 
 class Scorer(Protocol):
-    """What an activation's gradient can be asked of: an objective that names its sources and scores an observation."""
+    """An objective whose gradient by an activation is a source: it names its own sources and scores an observation."""
 
     def sources(self) -> list[Source]:
         """Return the activations that it reads."""
 
     def check(self, setting: Setting) -> None:
-        """Refuse a run that cannot work."""
+        """Raise ValueError for a run that cannot work."""
 
     def __call__(self, observation: Observation) -> Tensor:
         """Return the score of each picture and view (N, V)."""
@@ -36,10 +36,9 @@ class Reference:
 
     Args:
         image: (N, C, H, W) or (1, C, H, W) in [0, 1]; one picture serves all. With `together`, any number (R, C, H, W).
-        through_views: show it through the same views as the picture, at every step; otherwise it is read once, as it
-            is.
-        together: the pictures are one set that every rendered picture is compared with: read as it is, its activation
-            is (1, R, …).
+        through_views: read it through the same views as the picture, at every step; otherwise once, without views.
+        together: the pictures are one set that every rendered picture is compared with: read without views, its
+            activation is (1, R, …).
     """
 
     image: Tensor
@@ -49,18 +48,18 @@ class Reference:
 
 @dataclass(frozen=True)
 class Source:
-    """Name one activation: a layer, of the run's network or another one, for the run's views or for a reference picture.
+    """Name one activation: a layer of the run's or another network, for the run's views or for a reference picture.
 
     Args:
         layer: dotted module name, or ``"output"``.
-        network: another network than the run's (whatever stands for one), or None.
+        network: another network than the run's (a name, a module or a frozen network), or None.
         reference: another picture than the run's, or None.
-        gradient_of: ask for the gradient of this objective by the activation, detached, instead of the activation
-            itself.
+        gradient_of: an objective whose gradient by the activation, detached, is read instead of the activation.
     """
 
     layer: str
     network: object | None = None
+    _: KW_ONLY
     reference: Reference | None = None
     gradient_of: Scorer | None = None
 
@@ -70,46 +69,47 @@ class Setting:
     """Describe the run to an objective before the first step, so that it can refuse what cannot work.
 
     Args:
-        shapes: of every source that the objective asked for, without the axes of pictures and views.
+        shapes: of every source of the objective, without the axes of pictures and views.
         count: number of pictures.
         picture: (C, H, W) of each.
         class_names: of the network's output, empty where unknown.
-        alpha: whether the last channel of the pictures says how opaque they are.
+        alpha: whether the last channel of the pictures is their opacity.
         class_names_of: the same for every other network.
     """
 
     shapes: Mapping[Source, tuple[int, ...]]
     count: int
     picture: tuple[int, int, int]
+    _: KW_ONLY
     class_names: tuple[str, ...] = ()
     alpha: bool = False
     class_names_of: Mapping[object, tuple[str, ...]] = field(default_factory=dict)
 
     def for_network(self, network: object) -> Setting:
-        """Return the same setting as it looks to objectives that take this network for the run's."""
+        """Return the same setting for objectives that take this network for the run's."""
         if network is None:
             return self
-        return replace(
-            self, shapes=_for_network(self.shapes, network), class_names=self.class_names_of.get(network, ())
-        )
+        shapes, class_names = _as_run_network(self.shapes, network), self.class_names_of.get(network, ())
+        return replace(self, shapes=shapes, class_names=class_names)
 
 
 @dataclass
 class Observation:
-    """Hold what one step has observation.
+    """Hold the pictures, views and activations of one step.
 
     Args:
-        pictures: (N, C, H, W) in [0, 1], as they are.
-        activations: (N, V, …) for every source; a reference read as it is has V = 1, or V = R for a set of R pictures.
+        pictures: (N, C, H, W) in [0, 1], without views.
+        activations: (N, V, …) for every source; a reference without views has V = 1, or V = R for a set of R pictures.
         class_names: of the network's output.
         terms: filled during evaluation: the score (N, V) of every term by name, detached.
-        views: (N, V, C, h, w) that gave the activations; the pictures as they are unless given.
-        step: which step this is; None where nothing is optimised, so running states stay as they are.
+        views: (N, V, C, h, w) of the activations; None where the network was shown the pictures themselves.
+        step: index of the step; None outside of an optimization, where running states do not change.
         class_names_of: the class names of every other network.
     """
 
     pictures: Tensor
     activations: Mapping[Source, Tensor]
+    _: KW_ONLY
     class_names: tuple[str, ...] = ()
     terms: dict[str, Tensor] = field(default_factory=dict)
     views: Tensor | None = None
@@ -122,32 +122,30 @@ class Observation:
         return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
     def network_input(self) -> Tensor:
-        """Return the views (N, V, C, h, w)."""
+        """Return the views (N, V, C, h, w), or the pictures as one view."""
         return self.pictures[:, None] if self.views is None else self.views
 
     def record(self, name: str, score: Tensor) -> None:
-        """Keep a term's score for whoever logs; a name that is taken gets a number."""
+        """Record a term's score for logging; a name that exists gets a number."""
         unique, number = name, 2
         while unique in self.terms:
             unique, number = f"{name}.{number}", number + 1
         self.terms[unique] = score.detach()
 
     def without_logging(self) -> Observation:
-        """Return the same observation for an evaluation on the side: nothing is recorded, running states stay."""
+        """Return the same observation for an auxiliary evaluation: nothing is recorded, running states do not change."""
         return replace(self, terms={}, step=None)
 
     def for_network(self, network: object) -> Observation:
-        """Return the same observation as it looks to objectives that take this network for the run's; the record is shared."""
+        """Return the same observation for objectives that take this network for the run's; `terms` is shared."""
         if network is None:
             return self
-        return replace(
-            self, activations=_for_network(self.activations, network), class_names=self.class_names_of.get(network, ())
-        )
+        activations, class_names = _as_run_network(self.activations, network), self.class_names_of.get(network, ())
+        return replace(self, activations=activations, class_names=class_names)
 
 
-def _for_network(values: Mapping[Source, Any], network: object) -> dict[Source, Any]:
-    """Name the network's own sources as if it were the run's, in place of the run's; other networks are still there by name."""
+def _as_run_network(values: Mapping[Source, Any], network: object) -> dict[Source, Any]:
+    """Return the values of other networks, and once more those of this one as if it were the run's."""
     named = {source: value for source, value in values.items() if source.network is not None}
-    return named | {
-        replace(source, network=None): value for source, value in named.items() if source.network == network
-    }
+    renamed = {replace(source, network=None): value for source, value in named.items() if source.network == network}
+    return named | renamed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +11,11 @@ from torch import Tensor
 from featviz_pl.numerics.activation_axes import unit_axis
 from featviz_pl.numerics.checks import finite_number
 from featviz_pl.objectives.activation import LayerTerm
-from featviz_pl.objectives.base import Objective, number_formula
-from featviz_pl.objectives.picture_arguments import PictureArgument, given_pictures
+from featviz_pl.objectives.base import Objective
+from featviz_pl.objectives.direction import compare_vectors
+from featviz_pl.objectives.picture_arguments import PictureArgument, load_pictures
 from featviz_pl.objectives.protocol import Observation, Reference, Setting, Source
-
-NORMS = (1, 2)
+from featviz_pl.objectives.target_syntax import Target, parse_objective
 
 
 class ReferenceTerm(LayerTerm):
@@ -23,57 +24,42 @@ class ReferenceTerm(LayerTerm):
     Args:
         layer: dotted module name, or ``"output"``.
         image: the reference, of the picture's size: one for all pictures, or as many as there are pictures.
-        through_views: show the reference through the same views as the picture; otherwise it is read once, as it is.
+        through_views: read the reference through the same views as the picture; otherwise once, without views.
     """
 
     def __init__(self, layer: str, image: PictureArgument, through_views: bool = True) -> None:
         super().__init__(layer)
-        self.pictures = given_pictures("image", image)
+        self.pictures = load_pictures("image", image)
+        self.picture_count = None if len(self.pictures) == 1 else len(self.pictures)
         self.through_views = bool(through_views)
-        self.reference = Reference(self.pictures.stacked("image"), self.through_views)
+        self.reference = Reference(self.pictures.stacked("image"), through_views=self.through_views)
 
     def term_sources(self) -> Sequence[Source]:
-        """Return the layer for the picture and for the reference."""
         return (Source(self.layer), Source(self.layer, reference=self.reference))
 
-    def term_count(self) -> int | None:
-        """Return one picture for each reference, or any number for a single one."""
-        count = len(self.pictures.each)
-        return None if count == 1 else count
-
     def check_term(self, setting: Setting) -> None:
-        """Refuse a reference whose positions are not those of the picture."""
-        own, wanted = (setting.shapes[source] for source in self.term_sources()[:2])
-        check_same_positions(self.layer, own, wanted, self.reference, setting)
+        shape, reference_shape = (setting.shapes[source] for source in self.term_sources()[:2])
+        check_same_positions(self.layer, shape, reference_shape, self.reference, setting)
 
-    def compared(self, observation: Observation) -> tuple[Tensor, Tensor]:
+    def activations(self, observation: Observation) -> tuple[Tensor, Tensor]:
         """Return the layer for the picture (N, V, …) and for the reference (N or 1, V or 1, …)."""
-        own, wanted = self.term_sources()[:2]
-        return observation.activation(own), observation.activation(wanted)
+        source, reference = self.term_sources()[:2]
+        return observation.activation(source), observation.activation(reference)
 
     def target_names(self, count: int) -> list[str]:
-        """Return the formula with each picture's own reference."""
-        names = self.pictures.names if len(self.pictures.names) > 1 else self.pictures.names * count
-        return [self._formula_with(name) for name in names]
+        names = self.pictures.names if len(self.pictures) > 1 else self.pictures.names * count
+        return [self.formula_with(image=name) for name in names]
 
-    def formula(self) -> str:
-        """Return the constructor."""
-        return self._formula_with(self.pictures.formula)
-
-    def _formula_with(self, pictures: str) -> str:
-        return call_formula(type(self).__name__, repr(self.layer), pictures, *self.options())
-
-    def options(self) -> list[str]:
-        """Return the arguments that differ from their defaults, as a formula has them."""
-        return [] if self.through_views else ["through_views=False"]
+    def argument(self, name: str) -> Any:
+        return self.pictures if name == "image" else super().argument(name)
 
 
 class Caricature(ReferenceTerm):
-    """Exaggerate what a layer sees in a reference picture.
+    """Exaggerate the activations of a layer for a reference picture.
 
     ``mean over positions of a . r max(0.1, cos(a, r)) ^ power``, with the activation vectors a of the picture and r of
     the reference at each position, and ``cos(a, r) = a . r / ((1e-4 + |a|) (1e-4 + |r|))``. With an attribution, r is
-    ``r * d attribution / d r`` instead: the part of the reference that argues for that objective.
+    ``r * d attribution / d r`` instead: the part of the reference that raises that objective.
 
     Shape:
         activation (N, V, C, H, W), (N, V, T, F) or (N, V, F) -> (N, V)
@@ -82,19 +68,19 @@ class Caricature(ReferenceTerm):
         layer: dotted module name, or ``"output"``.
         image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several make
             one caricature each.
-        power: of the cosine, 0 or more; higher insists more on the direction. 0 is the field's.
-        attribution: an objective, evaluated at the reference; None takes the reference's activations as they are.
-        through_views: show the reference through the same views as the picture, as the field does; otherwise it is read
-            once, as it is.
+        power: of the cosine, 0 or more; higher weights the direction more. 0 is the field's.
+        attribution: an objective or a target, evaluated at the reference; None takes the reference's activations as they are.
+        through_views: read the reference through the same views as the picture, as the field does; otherwise once,
+            without views.
 
     Raises:
         ValueError: when the reference does not have the picture's size.
 
     Example:
         >>> term = Caricature("a", torch.zeros(3, 4, 4))
-        >>> own, wanted = term.term_sources()
+        >>> source, reference = term.term_sources()
         >>> vectors = torch.tensor([[[1.0, 2.0]]])
-        >>> term(Observation(torch.zeros(1, 3, 4, 4), {own: vectors, wanted: 3 * vectors})).item()
+        >>> term(Observation(torch.zeros(1, 3, 4, 4), {source: vectors, reference: 3 * vectors})).item()
         15.0
 
     Reference:
@@ -105,66 +91,52 @@ class Caricature(ReferenceTerm):
         self,
         layer: str,
         image: PictureArgument,
+        *,
         power: float = 0.0,
-        attribution: Objective | None = None,
+        attribution: Objective | Target | str | None = None,
         through_views: bool = True,
     ) -> None:
         super().__init__(layer, image, through_views)
         self.power = finite_number("power", power, least=0.0)
-        self.attribution = checked_objective("attribution", attribution) if attribution is not None else None
-        asked = None if self.attribution is None else self.attribution.count()
-        if asked is not None and len(self.reference.image) == 1:  # each picture has an attribution of its own
-            self.reference = Reference(self.reference.image.expand(asked, -1, -1, -1), self.through_views)
+        self.attribution = parse_objective("attribution", attribution) if attribution is not None else None
+        count = None if self.attribution is None else self.attribution.count()
+        if count is not None and len(self.reference.image) == 1:  # each picture has an attribution of its own
+            image = self.reference.image.expand(count, -1, -1, -1)
+            self.reference = Reference(image, through_views=self.through_views)
 
     def counts(self) -> dict[int, Objective]:
-        """Return the numbers of pictures asked for, here and by the attribution."""
         return {**({} if self.attribution is None else self.attribution.counts()), **super().counts()}
 
     def term_sources(self) -> Sequence[Source]:
-        """Return the layer for the picture and for the reference, and there the gradient of the attribution."""
+        """Return the layer for the picture and for the reference, and the gradient of the attribution at the reference."""
         sources = super().term_sources()
         if self.attribution is None:
             return sources
         return (*sources, Source(self.layer, reference=self.reference, gradient_of=self.attribution))
 
     def check_term(self, setting: Setting) -> None:
-        """Refuse a reference of another size, and an attribution that cannot work."""
         super().check_term(setting)
         if self.attribution is not None and setting.shapes.keys() >= set(self.attribution.sources()):
             self.attribution.check(setting)
 
     def score(self, observation: Observation) -> Tensor:
-        """Average over positions."""
-        own, wanted = self.compared(observation)
+        activation, reference = self.activations(observation)
         if self.attribution is not None:
-            wanted = wanted * observation.activation(self.term_sources()[2])
-        own, wanted = units_and_positions(own), units_and_positions(wanted)
-        dot = (own * wanted).sum(2)
-        if self.power == 0:
-            return dot.mean(2)
-        # The gradient of a norm is 0, not NaN, where a rectifier left nothing.
-        lengths = [1e-4 + torch.linalg.vector_norm(vectors, dim=2) for vectors in (own, wanted)]
-        cosine = dot / lengths[0] / lengths[1]
-        angled: Tensor = dot * cosine.clamp_min(0.1) ** self.power
-        return angled.mean(2)
+            reference = reference * observation.activation(self.term_sources()[2])
+        units, reference_units = units_and_positions(activation), units_and_positions(reference)
+        return compare_vectors(units, reference_units, power=self.power, axis=2)
 
     def target_names(self, count: int) -> list[str]:
-        """Return the formula with each picture's own reference and what its attribution looks for."""
-        names = super().target_names(count)
+        """Return the formula with the reference of each picture and the target of its attribution."""
         if self.attribution is None:
-            return names
-        whole = f"attribution={self.attribution.formula()}"
-        return [name.replace(whole, f"attribution={own}") for name, own in zip(names, self.attribution.targets(count))]
-
-    def options(self) -> list[str]:
-        """Return the arguments that differ from their defaults, as a formula has them."""
-        power = [f"power={number_formula(self.power)}"] if self.power else []
-        attribution = [] if self.attribution is None else [f"attribution={self.attribution.formula()}"]
-        return [*power, *attribution, *super().options()]
+            return super().target_names(count)
+        names = self.pictures.names if len(self.pictures) > 1 else self.pictures.names * count
+        targets = self.attribution.targets(count)
+        return [self.formula_with(image=name, attribution=target) for name, target in zip(names, targets)]
 
 
 class Inversion(ReferenceTerm):
-    """Reconstruct a picture from what a layer keeps of it.
+    """Reconstruct a picture from the activations of a layer.
 
     ``-|a - r|^2 / |r|^2`` over the whole layer, with the activation a of the picture and r of the reference; with norm
     1 ``-|a - r|_1 / |r|_1``. The best is 0, and grey pictures start near -1.
@@ -177,17 +149,17 @@ class Inversion(ReferenceTerm):
         image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several make
             one inversion each.
         norm: 2, squared, or 1.
-        through_views: show the reference through the same views as the picture. Otherwise it is read once, as it is,
-            and every view of the picture is held against the reference that was not moved.
+        through_views: read the reference through the same views as the picture. Otherwise it is read once, without
+            views, and every view of the picture is compared with it.
 
     Raises:
         ValueError: when the reference does not have the picture's size.
 
     Example:
         >>> term = Inversion("a", torch.zeros(3, 4, 4))
-        >>> own, wanted = term.term_sources()
-        >>> observation = Observation(torch.zeros(1, 3, 4, 4), {own: torch.ones(1, 1, 4), wanted: torch.full((1, 1, 4), 2.0)})
-        >>> term(observation).item()
+        >>> source, reference = term.term_sources()
+        >>> activations = {source: torch.ones(1, 1, 4), reference: torch.full((1, 1, 4), 2.0)}
+        >>> term(Observation(torch.zeros(1, 3, 4, 4), activations)).item()
         -0.25
 
     Reference:
@@ -199,24 +171,18 @@ class Inversion(ReferenceTerm):
         self.norm = checked_norm(norm)
 
     def score(self, observation: Observation) -> Tensor:
-        """Divide the distance by the size of the reference."""
-        own, wanted = (
-            activation.flatten(2) if activation.ndim > 2 else activation[:, :, None]
-            for activation in self.compared(observation)
+        activation, reference = (
+            values.flatten(2) if values.ndim > 2 else values[:, :, None] for values in self.activations(observation)
         )
-        difference = own - wanted
-        smallest = torch.finfo(wanted.dtype).tiny  # of a reference that gives nothing at all
+        difference = activation - reference
+        smallest = torch.finfo(reference.dtype).tiny  # for a reference of zeros
         if self.norm == 1:
-            return -difference.abs().sum(2) / wanted.abs().sum(2).clamp_min(smallest)
-        return -difference.square().sum(2) / wanted.square().sum(2).clamp_min(smallest)
-
-    def options(self) -> list[str]:
-        """Return the arguments that differ from their defaults, as a formula has them."""
-        return [*([f"norm={self.norm}"] if self.norm != 2 else []), *super().options()]
+            return -difference.abs().sum(2) / reference.abs().sum(2).clamp_min(smallest)
+        return -difference.square().sum(2) / reference.square().sum(2).clamp_min(smallest)
 
 
 class Content(ReferenceTerm):
-    """Keep what a layer sees of a picture: ``-mean |a - r|``, the content of style transfer.
+    """Keep the activations of a picture: ``-mean |a - r|``, the content of style transfer.
 
     Shape:
         activation (N, V, …) -> (N, V)
@@ -225,16 +191,17 @@ class Content(ReferenceTerm):
         layer: dotted module name, or ``"output"``.
         image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several give
             each picture its own.
-        through_views: show the reference through the same views as the picture, as the field does; otherwise it is read
-            once, as it is.
+        through_views: read the reference through the same views as the picture, as the field does; otherwise once,
+            without views.
 
     Raises:
         ValueError: when the reference does not have the picture's size.
 
     Example:
         >>> term = Content("a", torch.zeros(3, 4, 4))
-        >>> own, wanted = term.term_sources()
-        >>> term(Observation(torch.zeros(1, 3, 4, 4), {own: torch.ones(1, 1, 4), wanted: torch.zeros(1, 1, 4)})).item()
+        >>> source, reference = term.term_sources()
+        >>> activations = {source: torch.ones(1, 1, 4), reference: torch.zeros(1, 1, 4)}
+        >>> term(Observation(torch.zeros(1, 3, 4, 4), activations)).item()
         -1.0
 
     Reference:
@@ -242,9 +209,8 @@ class Content(ReferenceTerm):
     """
 
     def score(self, observation: Observation) -> Tensor:
-        """Average the distances."""
-        own, wanted = self.compared(observation)
-        difference = (own - wanted).abs()
+        activation, reference = self.activations(observation)
+        difference = (activation - reference).abs()
         return -difference.reshape(*difference.shape[:2], -1).mean(2)
 
 
@@ -262,38 +228,19 @@ def units_and_positions(activation: Tensor) -> Tensor:
 
 
 def check_same_positions(
-    layer: str, own: Sequence[int], wanted: Sequence[int], reference: Reference, setting: Setting
+    layer: str, shape: Sequence[int], reference_shape: Sequence[int], reference: Reference, setting: Setting
 ) -> None:
-    """Raise ValueError when a reference gives a layer another shape than the picture does."""
-    if tuple(own) != tuple(wanted):
-        (height, width), given = setting.picture[1:], tuple(reference.image.shape[-2:])
+    """Raise ValueError when a layer has another shape for the reference than for the picture."""
+    if tuple(shape) != tuple(reference_shape):
+        (height, width), size = setting.picture[1:], tuple(reference.image.shape[-2:])
         raise ValueError(
-            f"reference: activations of {layer!r} are {tuple(wanted)} for a picture of {given[0]} x {given[1]}, and {tuple(own)} for the "
-            f"picture of {height} x {width}; resize it to {height} x {width}"
+            f"reference: activations of {layer!r} are {tuple(reference_shape)} for a picture of {size[0]} x {size[1]}, "
+            f"and {tuple(shape)} for the picture of {height} x {width}; resize it to {height} x {width}"
         )
 
 
 def checked_norm(norm: int) -> int:
     """Return 1 or 2, or raise."""
-    if isinstance(norm, bool) or norm not in NORMS:
+    if isinstance(norm, bool) or norm not in (1, 2):
         raise ValueError(f"norm must be 1 or 2, got {norm!r}")
     return int(norm)
-
-
-def checked_objective(argument: str, value: Objective) -> Objective:
-    """Return an objective, or raise an error that names the argument."""
-    if not isinstance(value, Objective):
-        raise TypeError(
-            f"{argument} must be an objective such as Channel('features.9', 33), got {type(value).__name__}"
-        )
-    return value
-
-
-def call_formula(name: str, *arguments: str) -> str:
-    """Write a call.
-
-    Example:
-        >>> call_formula("Layer", "'features.9'")
-        "Layer('features.9')"
-    """
-    return f"{name}({', '.join(arguments)})"

@@ -1,4 +1,4 @@
-"""Match how strongly each unit fires, sorted over positions, with natural pictures."""
+"""Match the distribution of each unit's activations over positions with that of natural pictures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from featviz_pl.objectives.style import StatisticTerm
 
 
 class SortMatching(StatisticTerm):
-    """Make every unit fire as strongly, and as often, as it does in reference pictures.
+    """Match the sorted activations of every unit with those of reference pictures.
 
     ``-sum over layers of weight * mean (s - s_ref) ^ 2``: s are the activations of each unit sorted over positions,
-    s_ref the same averaged over the references, which are read as they are. Nothing is maximised; a class or a unit is
-    shown through the pictures that excite it.
+    s_ref the same averaged over the references, which are read without views. No activation is maximised; a class or a
+    unit is visualized through the pictures that excite it.
 
     Shape:
         activations (N, V, C, H, W), (N, V, T, F) or (N, V, F) -> (N, V)
@@ -27,16 +27,17 @@ class SortMatching(StatisticTerm):
         layers: one dotted module name, or several.
         images: the references, of the picture's size; the field takes 50: a tensor (R, C, H, W) in [0, 1], the path of
             a folder, or a list of paths.
-        weights: one for each layer, 0 or more; 1 each unless given.
+        weights: one for each layer, 0 or more; 1 each by default.
 
     Raises:
         ValueError: when the references have other numbers of positions than the picture.
 
     Example:
         >>> term = SortMatching("a", torch.zeros(2, 3, 4, 4))
-        >>> own, wanted = term.term_sources()
+        >>> source, references = term.term_sources()
         >>> maps = torch.tensor([[1.0, 0.0], [2.0, 3.0]]).view(1, 2, 1, 1, 2)
-        >>> term(Observation(torch.zeros(1, 3, 4, 4), {own: torch.zeros(1, 1, 1, 1, 2), wanted: maps})).item()
+        >>> activations = {source: torch.zeros(1, 1, 1, 1, 2), references: maps}
+        >>> term(Observation(torch.zeros(1, 3, 4, 4), activations)).item()
         -2.5
 
     Reference:
@@ -50,26 +51,24 @@ class SortMatching(StatisticTerm):
         super().__init__(layers, images, "images", weights)
 
     def check_term(self, setting: Setting) -> None:
-        """Refuse references with another number of positions."""
         height, width = setting.picture[1:]
         for layer in self.layers:
-            own = positions(setting.shapes[Source(layer)])
+            count = count_positions(setting.shapes[Source(layer)])
             for source, reference in zip(self.reference_sources(layer), self.references):
-                given = positions(setting.shapes[source])
-                if given != own:
+                reference_count = count_positions(setting.shapes[source])
+                if reference_count != count:
                     size = " x ".join(str(length) for length in reference.image.shape[-2:])
                     raise ValueError(
-                        f"images: {layer!r} has {given} positions for a picture of {size}, and {own} for the picture of {height} x "
-                        f"{width}; resize them to {height} x {width}"
+                        f"images: {layer!r} has {reference_count} positions for a picture of {size}, and {count} for "
+                        f"the picture of {height} x {width}; resize them to {height} x {width}"
                     )
 
     def score(self, observation: Observation) -> Tensor:
-        """Add the distances of the layers."""
         scores: list[Tensor] = []
         for layer, weight in zip(self.layers, self.weights):
-            own = sorted_activations(observation.activation(Source(layer)))
-            wanted = self.mean_over_references(observation, layer, sorted_activations)
-            scores.append(-weight * (own - wanted).square().mean((2, 3)))
+            activations = sorted_activations(observation.activation(Source(layer)))
+            references = self.mean_over_references(observation, layer, sorted_activations)
+            scores.append(-weight * (activations - references).square().mean((2, 3)))
         return torch.stack(scores).sum(0)
 
 
@@ -86,11 +85,11 @@ def sorted_activations(activation: Tensor) -> Tensor:
     return units_and_positions(activation).sort(dim=3).values
 
 
-def positions(shape: Sequence[int]) -> int:
+def count_positions(shape: Sequence[int]) -> int:
     """Return the number of positions of a layer of this shape: (C, H, W), (T, F) or (F,).
 
     Example:
-        >>> positions((8, 4, 5)), positions((17, 12)), positions((10,))
+        >>> count_positions((8, 4, 5)), count_positions((17, 12)), count_positions((10,))
         (20, 17, 1)
     """
     return units_and_positions(torch.empty(1, 1, *shape, device="meta")).shape[3]

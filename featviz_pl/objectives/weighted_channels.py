@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -10,10 +11,12 @@ from featviz_pl.numerics.activation_axes import at_positions
 from featviz_pl.numerics.checks import finite_number, whole_number
 from featviz_pl.numerics.device_transfer import numbers_on
 from featviz_pl.objectives.activation import LayerTerm
-from featviz_pl.objectives.base import number_formula
+from featviz_pl.objectives.arguments import Vectors, check_units, check_width, load_vectors, rows_like
+from featviz_pl.objectives.formula import Formula, content_hash, number_formula
 from featviz_pl.objectives.positions import Tokens
 from featviz_pl.objectives.protocol import Observation, Setting
-from featviz_pl.objectives.vector_arguments import Vectors, content, load_vectors, require_width, rows_of, spelled
+
+_MAX_NAMED_UNITS = 4  # of a mapping that is its own target
 
 
 class WeightedChannels(LayerTerm):
@@ -26,7 +29,7 @@ class WeightedChannels(LayerTerm):
         layer: dotted module name, or ``"output"``.
         weights: ``{unit: weight}``, or a weight for every unit: (F,) for all pictures or (N, F), one row for each; a
             tensor, numbers, or a file (.pt, .npy).
-        patch: (y, x, height, width) of the map in which positions count; all unless given.
+        patch: (y, x, height, width) of the map in which positions count; all by default.
         tokens: of a transformer's layer: ``"all"``, ``"patches"``, ``"class"``, or how many first ones to leave out.
 
     Raises:
@@ -37,11 +40,14 @@ class WeightedChannels(LayerTerm):
         >>> from featviz_pl.objectives import Source
         >>> activation = torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 3, 1, 1).expand(1, 1, 3, 4, 4)
         >>> observation = Observation(torch.zeros(1, 3, 4, 4), {Source("a"): activation})
-        >>> WeightedChannels("a", {0: 1, 2: -0.5})(observation).item(), WeightedChannels("a", [1, 0, -0.5], (1, 1, 2, 2))(observation).item()
-        (-0.5, -0.5)
+        >>> WeightedChannels("a", {0: 1, 2: -0.5})(observation).item()
+        -0.5
+        >>> WeightedChannels("a", [1, 0, -0.5], patch=(1, 1, 2, 2))(observation).item()
+        -0.5
     """
 
     weights: Tensor
+    positional = ("patch",)
 
     def __init__(
         self,
@@ -55,28 +61,21 @@ class WeightedChannels(LayerTerm):
         if isinstance(weights, Mapping):
             if not weights:
                 raise ValueError("weights must hold at least one unit")
-            chosen = {_unit(unit): finite_number("weight", weight) for unit, weight in weights.items()}
-            if len(chosen) != len(weights):
+            by_unit = {_unit(unit): finite_number("weight", weight) for unit, weight in weights.items()}
+            if len(by_unit) != len(weights):
                 raise ValueError(f"weights: a unit stands twice in {dict(weights)}")
-            self.units, weights = tuple(chosen), list(chosen.values())
+            self.units, weights = tuple(by_unit), list(by_unit.values())
         self.register_buffer("weights", load_vectors("weights", weights), persistent=False)
-        self._names = [content(row) for row in self.weights.reshape(-1, self.weights.shape[-1])]
+        self.single = self.weights.ndim == 1
+        self.picture_count = None if self.single else len(self.weights)
+        self._hashes = [content_hash(row) for row in self.weights.reshape(-1, self.weights.shape[-1])]
         self.patch = None if patch is None else _checked_patch(patch)
 
-    def term_count(self) -> int | None:
-        """Return one picture for each row of weights, or any number for a single one."""
-        return None if self.weights.ndim == 1 else len(self.weights)
-
     def check_term(self, setting: Setting) -> None:
-        """Refuse units and patches beyond the layer."""
         available, shape = self.width(setting), self.shape(setting)
         if self.units is None:
-            require_width("weights", self.layer, available, self.weights.shape[-1])
-        for unit in self.units or ():
-            if unit >= available:
-                raise ValueError(
-                    f"unit: {self.layer!r} has {available} units, 0 to {available - 1}; there is no {unit}"
-                )
+            check_width("weights", self.layer, available, self.weights.shape[-1])
+        check_units(repr(self.layer), self.units or (), available)
         if self.patch is not None:
             y, x, height, width = self.patch
             if len(shape) != 3:
@@ -87,7 +86,6 @@ class WeightedChannels(LayerTerm):
                 )
 
     def score(self, observation: Observation) -> Tensor:
-        """Average over positions, and weigh the channels."""
         activation = self.read(observation)
         if self.patch is not None:
             y, x, height, width = self.patch
@@ -95,27 +93,24 @@ class WeightedChannels(LayerTerm):
         means = at_positions(activation).mean(2)
         if self.units is not None:
             means = means[..., numbers_on(means.device, self.units)]
-        return (means * rows_of(self.weights, means)[:, None]).sum(2)
+        return (means * rows_like(self.weights, means)[:, None]).sum(2)
 
     def target_names(self, count: int) -> list[str]:
-        """Return the layer and what tells the weights from others."""
-        if self.units is not None and len(self.units) <= 4:
-            return [f"{self.place()}:{self._mapping()}"] * count
-        names = self._names * count if self.weights.ndim == 1 else self._names
-        return [f"{self.place()}:{type(self).__name__}-{name}" for name in names]
+        if self.units is not None and len(self.units) <= _MAX_NAMED_UNITS:
+            return [f"{self.label()}:{self.argument('weights')}"] * count
+        hashes = self._hashes * count if self.single else self._hashes
+        return [f"{self.label()}:{type(self).__name__}-{digits}" for digits in hashes]
 
-    def arguments(self) -> list[str]:
-        """Return the weights, and the patch where there is one."""
-        weights = spelled(self.weights) if self.units is None else self._mapping()
-        return [weights, *([] if self.patch is None else [str(self.patch)])]
-
-    def _mapping(self) -> str:
-        pairs = zip(self.units or (), self.weights.cpu().numpy())
-        return "{" + ", ".join(f"{unit}: {number_formula(float(str(weight)))}" for unit, weight in pairs) + "}"
+    def argument(self, name: str) -> Any:
+        if name != "weights" or self.units is None:
+            return super().argument(name)
+        pairs = zip(self.units, self.weights.cpu().numpy())
+        weights = ", ".join(f"{unit}: {number_formula(float(str(weight)))}" for unit, weight in pairs)
+        return Formula(f"{{{weights}}}")
 
 
 def _unit(value: int | str) -> int:
-    """Return the unit that a key names; keys of a configuration may be digits."""
+    """Return the unit of a key; keys of a configuration may be digits."""
     return whole_number("unit", int(value) if isinstance(value, str) and value.isdecimal() else value, least=0)
 
 

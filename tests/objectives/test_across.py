@@ -38,7 +38,7 @@ def seen(**layers: Any) -> Observation:
         given[Source(layer, network or None)] = torch.tensor(value, dtype=torch.float64)
     names: dict[object, tuple[str, ...]] = {"other": ("hen", "cat")}
     return Observation(
-        torch.zeros(len(next(iter(given.values()))), 3, 4, 4), given, ("cat", "hen"), class_names_of=names
+        torch.zeros(len(next(iter(given.values()))), 3, 4, 4), given, class_names=("cat", "hen"), class_names_of=names
     )
 
 

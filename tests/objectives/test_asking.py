@@ -35,7 +35,7 @@ SHAPES: dict[Source, tuple[int, ...]] = {
 
 def setting(count: int = 1, names: Sequence[str] = ("cat", "dog", "golf ball"), **shapes: tuple[int, ...]) -> Setting:
     changed = {Source(layer): shape for layer, shape in shapes.items()}
-    return Setting(SHAPES | changed, count, (3, 32, 32), tuple(names))
+    return Setting(SHAPES | changed, count, (3, 32, 32), class_names=tuple(names))
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_the_last_of_everything_is_allowed(objective: Objective) -> None:
 
 
 def test_a_class_by_name_needs_names() -> None:
-    with pytest.raises(ValueError, match="no class names, so 'cat' means nothing; give an index"):
+    with pytest.raises(ValueError, match="no class names, so 'cat' is unknown; give an index"):
         ClassLogit("cat").check(setting(names=()))
     ClassLogit(2).check(setting(names=()))
 

@@ -98,10 +98,10 @@ def test_direction_is_the_mean_over_positions(
 ) -> None:
     values = activation(kind, pictures, views)
     rows = np.random.default_rng(7).normal(size=(pictures, UNITS))
-    own = Direction("layer", torch.from_numpy(rows), compare, power, floor)
+    own = Direction("layer", torch.from_numpy(rows), compare=compare, power=power, floor=floor)
     require(own, values, expected(values, rows, compare, power, floor))
     assert own.count() == pictures
-    one = Direction("layer", torch.from_numpy(rows[0]), compare, power, floor)
+    one = Direction("layer", torch.from_numpy(rows[0]), compare=compare, power=power, floor=floor)
     require(one, values, expected(values, np.repeat(rows[:1], pictures, 0), compare, power, floor))
     assert one.count() is None
 
@@ -155,7 +155,7 @@ def test_neuron_direction_is_at_one_position(
     compare: Any, power: float, floor: float, kind: str, position: Any, index: int
 ) -> None:
     values, rows = activation(kind, 3, 2), np.random.default_rng(3).normal(size=(3, UNITS))
-    made = NeuronDirection("layer", torch.from_numpy(rows), position, compare, power, floor)
+    made = NeuronDirection("layer", torch.from_numpy(rows), position, compare=compare, power=power, floor=floor)
     lined = positions(values)[:, :, index]
     require(
         made, values, np.array([[at_one(a, row, compare, power, floor) for a in own] for own, row in zip(lined, rows)])
@@ -250,7 +250,7 @@ def test_units_may_be_written_as_digits(weights: Any) -> None:
 DIFFERENTIABLE: dict[str, Callable[[], Objective]] = {
     "Direction": lambda: Direction("layer", [1.0, -2, 0.5, 3]),
     "Direction with a power": lambda: Direction("layer", [1.0, -2, 0.5, 3], power=2),
-    "Direction by cosine": lambda: Direction("layer", [1.0, -2, 0.5, 3], "cosine"),
+    "Direction by cosine": lambda: Direction("layer", [1.0, -2, 0.5, 3], compare="cosine"),
     "NeuronDirection": lambda: NeuronDirection("layer", [1.0, -2, 0.5, 3], (1, 1), power=4),
     "TensorDirection": lambda: TensorDirection("layer", torch.arange(8.0).view(4, 2, 1) - 3, power=2),
     "Similarity": lambda: Similarity("layer", [1.0, -2, 0.5, 3]),
@@ -338,7 +338,7 @@ def test_the_vectors_are_private() -> None:
         (lambda: Direction("a", [0.1, 1e-8, 3]), "Direction('a', [0.1, 1e-08, 3.0])"),
         (lambda: Direction("a", [[1, 2], [3, 4]], power=2), "Direction('a', [[1.0, 2.0], [3.0, 4.0]], power=2)"),
         (
-            lambda: Direction("a", [1, 2], "cosine", tokens="class"),
+            lambda: Direction("a", [1, 2], compare="cosine", tokens="class"),
             "Direction('a', [1.0, 2.0], compare='cosine', tokens='class')",
         ),
         (
@@ -448,8 +448,12 @@ def test_the_impossible_is_refused_before_the_first_step(
         (lambda: Direction("a", torch.tensor([True])), TypeError, "vectors must be numbers, got torch.bool"),
         (lambda: Direction("a", ["x"]), TypeError, "vectors must be a number, got 'x'"),  # type: ignore[arg-type]
         (lambda: Direction("a", "nowhere.pt"), ValueError, "vectors: there is no file 'nowhere.pt'"),
-        (lambda: Direction("a", [1], "dto"), ValueError, "compare: unknown way to compare 'dto'; did you mean 'dot'"),  # type: ignore[arg-type]
-        (lambda: Direction("a", [1], "cosine", 2), ValueError, "power: 2 raises the cosine beside a dot product"),
+        (
+            lambda: Direction("a", [1], compare="dto"),  # type: ignore[arg-type]
+            ValueError,
+            "compare: unknown way to compare 'dto'; did you mean 'dot'",
+        ),
+        (lambda: Direction("a", [1], compare="cosine", power=2), ValueError, "power: 2 is the power of the cosine"),
         (lambda: Direction("a", [1], power=-1), ValueError, "power must be at least 0"),
         (lambda: Direction("a", [1], floor=0), ValueError, "floor must be above 0"),
         (

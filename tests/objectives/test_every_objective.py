@@ -77,7 +77,7 @@ EXAMPLES: dict[str, Callable[[], Any] | None] = {
     "BlurDistance": lambda: BlurDistance(),
     "BoundaryComplexity": lambda: BoundaryComplexity(2, kernel=3),
     "Channel": lambda: Channel("features.3", [1, 4]),
-    "Caricature": lambda: Caricature("features.3", PICTURE, 2, Channel("features.5", 1)),
+    "Caricature": lambda: Caricature("features.3", PICTURE, power=2, attribution=Channel("features.5", 1)),
     "ClassLogit": lambda: ClassLogit(["b", 3]),
     "ClassProbability": lambda: ClassProbability("b"),
     "Constant": lambda: Constant(0.125),
@@ -98,18 +98,18 @@ EXAMPLES: dict[str, Callable[[], Any] | None] = {
     "Neuron": lambda: Neuron("features.3", 2, (1, 3)),
     "NeuronDirection": lambda: NeuronDirection("output", [[0.5, -1, 2, 0.1, 0], [1, 0, -0.3, 1, 1]]),
     "Objective": None,
-    "Observation": lambda: Observation(torch.ones(1, 3, 2, 2), {Source("a"): torch.ones(1, 1, 2)}, ("b",)),
+    "Observation": lambda: Observation(torch.ones(1, 3, 2, 2), {Source("a"): torch.ones(1, 1, 2)}, class_names=("b",)),
     "Power": lambda: Power(DeepDream("features.3") + 1, 1.5),
     "Product": lambda: Product(Layer("features.3"), ClassLogit(1)),
     "Quotient": lambda: Quotient(Channel("features.3", 1), L2()),
     "Reference": lambda: Reference(torch.full((1, 3, 2, 2), 0.25), through_views=True),
-    "Setting": lambda: Setting({Source("a"): (2, 3)}, 4, (3, 8, 8), ("b",)),
+    "Setting": lambda: Setting({Source("a"): (2, 3)}, 4, (3, 8, 8), class_names=("b",)),
     "Similarity": lambda: Similarity("features.3", [0.5, -1, 2, 0.1, 0, 1, -0.3, 1]),
     "SortMatching": lambda: SortMatching(["features.3", "output"], PICTURE, [1, 2]),
     "Source": lambda: Source("a", "squeezenet1_0"),
     "Target": lambda: objectives.Target("features.3", (0, 4), (1, 2)),
     "StayNear": lambda: StayNear(PICTURE, "features.3", norm=1),
-    "Style": lambda: Style(["features.0", "features.3"], [PICTURE, PICTURE], [1, 2]),
+    "Style": lambda: Style(["features.0", "features.3"], [PICTURE, PICTURE], weights=[1, 2]),
     "Sum": lambda: Sum([Channel("features.3", 1), -L1(), Constant(2)]),
     "TensorDirection": lambda: TensorDirection(
         "features.3", [[[channel]] for channel in (0.5, -1, 2, 0.1, 0, 1, -0.3, 1)]
@@ -183,7 +183,7 @@ def observation(
             dtype
         )
     pictures = torch.rand(count, 3, 6, 7, generator=generator, dtype=torch.float64).to(dtype)
-    return Observation(pictures, activations, CLASSES, class_names_of={"toys:toy": CLASSES})
+    return Observation(pictures, activations, class_names=CLASSES, class_names_of={"toys:toy": CLASSES})
 
 
 def test_every_exported_class_has_an_entry() -> None:
@@ -323,7 +323,7 @@ OWN_UNITS: dict[str, Callable[[Any], Objective]] = {
         Channel("features.3", units), "features.3:3", weights=[unit / 5 for unit in units]
     ),
     "Latent": lambda units: Latent("features.3", VECTORS, units),
-    "NeuronDirection": lambda units: NeuronDirection("features.3", VECTORS[units], (1, 2), "cosine"),
+    "NeuronDirection": lambda units: NeuronDirection("features.3", VECTORS[units], (1, 2), compare="cosine"),
     "Power": lambda units: Channel("features.3", units) ** 2,
     "Similarity": lambda units: Similarity("features.3", VECTORS[units]),
     "TensorDirection": lambda units: TensorDirection(

@@ -153,11 +153,11 @@ def test_pictures_do_not_know_each_other() -> None:
         (
             (4, 3, 5),
             (5,),
-            r"layers: the weights for 'a' are \(5,\); they must be \(4,\), one for each unit, or \(4, 3, 5\)",
+            r"layers: the weights for 'a' have shape \(5,\); they must be \(4,\), one for each unit, or \(4, 3, 5\)",
         ),
-        ((4, 3, 5), (4, 5, 3), r"the weights for 'a' are \(4, 5, 3\); they must be \(4,\)"),
-        ((6, 4), (6,), r"the weights for 'a' are \(6,\); they must be \(4,\), one for each unit, or \(6, 4\)"),
-        ((4,), (4, 1), r"the weights for 'a' are \(4, 1\)"),
+        ((4, 3, 5), (4, 5, 3), r"the weights for 'a' have shape \(4, 5, 3\); they must be \(4,\)"),
+        ((6, 4), (6,), r"the weights for 'a' have shape \(6,\); they must be \(4,\), one for each unit, or \(6, 4\)"),
+        ((4,), (4, 1), r"the weights for 'a' have shape \(4, 1\)"),
         ((), (1,), "'a' gives one number for each picture and has no units"),
     ],
 )
@@ -177,7 +177,7 @@ def test_an_objective_that_cannot_work_is_refused_before_the_first_step() -> Non
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (("output:3", {"a": [1.0]}), TypeError, "objective must be an objective such as .* got str"),
+        ((3, {"a": [1.0]}), TypeError, "objective must be an Objective or a target"),
         ((Channel("b", 1), ["a"]), TypeError, "layers must give weights by the name of a layer, got list"),
         ((Channel("b", 1), {}), ValueError, "layers must hold at least one layer"),
         ((Channel("b", 1), {"a": "absent.pt"}), ValueError, r"layers\['a'\]: there is no file 'absent.pt'"),

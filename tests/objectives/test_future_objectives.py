@@ -26,7 +26,7 @@ class Resembles(Term):
 
     def __init__(self, layer: str, reference: Reference, network: Any = None) -> None:
         super().__init__()
-        self.own, self.wanted = Source(layer, network), Source(layer, network, reference)
+        self.own, self.wanted = Source(layer, network), Source(layer, network, reference=reference)
         self.given: list[tuple[Tensor, Tensor]] = []
         self.settings: list[Setting] = []
 

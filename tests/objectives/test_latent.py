@@ -298,6 +298,6 @@ def test_units_are_whole_numbers(units: Any) -> None:
 
 def test_a_module_that_gives_something_else_is_refused() -> None:
     with pytest.raises(
-        ValueError, match=r"dictionary: for activations .* the module gave .*, not one row of units for each"
+        ValueError, match=r"dictionary: for activations .* the module returns .*, not one row of units for each"
     ):
         Latent("layer", nn.Flatten(0), 0).check(Setting({Source("layer"): (4,)}, 1, (3, 8, 8)))

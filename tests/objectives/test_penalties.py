@@ -200,7 +200,7 @@ def test_opacity_is_that_of_each_view_where_the_views_still_carry_it() -> None:
 def test_opaque_pictures_are_refused(penalty: Objective) -> None:
     with pytest.raises(
         ValueError,
-        match=r"Alpha.*\(\): the pictures, 3 channels, have no alpha, so there is nothing to judge; use an AlphaImage",
+        match=r"Alpha.*\(\): the pictures, 3 channels, have no alpha channel; use an AlphaImage",
     ):
         (2 * penalty).check(Setting({}, 1, (3, 8, 8)))
     penalty.check(Setting({}, 1, (4, 8, 8), alpha=True))

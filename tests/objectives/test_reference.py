@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,8 @@ def test_values_are_those_of_loops(kind: str, count: int, views: int, references
     image = PICTURE.expand(references, -1, -1, -1)
     expected: dict[Any, Callable[[Array, Array], float]] = {
         Caricature("a", image, through_views=through_views): lambda a, r: caricature(a, r, 0),
-        Caricature("a", image, 1, through_views=through_views): lambda a, r: caricature(a, r, 1),
-        Caricature("a", image, 2.5, through_views=through_views): lambda a, r: caricature(a, r, 2.5),
+        Caricature("a", image, power=1, through_views=through_views): lambda a, r: caricature(a, r, 1),
+        Caricature("a", image, power=2.5, through_views=through_views): lambda a, r: caricature(a, r, 2.5),
         Inversion("a", image, through_views=through_views): lambda a, r: -float(((a - r) ** 2).sum() / (r**2).sum()),
         Inversion("a", image, norm=1, through_views=through_views): lambda a, r: (
             -float(np.abs(a - r).sum() / np.abs(r).sum())
@@ -100,7 +101,7 @@ def test_values_are_those_of_loops(kind: str, count: int, views: int, references
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_an_attribution_weighs_the_reference(kind: str) -> None:
-    term = Caricature("a", PICTURE, 2, attribution=Channel("a", 1))
+    term = Caricature("a", PICTURE, power=2, attribution=Channel("a", 1))
     assert [source.gradient_of for source in term.sources()] == [None, None, term.attribution]
     seen = observed(term, {"a": SHAPES[kind]}, 2, 3)
     own, wanted, gradient = (seen.activations[source].numpy() for source in term.term_sources())
@@ -109,7 +110,8 @@ def test_an_attribution_weighs_the_reference(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "term", [Caricature("a", PICTURE), Caricature("a", PICTURE, 2), Inversion("a", PICTURE), Inversion("a", PICTURE, 1)]
+    "term",
+    [Caricature("a", PICTURE), Caricature("a", PICTURE, power=2), Inversion("a", PICTURE), Inversion("a", PICTURE, 1)],
 )
 @pytest.mark.parametrize("kind", SHAPES)
 def test_gradients_are_those_of_differences(kind: str, term: Any) -> None:
@@ -123,7 +125,8 @@ def test_gradients_are_those_of_differences(kind: str, term: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "term", [Caricature("a", PICTURE, 2), Inversion("a", PICTURE), Inversion("a", PICTURE, 1), Content("a", PICTURE)]
+    "term",
+    [Caricature("a", PICTURE, power=2), Inversion("a", PICTURE), Inversion("a", PICTURE, 1), Content("a", PICTURE)],
 )
 def test_what_a_rectifier_left_empty_has_finite_gradients(term: Any) -> None:
     own, wanted = term.term_sources()
@@ -211,7 +214,9 @@ def test_a_run_of_an_attributed_caricature_equals_plain_autograd(
 ) -> None:
     image = pictures(1, seed=5)
     units = [2, 0]
-    term = Caricature(layer, image, 1, Channel("4", units) + 0.5 * Channel("3", 1), through_views)
+    term = Caricature(
+        layer, image, power=1, attribution=Channel("4", units) + 0.5 * Channel("3", 1), through_views=through_views
+    )
     made = bound(term, pictures(2), None if seen_through is None else seen_through())
     assert term.count() == 2
 
@@ -306,8 +311,13 @@ def test_the_target_of_a_picture_names_its_own_attribution_only() -> None:
     ("make", "arguments", "error", "message"),
     [
         (Caricature, ("", PICTURE), TypeError, "layer must be a module name"),
-        (Caricature, ("a", PICTURE, -1), ValueError, "power must be at least 0"),
-        (Caricature, ("a", PICTURE, 0, "features.9:33"), TypeError, "attribution must be an objective"),
+        (partial(Caricature, power=-1), ("a", PICTURE), ValueError, "power must be at least 0"),
+        (
+            partial(Caricature, attribution=3),  # type: ignore[arg-type]
+            ("a", PICTURE),
+            TypeError,
+            "attribution must be an Objective",
+        ),
         (
             Caricature,
             ("a", 3),
@@ -383,7 +393,7 @@ def test_pictures_come_from_files_folders_and_lists(folder: Path) -> None:
     "make",
     [
         lambda: Caricature("a", "photos/a.png"),
-        lambda: Caricature("a", "photos", 2, Channel("b", [0, 3]), False),
+        lambda: Caricature("a", "photos", power=2, attribution=Channel("b", [0, 3]), through_views=False),
         lambda: Inversion("a", ["photos/a.png", "photos/b.png"], 1),
         lambda: Content("a", "photos/b.png", through_views=False),
     ],
@@ -426,7 +436,7 @@ def test_rounding_beyond_black_and_white_is_forgiven() -> None:
     "copied", [copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))], ids=["deepcopy", "pickle"]
 )
 def test_copies_read_and_score_the_same(copied: Callable[[Any], Any]) -> None:
-    term = Caricature("a", PICTURE, 2, Channel("a", 1), False)
+    term = Caricature("a", PICTURE, power=2, attribution=Channel("a", 1), through_views=False)
     twin = copied(term)
     assert repr(twin) == repr(term)
     assert not twin.state_dict()

@@ -26,7 +26,7 @@ from featviz_pl.objectives import (
     "make",
     [
         lambda: Facet(Channel("4", [1, 2]), {"1": numbers(4), "2": numbers(5)}),
-        lambda: Caricature("2", pictures(1, seed=5), 1, Channel("4", [1, 2])),
+        lambda: Caricature("2", pictures(1, seed=5), power=1, attribution=Channel("4", [1, 2])),
         lambda: Inversion("2", pictures(2, seed=5), through_views=False),
         lambda: Style(["1", "2"], pictures(2, size=17, seed=5), average=0.5),
         lambda: SortMatching("2", pictures(2, seed=5)),

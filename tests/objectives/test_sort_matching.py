@@ -164,5 +164,5 @@ def test_formulas_and_configurations_build_it(tmp_path: Path, monkeypatch: pytes
         {"class_path": "SortMatching", "init_args": {"layers": ["a", "b"], "images": "photos", "weights": [1, 100]}}
     )
     assert repr(made) == wanted
-    assert len(made.pictures.each) == 2
+    assert len(made.pictures) == 2
     assert repr(eval(wanted, {name: getattr(objectives, name) for name in objectives.__all__})) == wanted

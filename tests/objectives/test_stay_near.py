@@ -351,7 +351,7 @@ def test_a_picture_of_another_size_is_refused() -> None:
     for term in (
         StayNear(pictures(1, size=16)),
         StayNear(pictures(1, size=16), "2"),
-        StayNear(pictures(1, size=16), "2", None, 2, False),
+        StayNear(pictures(1, size=16), "2", through_views=False),
     ):
         with pytest.raises(ValueError, match=r"(image|reference): .*resize it"):
             bound(term, pictures(1))
@@ -365,8 +365,8 @@ def test_a_balance_that_cannot_work_is_refused_before_the_first_step() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((PICTURE, ""), TypeError, "layer must be a module name such as 'features.9', or None for the pixels, got ''"),
-        ((PICTURE, "a", "b:1"), TypeError, "balance must be an objective"),
+        ((PICTURE, ""), TypeError, "layer must be a module name such as 'features.9', got ''"),
+        ((PICTURE, "a", 3), TypeError, "balance must be an Objective or a target"),
         ((PICTURE, None, Layer("a")), ValueError, "balance: the pixels have no layer to balance in; give layer="),
         ((PICTURE, "a", None, 3), ValueError, "norm must be 1 or 2, got 3"),
         ((PICTURE * 3 + 1,), ValueError, r"image must lie in \[0, 1\]"),
@@ -377,7 +377,7 @@ def test_impossible_arguments_are_refused_where_they_are_given(
     arguments: tuple[Any, ...], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        StayNear(*arguments)
+        StayNear(**dict(zip(("image", "layer", "balance", "norm"), arguments)))
 
 
 def test_numbers_of_pictures_targets_and_names() -> None:

@@ -49,7 +49,7 @@ def distance(own: Array, references: Array) -> float:
 @pytest.mark.parametrize(("count", "views"), [(1, 1), (3, 1), (3, 4)])
 def test_values_are_those_of_loops(count: int, views: int, references: int) -> None:
     image = PICTURE.expand(references, -1, -1, -1)
-    for term, weights in ((Style(["a", "b"], image), (1, 1)), (Style(("a", "b"), image, [0.5, 3]), (0.5, 3))):
+    for term, weights in ((Style(["a", "b"], image), (1, 1)), (Style(("a", "b"), image, weights=[0.5, 3]), (0.5, 3))):
         assert [source.layer for source in term.sources()] == ["a", "a", "b", "b"]
         assert all(source.reference is None or source.reference.together for source in term.sources())
         assert not term.joint_views
@@ -119,7 +119,7 @@ def steps_of(term: Style, count: int, views: int, first: int, last: int) -> list
 
 @pytest.mark.parametrize(("count", "views"), [(1, 1), (3, 4)])
 def test_the_average_runs_over_steps_and_views(count: int, views: int) -> None:
-    term = Style(["a", "b"], PICTURE, [2, 1], average=0.75)
+    term = Style(["a", "b"], PICTURE, weights=[2, 1], average=0.75)
     assert term.joint_views
     averages: dict[tuple[str, int], Array] = {}
     for step in range(4):
@@ -216,7 +216,9 @@ def test_a_cast_leaves_the_average_in_single_precision() -> None:
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
 def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
     images = pictures(2, size=17, seed=5)
-    made = bound(Style(["1", "2"], images, [1, 2]), pictures(2), None if seen_through is None else seen_through())
+    made = bound(
+        Style(["1", "2"], images, weights=[1, 2]), pictures(2), None if seen_through is None else seen_through()
+    )
     step = made.step(3, 10)
     views = views_of(made, made.image(), 3, 10)
     own, wanted = run_parts(small(), views.flatten(0, 1)), run_parts(small(), images)
@@ -284,7 +286,7 @@ def test_a_layer_of_vectors_is_refused() -> None:
         (("a", "absent.png"), ValueError, "image: cannot read a picture from 'absent.png'"),
         ((["a", "b"], PICTURE, [1]), ValueError, "weights: 1 weights do not fit 2 layers; give one for each"),
         (("a", PICTURE, [-1]), ValueError, "weights must be at least 0"),
-        (("a", PICTURE, None, 1), ValueError, "average must be below 1, or nothing new would count, got 1"),
+        (("a", PICTURE, None, 1), ValueError, "average must be below 1, or the style would never change, got 1"),
         (("a", PICTURE, None, -0.5), ValueError, "average must be at least 0"),
         (("a", PICTURE, None, "0.5"), TypeError, "average must be a number"),
     ],
@@ -293,7 +295,7 @@ def test_impossible_arguments_are_refused_where_they_are_given(
     arguments: tuple[Any, ...], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        Style(*arguments)
+        Style(**dict(zip(("layers", "image", "weights", "average"), arguments)))
 
 
 @pytest.mark.parametrize(
@@ -329,5 +331,5 @@ def test_formulas_and_configurations_build_it(tmp_path: Path, monkeypatch: pytes
         == "Style('a', 'styles')"
     )
     assert repr(eval(wanted, {name: getattr(objectives, name) for name in objectives.__all__})) == wanted
-    assert len(Style("a", "styles").pictures.each) == 2
+    assert len(Style("a", "styles").pictures) == 2
     assert Style(["a", "b"], PICTURE).name() == "Style.a.b"

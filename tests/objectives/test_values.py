@@ -41,7 +41,9 @@ PIXELS: Array = _random.random((PICTURES, 3, 4, 6))
 
 
 def seen(activation: Array, layer: str = "layer", dtype: torch.dtype = torch.float64) -> Observation:
-    return Observation(torch.from_numpy(PIXELS), {Source(layer): torch.from_numpy(activation).to(dtype)}, NAMES)
+    return Observation(
+        torch.from_numpy(PIXELS), {Source(layer): torch.from_numpy(activation).to(dtype)}, class_names=NAMES
+    )
 
 
 def units_last(activation: Array) -> Array:
