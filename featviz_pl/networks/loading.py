@@ -103,7 +103,7 @@ def _embedded(name: str, weights: str) -> FrozenNetwork:
     source = resources.files("featviz_pl.networks").joinpath("embedded.pt")
     with resources.as_file(source) as path:
         saved = read_torch_file(path)
-    with _own_random_numbers():
+    with _seeded_initialization():
         module = EmbeddedNetwork(len(saved["classes"]), saved["width"])
     if weights == "DEFAULT":
         module.load_state_dict(saved["state_dict"])
@@ -120,7 +120,7 @@ def _from_factory(name: str, weights: str) -> FrozenNetwork:
         is_network = isinstance(factory, nn.Module) or not callable(factory)
         if not is_network:
             _require_no_arguments(name, factory)
-        with _own_random_numbers():
+        with _seeded_initialization():
             network = factory if is_network else factory()
         if not isinstance(network, (nn.Module, FrozenNetwork)):
             raise ValueError(f"network: {name!r} gave {type(network).__name__}, not an nn.Module or FrozenNetwork")
@@ -130,7 +130,7 @@ def _from_factory(name: str, weights: str) -> FrozenNetwork:
         states = read_state_dicts(weights)
         count = class_count(fitting_state(states, frozen.module.state_dict()), frozen.module.state_dict())
         if count is not None and not is_network and _takes(factory, "num_classes"):
-            with _own_random_numbers():
+            with _seeded_initialization():
                 network = factory(num_classes=count)
             frozen = network if isinstance(network, FrozenNetwork) else FrozenNetwork(network, name=name)
     load_weights(frozen.module, weights)
@@ -178,7 +178,7 @@ def _from_torchvision(name: str, weights: str) -> FrozenNetwork:
     if name.startswith("vit_"):  # built for the one size that its weights accept
         arguments["image_size"] = described.meta["min_size"][0]
     classes = described.meta["categories"]
-    with _own_random_numbers():
+    with _seeded_initialization():
         module = builder(weights=None, **arguments)
         if states is not None:
             expected = module.state_dict()
@@ -228,7 +228,7 @@ def _download(name: str, weights: Any) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _own_random_numbers() -> Iterator[None]:
+def _seeded_initialization() -> Iterator[None]:
     """Build a network from seed 0 and leave the global generators as they were."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)

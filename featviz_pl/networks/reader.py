@@ -1,4 +1,4 @@
-"""The private copy of a network that a run works on: shared weights, own modes and hooks, a forward that stops early."""
+"""Read activations of layers from a private copy of a network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from featviz_pl.networks.call_recorder import LastLayerReached, RecordedLayer
 from featviz_pl.networks.compiled_reader import Compiler
 from featviz_pl.networks.fx_reader import Read, in_less_precision, traced
 from featviz_pl.networks.gradient_rules import GradientRules
@@ -21,17 +22,16 @@ from featviz_pl.numerics.resampling import resize
 
 
 class ActivationReader:
-    """Run a network's structure on shared weights, reading layers and stopping after the deepest of them.
+    """Read layers from a frozen copy of a network, which stops behind the deepest of them.
 
-    Made by `FrozenNetwork.reader`. A layer that runs several times in one pass gives its last result, as in a full
-    pass.
+    Made by `FrozenNetwork.reader`. Of a layer that runs several times in one pass, the last result is read.
 
     Args:
-        module: the guest, which is not touched.
-        mean: per channel, or None.
-        std: per channel, or None.
-        size: that the network was trained on, or None.
-        compiler: compiles what leads to layers; None leaves it as it is.
+        module: the network, which stays as it is; the copy shares its weights.
+        mean: of each channel, or None.
+        std: of each channel, or None.
+        size: (height, width) of the pictures that the network was trained on, or None.
+        compiler: compiles what leads to layers; None does not.
         call: calls the module with pictures, where a forward takes more than these.
     """
 
@@ -54,25 +54,18 @@ class ActivationReader:
         self._modules = {name: part for name, part in modules if not isinstance(part, torch.jit.ScriptModule)}
         self._modules[OUTPUT] = self._root  # also where a submodule has this name
         self._modules.pop("", None)
-        self._constants: dict[str, Tensor] = {}  # mean and std where the pictures are
+        self._constants: dict[str, Tensor] = {}  # mean and std on the pictures' device
         self._layouts: dict[tuple[str, tuple[int, ...]], Layout] = {}  # of layers, by the shape of pictures
-        self._calls: dict[tuple[str, ...], dict[str, int]] = {}  # how often each layer runs in one pass
-        self._overwritten: set[str] = set()
-        self._traced: dict[
-            tuple[Any, ...], Any
-        ] = {}  # what leads to layers, by pictures' size; None where that is unknown
-        self._cast: dict[
-            tuple[int, torch.dtype], nn.Module
-        ] = {}  # modules with weights in less precision, for all of these
+        self._calls: dict[tuple[str, ...], dict[str, int]] = {}  # in one pass, by layer
+        self._overwritten: set[str] = set()  # layers whose results a later operation overwrites
+        self._traced: dict[tuple[Any, ...], fx.GraphModule | None] = {}  # by layers, size of pictures and precision
+        self._cast: dict[tuple[int, torch.dtype], nn.Module] = {}  # modules with weights in less precision
         self._compiler = compiler
         self._compiled: dict[tuple[Any, ...], Read | None] = {}
         # Which weights are compiled in: the network may be trained between two runs.
-        self._weights = (
-            tuple((weight.data_ptr(), _version(weight)) for weight in (*module.parameters(), *module.buffers()))
-            if compiler
-            else ()
-        )
-        self._watched = 0  # contexts of `hooked` that are open
+        weights = (*module.parameters(), *module.buffers()) if compiler else ()
+        self._weights = tuple((weight.data_ptr(), _version(weight)) for weight in weights)
+        self._open_hooks = 0
 
     @property
     def layer_names(self) -> list[str]:
@@ -109,7 +102,7 @@ class ActivationReader:
         return next((layout for (name, _), layout in reversed(self._layouts.items()) if name == layer), None)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast the private copy; the guest keeps its own."""
+        """Move or cast the copy; the network stays as it is."""
         self.module._apply(fn)
         self._traced.clear()
         self._cast.clear()
@@ -117,32 +110,30 @@ class ActivationReader:
 
     def activations(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Read layers for pictures in [0, 1]; see `FrozenNetwork.activations`."""
-        wanted = tuple(dict.fromkeys(layers))
-        for layer in wanted:
+        layers = tuple(dict.fromkeys(layers))
+        for layer in layers:
             self.check_layer(layer)
-        ready = self._at_the_door(images)
-        shape = tuple(ready.shape[1:])
-        if any((layer, shape) not in self._layouts for layer in wanted) or wanted not in self._calls:
-            self._probe(ready, wanted)
-        read = self._read_traced(ready, wanted) or self._read(ready, wanted, self._calls[wanted])
-        for layer, value in read.items():
+        inputs = self._preprocess(images)
+        shape = tuple(inputs.shape[1:])
+        if any((layer, shape) not in self._layouts for layer in layers) or layers not in self._calls:
+            self._probe(inputs, layers)
+        activations = self._read_traced(inputs, layers) or self._read(inputs, layers)
+        for layer, value in activations.items():
             standard = self._layouts[layer, shape].standardized(value, len(images))
             if standard is None:
                 raise LayerError(
-                    f"layer: no axis of {layer!r} counts the pictures: {len(images)} gave {tuple(value.shape)}; choose another"
+                    f"layer: no axis of {layer!r} counts the pictures: {len(images)} gave {tuple(value.shape)}; "
+                    "choose another"
                 )
-            read[layer] = standard
-        return read
+            activations[layer] = standard
+        return activations
 
-    def _at_the_door(self, images: Tensor) -> Tensor:
-        """Standardise, resize where the network accepts one size only, and use the network's precision and layout."""
+    def _preprocess(self, images: Tensor) -> Tensor:
+        """Resize where the network accepts one size only, normalize, and use the network's precision and layout."""
         if self.only_size is not None:
             images = resize(images, self.only_size)
         for name, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) not in (
-                1,
-                images.shape[1],
-            ):  # broadcasting would invent or merge channels
+            if values is not None and len(values) not in (1, images.shape[1]):  # broadcasting would merge channels
                 raise LayerError(
                     f"channels: pictures have {images.shape[1]}, but the network's {name} has {len(values)} values"
                 )
@@ -153,35 +144,35 @@ class ActivationReader:
         weight = next((p for p in self.module.parameters() if p.is_floating_point()), None)
         if weight is not None:
             if weight.device != images.device:
-                self.apply_(lambda held: held.to(images.device))
+                self.apply_(lambda tensor: tensor.to(images.device))
             images = images.to(weight.dtype)
         return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
     def _constant(self, name: str, values: tuple[float, ...], like: Tensor) -> Tensor:
-        held = self._constants.get(name)
-        if held is None or held.device != like.device or held.dtype != like.dtype:
-            held = self._constants[name] = like.new_tensor(values).view(-1, 1, 1)
-        return held
+        constant = self._constants.get(name)
+        if constant is None or constant.device != like.device or constant.dtype != like.dtype:
+            constant = self._constants[name] = like.new_tensor(values).view(-1, 1, 1)
+        return constant
 
     def readable(self, images: Tensor) -> dict[str, tuple[tuple[int, ...], str]]:
         """Return shape and axes, in words, of all layers that can be read for one picture, in the order of their last calls."""
-        ready = self._at_the_door(images)
+        inputs = self._preprocess(images)
         calls = dict.fromkeys(self._modules, 0)
-        results = self._pass(ready, calls, self._address)
+        results = self._pass(inputs, calls, self._address)
         modules = {layer: self._modules[layer] for layer in results}
-        layouts = find_layouts(modules, results, ready.detach(), lambda pictures: self._try(pictures, modules))
-        found: dict[str, tuple[tuple[int, ...], str]] = {}
+        layouts = find_layouts(modules, results, inputs.detach(), lambda pictures: self._try(pictures, modules))
+        described: dict[str, tuple[tuple[int, ...], str]] = {}
         for layer, layout in layouts.items():
             standard = layout.standardized(results[layer], 1) if isinstance(layout, Layout) else None
             if isinstance(layout, Layout) and standard is not None and 0 not in standard.shape:
-                found[layer] = tuple(standard.shape[1:]), layout.axes
-        return found
+                described[layer] = tuple(standard.shape[1:]), layout.axes
+        return described
 
-    def _probe(self, ready: Tensor, layers: tuple[str, ...]) -> None:
+    def _probe(self, inputs: Tensor, layers: tuple[str, ...]) -> None:
         """Run one whole pass, count how often each layer is reached, and find the axes of its results."""
         calls = dict.fromkeys(layers, 0)
         # One picture is enough, and with its gradient: fused inference paths, which skip layers, are for passes without.
-        results = self._pass(ready[:1].detach().requires_grad_(True), calls, self._address)
+        results = self._pass(inputs[:1].detach().requires_grad_(True), calls, self._address)
         for layer in layers:
             address = self._address(layer)
             if not calls[layer]:
@@ -190,23 +181,23 @@ class ActivationReader:
                 raise LayerError(f"layer: {layer!r}: {address.module!r} runs {calls[layer]} times in one forward")
             calls[layer] = address.call or calls[layer]
         modules = {layer: self._modules[self._address(layer).module] for layer in layers}
-        layouts = find_layouts(modules, results, ready[:1].detach(), lambda pictures: self._try(pictures, layers))
+        layouts = find_layouts(modules, results, inputs[:1].detach(), lambda pictures: self._try(pictures, layers))
         for layer, layout in layouts.items():
             if isinstance(layout, str):
                 raise LayerError(f"layer: {layer!r} cannot be read: {layout}")
-            self._layouts[layer, tuple(ready.shape[1:])] = layout
+            self._layouts[layer, tuple(inputs.shape[1:])] = layout
         self._calls[layers] = calls
 
-    def _try(self, ready: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    def _try(self, inputs: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """Return the results of layers for other pictures: none where the network refuses them."""
         results: dict[str, Tensor] = {}
         with suppress(Exception):
-            self._pass(ready.detach().requires_grad_(True), dict.fromkeys(layers, 0), self._address, results)
+            self._pass(inputs.detach().requires_grad_(True), dict.fromkeys(layers, 0), self._address, results)
         return results
 
     def _pass(
         self,
-        ready: Tensor,
+        inputs: Tensor,
         calls: dict[str, int],
         address_of: Callable[[str], LayerAddress],
         results: dict[str, Tensor] | None = None,
@@ -231,9 +222,9 @@ class ActivationReader:
 
         with self.hooked({layer: keep(layer) for layer in calls}):
             try:
-                self._root(ready)
+                self._root(inputs)
             except Exception as error:
-                # What fails behind every wanted layer, such as a head that takes another size, no pass will reach.
+                # What fails behind every layer, such as a head that takes another size, no pass will reach.
                 if isinstance(error, LayerError) or not all(calls.values()):
                     raise
         return results
@@ -245,34 +236,38 @@ class ActivationReader:
         choices = ", ".join(repr(f"{address.module}.{name}") for name in names)
         return LayerError(f"layer: the result of {address.module!r} has no part {layer!r}; choose one of {choices}")
 
-    def _read_traced(self, ready: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor] | None:
-        """Read layers without what does not lead to them, or return None where that cannot be done or does not pay."""
-        # A run is many passes with gradients; finding out pays for none else. Hooks want to see every layer, and rules
-        # every rectifier in the network's own order.
-        addressed = any(layer not in self._modules for layer in wanted)
-        usual = addressed or self._watched or GradientRules.are_open() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if usual or not ready.requires_grad or not torch.is_grad_enabled():
+    def _read_traced(self, inputs: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor] | None:
+        """Read layers from the traced network, or return None where it cannot be traced or where that does not pay."""
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if self._open_hooks or GradientRules.are_open() or tracing:
+            return None  # hooks see every layer, and rules every rectifier in the network's order
+        if not inputs.requires_grad or not torch.is_grad_enabled():
             return None
 
         def read(pictures: Tensor) -> list[Tensor]:
-            found = self._read(pictures, wanted, self._calls[wanted])
-            return [found[layer] for layer in wanted]
+            return list(self._read(pictures, layers).values())
 
-        key = (*wanted, *ready.shape[1:])  # at another size the network may refuse, or take another path
+        key: tuple[Any, ...] = (*layers, *inputs.shape[1:])
         if key not in self._traced:
-            self._traced[key] = traced(self._root, [self._modules[layer] for layer in wanted], read, ready)
-        reader = self._traced[key]
-        if reader is not None and torch.is_autocast_enabled(ready.device.type):
-            key = (*key, torch.get_autocast_dtype(ready.device.type))
+            addresses = {layer: self._address(layer) for layer in layers}
+            recorded = [
+                RecordedLayer(self._modules[address.module], self._calls[layers][layer], address.tensor)
+                for layer, address in addresses.items()
+            ]
+            self._traced[key] = traced(self._root, recorded, read, inputs)
+        graph = self._traced[key]
+        if graph is not None and torch.is_autocast_enabled(inputs.device.type):
+            key = (*key, torch.get_autocast_dtype(inputs.device.type))
             if key not in self._traced:
-                self._traced[key] = in_less_precision(reader, read, ready, self._cast)
-            reader = self._traced[key]
+                self._traced[key] = in_less_precision(graph, read, inputs, self._cast)
+            graph = self._traced[key]
+        reader: Read | None = graph
         if self._compiler is not None:
-            key = (*key, ready.dtype, ready.device, self._weights)
+            key = (*key, inputs.dtype, inputs.device, self._weights)
             if key not in self._compiled:
-                self._compiled[key] = self._compiler(key, reader, ready)
+                self._compiled[key] = self._compiler(key, graph, inputs)
             reader = self._compiled[key]
-        return None if reader is None else dict(zip(wanted, reader(ready)))
+        return None if reader is None else dict(zip(layers, reader(inputs)))
 
     @contextmanager
     def uncompiled(self) -> Iterator[None]:
@@ -284,62 +279,61 @@ class ActivationReader:
             self._compiler = compiler
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what is made anew: traced and compiled networks."""
+        """Leave behind what is made again."""
         return {**vars(self), "_traced": {}, "_compiled": {}, "_cast": {}}
 
-    def _read(self, ready: Tensor, wanted: tuple[str, ...], calls: dict[str, int]) -> dict[str, Tensor]:
-        left = dict(calls)
+    def _read(self, inputs: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor]:
+        """Read layers by hooks on the copy, and end its forward at the last of them."""
+        calls_left = dict(self._calls[layers])
         results: dict[str, Tensor] = {}
         versions: dict[str, int] = {}
 
         def keep(layer: str) -> Callable[..., None]:
-            def hook(module: nn.Module, inputs: Any, result: Any) -> None:
-                left[layer] -= 1
-                if left[layer] == 0:
-                    tensor = self._address(layer).tensor(result)
+            address = self._address(layer)
+
+            def hook(module: nn.Module, arguments: Any, result: Any) -> None:
+                calls_left[layer] -= 1
+                if calls_left[layer] == 0:
+                    tensor = address.tensor(result)
                     if tensor is None:
-                        raise self._no_part(layer, self._address(layer), result)
+                        raise self._no_part(layer, address, result)
                     results[layer] = tensor.clone() if layer in self._overwritten or tensor.is_inference() else tensor
                     versions[layer] = _version(results[layer])
-                    if len(results) == len(wanted):
-                        raise _Reached
+                    if len(results) == len(layers):
+                        raise LastLayerReached
 
             return hook
 
-        with self.hooked({layer: keep(layer) for layer in wanted}), suppress(_Reached):
-            self._root(ready)
-        for layer in wanted:
+        with self.hooked({layer: keep(layer) for layer in layers}), suppress(LastLayerReached):
+            self._root(inputs)
+        for layer in layers:
             if layer not in results:
                 raise LayerError(
-                    f"layer: {layer!r} ran in the first pass but not in this one; the network's path depends on its input"
+                    f"layer: {layer!r} ran in the first pass but not in this one; the path depends on the picture"
                 )
         overwritten = {layer for layer, tensor in results.items() if _version(tensor) != versions[layer]}
-        if overwritten:  # by an operation in place that follows the layer: from now on keep copies
+        if overwritten:  # by an operation in place that follows the layer: from now on copies are read
             self._overwritten |= overwritten
-            return self._read(ready, wanted, calls)
-        return results
+            return self._read(inputs, layers)
+        return {layer: results[layer] for layer in layers}
 
     @contextmanager
     def hooked(self, hooks: dict[str, Callable[..., None]]) -> Iterator[None]:
-        """Hook layers of the private copy for the duration of the context."""
+        """Hook layers of the copy in the context."""
         handles = [
             self._modules[self._address(layer).module].register_forward_hook(hook) for layer, hook in hooks.items()
         ]
-        self._watched += bool(hooks)
+        self._open_hooks += bool(hooks)
         try:
             yield
         finally:
-            self._watched -= bool(hooks)
+            self._open_hooks -= bool(hooks)
             for handle in handles:
                 handle.remove()
 
 
 class LayerError(ValueError):
     """Say that a layer, or the pictures for it, cannot work: a user's mistake, not a failure of the network."""
-
-
-class _Reached(BaseException):
-    """Ends a forward pass at the deepest layer."""
 
 
 def _no_tensor(layer: str, result: Any) -> LayerError:
@@ -366,11 +360,11 @@ def _version(tensor: Tensor) -> int:
 
 
 def _shared_copy(module: nn.Module) -> nn.Module:
-    """Copy the guest so that layers can be read: nothing overwrites a result, and convolutions have the fast layout."""
+    """Copy a network so that layers can be read: nothing overwrites a result, and convolutions have the fast layout."""
     copied = frozen_copy(module)
     for part in copied.modules():
         if getattr(part, "inplace", False) is True:
-            part.__dict__["inplace"] = False  # else the next layer would overwrite what this one is read for
+            part.__dict__["inplace"] = False  # else the next layer would overwrite the one that is read
         if isinstance(part, nn.Conv2d):
             part.to(memory_format=torch.channels_last)
     speed_up_strided(copied)

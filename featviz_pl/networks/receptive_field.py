@@ -1,4 +1,4 @@
-"""Which part of the picture each position of a layer sees, found by probing."""
+"""Receptive fields of layers, measured by probing with NaN."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from featviz_pl.networks.reader import ActivationReader
 from featviz_pl.numerics.activation_axes import at_positions, position_axes
 from featviz_pl.numerics.checks import size_pair
 
-TOGETHER = 16  # pictures in one pass
+BATCH_SIZE = 16  # pictures in one pass
 SIDES = 4
 
 
@@ -29,11 +29,10 @@ def receptive_fields(
 ) -> Tensor:
     """Return which part of the picture each position of a layer sees, as the box around it.
 
-    A pixel that is no number makes everything that is computed from it no number, whatever the weights: a position sees
-    a pixel when this one makes it no number. Boxes of one position so hold all that it can depend on, borders and
-    skipped pixels included, whether or not rectifiers let anything through. Layers behind anything global (attention,
-    squeeze and excitation, a mean over positions) see the whole picture. Costs some passes for each position on a side
-    of the layer, never more than four for each pixel on a side.
+    A pixel of NaN makes everything that is computed from it NaN, whatever the weights: a position sees the pixels that
+    make it NaN. Its box so holds all that it can depend on, borders and skipped pixels included, whether or not
+    rectifiers are on. Layers behind anything global (attention, squeeze and excitation, a mean over positions) see the
+    whole picture. Takes some passes for each position on a side of the layer, at most four for each pixel on a side.
 
     Shape:
         layer (C, height, width) -> (height, width, 4); tokens (T, F) -> (T, 4); a vector (F,) -> (4,)
@@ -41,8 +40,8 @@ def receptive_fields(
     Args:
         network: any network, or the name of one.
         layer: dotted module name, or ``"output"``.
-        size: of the picture, one number or (height, width) in pixels; the network's own, or 224, unless given.
-        device: where to probe; where the network is, unless given.
+        size: of the picture, one number or (height, width) in pixels; by default the network's, or 224.
+        device: to probe on; by default the network's.
 
     Returns:
         Whole numbers (top, left, bottom, right) in pixels: rows top to bottom - 1 and columns left to right - 1, cut at
@@ -50,7 +49,7 @@ def receptive_fields(
 
     Raises:
         ValueError: when there is no such layer, the picture does not fit, or no position can be probed: a network of
-            whole numbers, or one that replaces what is no number.
+            whole numbers, or one that replaces NaN.
 
     Example:
         >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.MaxPool2d(2))
@@ -63,14 +62,11 @@ def receptive_fields(
     """
     frozen = as_network(network)
     side = size_pair("size", size if size is not None else frozen.size or 224)
-    place = (
-        torch.device(device)
-        if device is not None
-        else next((p.device for p in frozen.module.parameters()), torch.device("cpu"))
-    )
+    weights = (parameter.device for parameter in frozen.module.parameters())
+    device = torch.device(device) if device is not None else next(weights, torch.device("cpu"))
     reader = frozen.reader()
-    reader.module.to(place)
-    return receptive_boxes(reader, layer, (frozen.channels, *side), place)
+    reader.module.to(device)
+    return receptive_boxes(reader, layer, (frozen.channels, *side), device)
 
 
 def receptive_boxes(
@@ -82,52 +78,51 @@ def receptive_boxes(
     channels, *size = picture
 
     def reached(axis: int, from_the_end: bool, lengths: Tensor) -> Tensor:
-        """Say for each length, (lengths, positions), what becomes no number when that many first or last lines are none."""
+        """Return (lengths, positions) whether a position becomes NaN where so many of the first or last lines are."""
         pictures = torch.full((len(lengths), channels, *size), 0.5, device=device)
-        for one, length in zip(pictures, lengths.tolist()):
-            start = size[axis] - length if from_the_end else 0
-            one.narrow(1 + axis, start, length).fill_(torch.nan)
-        value = reader.activations(pictures.requires_grad_(True), [layer])[layer]
-        return at_positions(value.detach()[:, None])[:, 0].isnan().any(-1).cpu()
+        for image, length in zip(pictures, lengths.tolist()):
+            image.narrow(1 + axis, size[axis] - length if from_the_end else 0, length).fill_(torch.nan)
+        activation = reader.activations(pictures.requires_grad_(True), [layer])[layer]
+        return at_positions(activation.detach()[:, None])[:, 0].isnan().any(-1).cpu()
 
     with torch.inference_mode(False), torch.enable_grad(), _pixel_by_pixel(), reader.uncompiled():
-        seen = reached(0, False, torch.tensor([size[0]]))[0]
-        if not seen.any():
+        visible = reached(0, False, torch.tensor([size[0]]))[0]
+        if not visible.any():
             raise ValueError(
-                f"layer: no position of {layer!r} becomes NaN where the whole picture is, so what it sees cannot be probed; it may be "
-                "of whole numbers, see nothing of the picture, or replace NaN"
+                f"layer: {layer!r} becomes NaN nowhere where the whole picture is, so its receptive fields cannot be "
+                "probed; it may have whole numbers, not depend on the picture, or replace NaN"
             )
-        found = []
+        bounds = []
         for axis in (0, 1):
-            first = _least_lengths(partial(reached, axis, False), size[axis], len(seen))
-            last = _least_lengths(partial(reached, axis, True), size[axis], len(seen))
-            found.append((first - 1, size[axis] - last + 1))
-    (top, bottom), (left, right) = found
-    boxes = torch.stack([top, left, bottom, right], dim=-1) * seen[:, None]
+            first = _least_lengths(partial(reached, axis, False), size[axis], len(visible))
+            last = _least_lengths(partial(reached, axis, True), size[axis], len(visible))
+            bounds.append((first - 1, size[axis] - last + 1))
+    (top, bottom), (left, right) = bounds
+    boxes = torch.stack([top, left, bottom, right], dim=-1) * visible[:, None]
     return boxes.reshape(*positions, SIDES)
 
 
 def _least_lengths(reached: Callable[[Tensor], Tensor], longest: int, positions: int) -> Tensor:
-    """Return for each position the least length that reaches it, by bisection for all of them at once."""
+    """Return for each position the least length that reaches it, by bisection of all of them at once."""
     misses, hits = torch.zeros(positions, dtype=torch.int64), torch.full((positions,), longest)
     while True:
         middle = ((misses + hits) // 2)[hits - misses > 1].unique()
         if not len(middle):
             return hits
-        for some in middle.split(TOGETHER):
-            for length, hit in zip(some, reached(some)):  # a length that was tried for one position tells about all
+        for lengths in middle.split(BATCH_SIZE):
+            for length, hit in zip(lengths, reached(lengths)):  # each length tells about all positions
                 hits = torch.where(hit & (length < hits), length, hits)
                 misses = torch.where(~hit & (length > misses), length, misses)
 
 
 def _at_least_single(value: Tensor) -> Tensor:
-    """Cast half precision: its kernels pair neighbouring pixels, and what is no number in one would spread to the other."""
+    """Cast half precision, whose kernels pair neighbouring pixels: NaN would spread from one to the other."""
     return value.float() if value.is_floating_point() and value.element_size() < 4 else value
 
 
 @contextlib.contextmanager
 def _pixel_by_pixel() -> Iterator[None]:
-    """Keep away from convolutions that compute several positions together (Winograd's, Fourier's, those of half precision)."""
+    """Use no convolutions that compute several positions together: Winograd's, Fourier's, those of half precision."""
     cudnn = torch.backends.cudnn.flags(enabled=False) if torch.cuda.is_available() else contextlib.nullcontext()
     precision = torch.get_float32_matmul_precision()
     try:

@@ -170,7 +170,7 @@ def test_what_cannot_be_probed_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.nan_to_num()
 
-    with pytest.raises(ValueError, match="layer: no position of '1' becomes NaN"):
+    with pytest.raises(ValueError, match="layer: '1' becomes NaN nowhere"):
         receptive_fields(nn.Sequential(nn.Conv2d(3, 2, 3), Replace()), "1", size=6)
     with pytest.raises(ValueError, match=r"did you mean .features\.5"):
         receptive_fields(toy(), "features.55", size=12)
