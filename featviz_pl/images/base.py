@@ -103,7 +103,7 @@ class Image(nn.Module, ABC):
         return self
 
     def check_start(self, image: Tensor) -> Tensor:
-        """Return pictures (N, C, H, W) that fit this image, and allocate it where it is not; raise where they do not fit."""
+        """Return pictures (N, C, H, W) that fit this image, which is allocated; raise ValueError for others."""
         pictures = check_pictures("image", image)
         if tuple(pictures.shape[1:]) != (self.channels, *self.size):
             raise ValueError(
@@ -124,7 +124,8 @@ def check_pictures(argument: str, image: Tensor) -> Tensor:
         image = image[None]
     if image.ndim != 4 or not image.is_floating_point() or not image.numel():
         raise ValueError(
-            f"{argument} must be floats (C, H, W) or (N, C, H, W) in [0, 1], got {image.dtype} of shape {tuple(image.shape)}"
+            f"{argument} must be floats (C, H, W) or (N, C, H, W) in [0, 1], got {image.dtype} of shape "
+            f"{tuple(image.shape)}"
         )
     low, high = float(image.min()), float(image.max())
     if not (low >= 0.0 and high <= 1.0):

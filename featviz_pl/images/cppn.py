@@ -18,7 +18,7 @@ _ACTIVATIONS = ("composite", "unbiased", "relu")
 
 
 class CPPNImage(LatentImage):
-    """Optimize a network from coordinates to color for each picture: ``picture(x, y) = sigmoid(color @ network(x, y))``.
+    """Optimize a network from coordinates to color for each picture: ``sigmoid(color @ network(x, y))``.
 
     A compositional pattern-producing network draws smooth, vector-like pictures, at any resolution (`pictures_at`). It
     starts from grey, since its last layer starts from zero. The usual optimizer is Adam at 0.005.

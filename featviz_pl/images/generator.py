@@ -113,8 +113,8 @@ class GeneratorImage(LatentImage):
     def extra_repr(self) -> str:
         """Return the arguments, the generator by its class."""
         return (
-            f"generator={type(self.generator).__name__}, latent_shape={self.latent_shape}, size={self.size}, count={self.count}, "
-            f"channels={self.channels}, value_range={self.value_range}, deviation={self.deviation:g}"
+            f"generator={type(self.generator).__name__}, latent_shape={self.latent_shape}, size={self.size}, "
+            f"count={self.count}, channels={self.channels}, value_range={self.value_range}, deviation={self.deviation:g}"
         )
 
 

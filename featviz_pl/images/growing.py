@@ -18,7 +18,7 @@ from featviz_pl.numerics.resampling import resize
 
 
 class GrowingImage(CompositeImage):
-    """Optimize a small picture first and larger ones later, each started from the last; decoded at full size throughout.
+    """Optimize a small picture first and larger ones later, each started from the last, decoded at full size.
 
     Every stage has its own image, built at the start, so that optimizers and checkpoints always have the same
     parameters. When a stage begins, its image starts from the picture of the stage before, enlarged by the share `zoom`

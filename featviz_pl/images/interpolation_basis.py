@@ -101,7 +101,7 @@ class InterpolationBasisImage(ColorImage):
 
     @torch.no_grad()
     def start_from(self, image: Tensor) -> None:
-        """Encode one picture ([1,] C, H, W) in [0, 1] in the part that all pictures share, and set the others to zero."""
+        """Encode one picture ([1,] C, H, W) in [0, 1] in the shared part, and set the others to zero."""
         pictures = self.check_start(image)
         if len(pictures) != 1:
             raise ValueError(f"image: {len(pictures)} pictures cannot start shared parts; give one for all of them")

@@ -16,7 +16,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 
 class LaplacianPyramidImage(LatentImage):
-    """Optimize a pyramid: ``picture = sigmoid(color @ sum_n enlarged(weight_n))``, level n of ``size // 2 ** n`` pixels.
+    """Optimize a pyramid: ``sigmoid(color @ sum_n enlarged(weight_n))``, level n of ``size // 2 ** n`` pixels.
 
     A step moves every level, so low frequencies move further than high ones: milder than `FourierImage`, and local.
     Levels are enlarged bilinearly about the centres of their pixels, where Lucid's old TensorFlow aligned upper left

@@ -46,7 +46,8 @@ def featviz() -> Recipe:
         "optimizer_arguments": {**_SHORT_MEMORY, "weight_decay": 0.2},
     }
     return Recipe(
-        "featviz", "this library, benchmarks/QUALITY.md", FourierImage, *view_preset("featviz"), AdamW, lr=0.2, steps=256,
+        "featviz", "this library, benchmarks/QUALITY.md", FourierImage, *view_preset("featviz"), AdamW, lr=0.2,
+        steps=256,
         optimizer_arguments={**_SHORT_MEMORY, "weight_decay": 0.1}, scheduler=CosineAnnealingLR,
         output_overrides=output_overrides,
     )  # fmt: skip
@@ -73,7 +74,7 @@ def fast() -> Recipe:
 
 
 def lucid() -> Recipe:
-    """Return the recipe of Lucid: Fourier basis, decorrelated color, its standard transforms, Adam at 0.05 for 512 steps.
+    """Return the recipe of Lucid: Fourier basis, decorrelated color, standard transforms, Adam for 512 steps.
 
     Example:
         >>> lucid().lr, lucid().steps, lucid().image(size=8).decay
@@ -98,7 +99,7 @@ def article() -> Recipe:
 
 
 def lucent() -> Recipe:
-    """Return the recipe of Lucent: Lucid's numbers on a picture of 128 px that the network sees enlarged to its input size.
+    """Return the recipe of Lucent: Lucid's numbers on a picture of 128 px, enlarged to the input size.
 
     Lucent enlarges after normalising and pads shrunk views with black; here views are sampled once, with a grey border.
 
@@ -136,13 +137,13 @@ def xplique() -> Recipe:
         (0.85, 256)
     """
     return Recipe(
-        "xplique", "Xplique 0c90fa4, optimize", partial(FourierImage, decay=0.85), *view_preset("xplique"), Adam, lr=0.05,
-        steps=256, size=512, size_of_views="network", optimizer_arguments=_KERAS,
+        "xplique", "Xplique 0c90fa4, optimize", partial(FourierImage, decay=0.85), *view_preset("xplique"), Adam,
+        lr=0.05, steps=256, size=512, size_of_views="network", optimizer_arguments=_KERAS,
     )  # fmt: skip
 
 
 def maco() -> Recipe:
-    """Return the recipe of MACO as Xplique has it: only the phase is optimized, under 32 crops of half to 1/20 of the side.
+    """Return the recipe of MACO as in Xplique: only the phase is optimized, under 32 crops.
 
     Xplique also standardises each decoded picture; here its mean and contrast are those of the statistics, as
     `MacoImage` says.
@@ -175,7 +176,7 @@ def horama() -> Recipe:
 
 
 def plug_in_inversion() -> Recipe:
-    """Return the recipe of Plug-In Inversion: no regularizer but 32 rolled and color-shifted copies of a growing picture.
+    """Return the recipe of Plug-In Inversion: 32 rolled and color-shifted views of a growing picture.
 
     Seven stages of 400 steps, from two eighths of the size to all of it, each with its own cosine. The authors' code,
     which the learning rate and the stages are from, starts at uniform noise; here at grey with a little normal noise.
@@ -196,7 +197,7 @@ def plug_in_inversion() -> Recipe:
 
 
 def vit() -> Recipe:
-    """Return the recipe for vision transformers: free pixels, clipped, eight color-shifted and noisy copies, little variation.
+    """Return the recipe for vision transformers: clipped pixels, eight color-shifted and noisy views.
 
     A channel of a token layer is read at the patch tokens, without the class token. The source's variation has the
     diagonals too; ours is of rows and columns. Hidden units of the MLP blocks
@@ -230,13 +231,13 @@ def direct_ascent() -> Recipe:
         2025
     """
     return Recipe(
-        "direct_ascent", "arXiv 2502.07753", MultiResolutionImage, *view_preset("direct_ascent"), Adam, lr=0.1, steps=400,
-        optimizer_arguments=_SHORT_MEMORY, scheduler=CosineAnnealingLR,
+        "direct_ascent", "arXiv 2502.07753", MultiResolutionImage, *view_preset("direct_ascent"), Adam, lr=0.1,
+        steps=400, optimizer_arguments=_SHORT_MEMORY, scheduler=CosineAnnealingLR,
     )  # fmt: skip
 
 
 def accentuation() -> Recipe:
-    """Return the recipe of feature accentuation: a photo to start from, to which the picture stays near in a middle layer.
+    """Return the recipe of feature accentuation: the picture stays near a start photo in a middle layer.
 
     The layer is the middle one of those that run before the target's. Needs a start; 512 px, 16 crops, 100 steps.
     Faccent divides its decoded spectrum by 5 where `FourierImage` divides by 4: its Adam at 0.05 is 0.04 here.
@@ -281,7 +282,7 @@ def recipe(preset: str | Recipe) -> Recipe:
 
 
 def image_class(name: str) -> Callable[..., Any]:
-    """Return a parameterization that needs no more than a size by its short name, such as ``"fourier"``, or its class name.
+    """Return a parameterization that needs only a size by its short name, such as ``"fourier"``, or class name.
 
     Raises:
         ValueError: when there is no such parameterization, or it is made of more, such as pictures.

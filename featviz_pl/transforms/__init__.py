@@ -1,4 +1,4 @@
-"""How a picture is seen: random, differentiable views."""
+"""Random, differentiable views of pictures."""
 
 from featviz_pl.transforms.background import Background
 from featviz_pl.transforms.base import GeometricTransform, Transform

@@ -22,7 +22,7 @@ KINDS = ("noise", "random", "constant")
 
 
 class Background(Transform):
-    """Show a transparent picture on a background: ``colors * alpha + background * (1 - alpha)``; alpha is the last channel.
+    """Show a transparent picture on a background: ``colors * alpha + background * (1 - alpha)``, alpha last.
 
     A random background gives nothing to hide in: what is to be seen on each of them must be opaque. Noise has the
     spectrum and, where there are three colors, the colors of photos: a spectrum of independent normal numbers times
@@ -54,6 +54,7 @@ class Background(Transform):
         self,
         kind: Literal["noise", "random", "constant"] = "noise",
         color: float | Sequence[float] = 0.5,
+        *,
         deviation: float = 0.2,
         decay: float = 1.5,
     ) -> None:
@@ -82,7 +83,7 @@ class Background(Transform):
             channels = int(image.shape[1]) - 1
             if channels not in (1, 3):
                 raise ValueError(
-                    f"Background: a picture of {channels + 1} channels has no alpha; it must have 2 or 4, the last one alpha"
+                    f"Background: a picture of {channels + 1} channels has no alpha; it must have 2 or 4, alpha last"
                 )
             background = to_device(self._drawn(channels, sizes(image)[1:], parameters).to(image.dtype), image.device)
         return image[:, :-1] * image[:, -1:] + background * (1 - image[:, -1:])

@@ -30,7 +30,7 @@ class Transform(nn.Module, ABC):
         """Return the view of each picture (N, C, H, W) that its parameters describe."""
 
     def at(self, parameters: Parameters, progress: float) -> Parameters:
-        """Return the parameters at this point of the run, from 0 to 1, where their range moves during it; a pure function."""
+        """Return the parameters at a progress of the run in [0, 1], where their range moves; a pure function."""
         return parameters
 
     def weaken(self, parameters: Parameters, strength: float) -> Parameters:
@@ -48,7 +48,7 @@ class Transform(nn.Module, ABC):
 
 
 class GeometricTransform(Transform):
-    """Move points: successive ones compose into one sampling, so a picture is interpolated once however many there are."""
+    """Map points; successive geometric transforms compose into one sampling, so that a picture is interpolated once."""
 
     @abstractmethod
     def matrix(self, parameters: Parameters, size: tuple[int, int]) -> Tensor:
@@ -68,9 +68,9 @@ class GeometricTransform(Transform):
 
     @property
     def largest_shrink(self) -> float:
-        """How many pixels of the picture the strongest draw makes one of the view; below 1 where every draw enlarges."""
+        """Pixels of the picture per pixel of the view, of the strongest draw; below 1 where every draw enlarges."""
         return 1.0
 
     def shrink(self, parameters: Parameters) -> float:
-        """Return the largest shrink at this point of the run; the same for all draws, so that a blur does not tell them apart."""
+        """Return the largest shrink now; the same for all draws, so that a blur does not tell them apart."""
         return self.largest_shrink

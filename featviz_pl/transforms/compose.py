@@ -48,11 +48,11 @@ class Compose(Transform):
 
     def at(self, parameters: tuple[Any, ...], progress: float) -> tuple[Any, ...]:
         """Move each to this point of the run."""
-        return tuple(transform.at(own, progress) for transform, own in zip(self.listed(), parameters))
+        return tuple(transform.at(each, progress) for transform, each in zip(self.listed(), parameters))
 
     def weaken(self, parameters: tuple[Any, ...], strength: float) -> tuple[Any, ...]:
         """Weaken each."""
-        return tuple(transform.weaken(own, strength) for transform, own in zip(self.listed(), parameters))
+        return tuple(transform.weaken(each, strength) for transform, each in zip(self.listed(), parameters))
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Return the fixed size where there is one, and else what the transforms make of this one, in order."""
@@ -63,32 +63,32 @@ class Compose(Transform):
         return size
 
     def apply(self, image: Tensor, parameters: tuple[Any, ...]) -> Tensor:  # type: ignore[override]
-        """Apply each transform with its own parameters; resize in the last sampling, so that pixels are the picture's until then.
+        """Apply each transform with its parameters; resize in the last sampling only.
 
         Where there are several draws for each picture, they follow one another, and the picture is repeated as late as
         can be.
         """
         steps = list(self._flat(parameters))
-        draws = next((count for _, own in steps if (count := draw_count(own))), sizes(image)[0])
+        draws = next((count for _, each in steps if (count := draw_count(each))), sizes(image)[0])
         groups = [
             (geometric, list(group))
             for geometric, group in groupby(steps, key=lambda step: isinstance(step[0], GeometricTransform))
         ]
-        last = max((place for place, (geometric, _) in enumerate(groups) if geometric), default=-1)
-        for place, (geometric, group) in enumerate(groups):
+        last = max((index for index, (geometric, _) in enumerate(groups) if geometric), default=-1)
+        for index, (geometric, group) in enumerate(groups):
             if geometric:
-                following = [transform for _, later in groups[place + 1 :] for transform, _ in later]
-                maps = [(transform, own) for transform, own in group if isinstance(transform, GeometricTransform)]
-                image = warp(image, maps, self._sampled_size(image, place == last, following), draws)
+                following = [transform for _, later in groups[index + 1 :] for transform, _ in later]
+                maps = [(transform, each) for transform, each in group if isinstance(transform, GeometricTransform)]
+                image = warp(image, maps, self._sampled_size(image, index == last, following), draws)
             else:
                 image = repeated(image, draws)
-                for transform, own in group:
-                    image = transform.apply(image, own)
+                for transform, each in group:
+                    image = transform.apply(image, each)
         size = self.size or sizes(image)[1:]
         return image if sizes(image)[1:] == size else warp(image, [], size, draws)
 
     def _sampled_size(self, image: Tensor, last: bool, following: list[Transform]) -> tuple[int, int]:
-        """Return the size that a sampling gives: that of the picture, but for the last one where nothing after it sets a size."""
+        """Return the size after a sampling: the fixed size after the last, unless a later transform sets one."""
         size = sizes(image)[1:]
         if self.size is None or not last or any(transform.output_size(size) != size for transform in following):
             return size
@@ -96,11 +96,11 @@ class Compose(Transform):
 
     def _flat(self, parameters: tuple[Any, ...]) -> Iterator[tuple[Transform, Any]]:
         """Yield every transform with its parameters; those of an inner composition join the same sampling."""
-        for transform, own in zip(self.listed(), parameters):
+        for transform, each in zip(self.listed(), parameters):
             if isinstance(transform, Compose) and transform.size is None:
-                yield from transform._flat(own)
+                yield from transform._flat(each)
             else:
-                yield transform, own
+                yield transform, each
 
     def listed(self) -> list[Transform]:
         """Return the transforms in their order."""

@@ -34,8 +34,8 @@ class Crop(GeometricTransform):
             uniformly between them; or a `Choice`, or a distribution, ``Normal(0.5, 0.15)`` unless given.
             ``"anywhere"`` draws uniformly from all places where the crop fits.
         side: as a share of the picture's, likewise.
-        end: range of the side at the end of the run, reached linearly; None keeps `side`. A draw has the same luck in
-            both: with ``side=Normal(0.5, 0.05), end=Normal(0.05, 0.05)`` the mean moves and the deviation stays.
+        end: range of the side at the end of the run, reached linearly; None keeps `side`. Both are drawn with the same
+            seed: with ``side=Normal(0.5, 0.05), end=Normal(0.05, 0.05)`` the mean moves and the deviation stays.
 
     Example:
         >>> from featviz_pl.transforms import Compose
@@ -53,6 +53,7 @@ class Crop(GeometricTransform):
         self,
         center: Range | Literal["anywhere"] | None = None,
         side: Range = (0.2, 0.25),
+        *,
         end: Range | None = None,
     ) -> None:
         super().__init__()
@@ -157,9 +158,9 @@ class CropOrPad(Transform):
         image = at_least_float32(image)
         with untraced():
             margins: list[int] = []
-            for wanted, given in zip(self.size[::-1], sizes(image)[:0:-1]):
-                first = (wanted - given) // 2 if wanted >= given else -((given - wanted) // 2)
-                margins += [first, wanted - given - first]
+            for target, length in zip(self.size[::-1], sizes(image)[:0:-1]):
+                first = (target - length) // 2 if target >= length else -((length - target) // 2)
+                margins += [first, target - length - first]
             value = to_device(parameters.to(image.dtype), image.device).view(-1, 1, 1, 1)
         return functional.pad(image - value, margins) + value
 

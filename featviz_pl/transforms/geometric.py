@@ -95,10 +95,7 @@ class Scale(GeometricTransform):
     def __init__(self, factors: Pair | Choice | Distribution) -> None:
         super().__init__()
         if not is_list(factors) and not isinstance(factors, (Choice, Distribution)):
-            raise TypeError(
-                f"factors must be a pair (low, high) such as (0.9, 1.1), got {factors!r}; Choice([...]) draws one of the "
-                "listed factors"
-            )
+            raise TypeError(f"factors must be a pair (low, high) such as (0.9, 1.1), got {factors!r}; or Choice([...])")
         self.factors = parse_range("factors", factors, above=0.0)
         self._smallest = extent(self.factors)[0]
         if self._smallest <= 0:
@@ -232,12 +229,13 @@ class Pad(GeometricTransform):
     Example:
         >>> from featviz_pl.transforms import Compose
         >>> padded = Compose([Pad(2, "constant", value=0.25), Jitter(2)])
-        >>> padded.apply(torch.ones(1, 1, 1, 3), (torch.tensor([0.25]), torch.tensor([[0.0, 2.0]]))).round(decimals=3).flatten().tolist()
+        >>> view = padded.apply(torch.ones(1, 1, 1, 3), (torch.tensor([0.25]), torch.tensor([[0.0, 2.0]])))
+        >>> view.round(decimals=3).flatten().tolist()
         [0.25, 0.25, 1.0]
     """
 
     def __init__(
-        self, pixels: int, mode: Literal["reflect", "constant", "grey"] = "reflect", value: float = 0.5
+        self, pixels: int, mode: Literal["reflect", "constant", "grey"] = "reflect", *, value: float = 0.5
     ) -> None:
         super().__init__()
         self.pixels = whole_number("pixels", pixels, least=0)

@@ -27,7 +27,7 @@ SHAPES = ("sphere", "cube")
 
 
 class MeshView(Transform):
-    """Wrap the picture around a mesh and look at it from a random side: the picture is a texture.
+    """Use the picture as the texture of a mesh that is seen from a random side.
 
     The mesh is moved and scaled into the unit sphere about the origin, turned by a rotation drawn uniformly from all
     there are, and seen by a camera at a distance. Each pixel reads the texture, bilinearly, where the mesh has it; the
@@ -61,13 +61,14 @@ class MeshView(Transform):
         self,
         mesh: str,
         size: int | Sequence[int] = 224,
+        *,
         distance: Range = (11.0, 13.0),
         field_of_view: float = 10.0,
         background: float = 0.5,
     ) -> None:
         super().__init__()
         self.mesh = os.fspath(mesh)
-        self.corners, self.places = _corners(self.mesh)
+        self.corners, self.coordinates = _corners(self.mesh)
         self.size = size_pair("size", size)
         self.distance = parse_range("distance", distance, above=1.0)
         self.field_of_view = finite_number("field_of_view", field_of_view, above=0.0, most=179.0)
@@ -95,27 +96,27 @@ class MeshView(Transform):
         """Read the texture where each pixel shows the mesh."""
         image = at_least_float32(image)
         with untraced():
-            places, covered = self._seen(*parameters)
-            grid = to_device(torch.from_numpy(places * 2 - 1).to(image.dtype), image.device)
-            shown = to_device(torch.from_numpy(covered), image.device)[:, None]
-        read = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
-        return torch.where(shown, read, image.new_full((), self.background))
+            coordinates, covered = self._rasterize(*parameters)
+            grid = to_device(torch.from_numpy(coordinates * 2 - 1).to(image.dtype), image.device)
+            mask = to_device(torch.from_numpy(covered), image.device)[:, None]
+        texture = functional.grid_sample(image, grid, padding_mode="border", align_corners=False)
+        return torch.where(mask, texture, image.new_full((), self.background))
 
-    def _seen(self, turns: Tensor, distances: Tensor) -> tuple[Array, NDArray[np.bool_]]:
-        """Return where on the texture each pixel of each view is, (N, h, w, 2), and whether it shows the mesh at all."""
-        places, covered = [], []
+    def _rasterize(self, turns: Tensor, distances: Tensor) -> tuple[Array, NDArray[np.bool_]]:
+        """Return the texture coordinates (N, h, w, 2) of each pixel, and whether it shows the mesh."""
+        coordinates, covered = [], []
         for turn, distance in zip(turns.cpu().double(), distances.cpu().double()):
             points = self.corners @ _rotation(turn.numpy()).T
             points[..., 2] -= float(distance)
-            shown, inside = rasterize(points, self.places, self.size, self.field_of_view)
-            places.append(shown)
+            texture, inside = rasterize(points, self.coordinates, self.size, self.field_of_view)
+            coordinates.append(texture)
             covered.append(inside)
-        return np.stack(places), np.stack(covered)
+        return np.stack(coordinates), np.stack(covered)
 
     def extra_repr(self) -> str:
         """Show the mesh by its name, without its folder."""
-        what = f"{Path(self.mesh).name!r}, {self.size}, distance={describe(self.distance)}"
-        return f"{what}, field_of_view={self.field_of_view:g}, background={self.background:g}"
+        shape = f"{Path(self.mesh).name!r}, {self.size}, distance={describe(self.distance)}"
+        return f"{shape}, field_of_view={self.field_of_view:g}, background={self.background:g}"
 
 
 def _rotation(turn: Array) -> Array:
@@ -127,20 +128,20 @@ def _rotation(turn: Array) -> Array:
 
 
 def _corners(mesh: str) -> tuple[Array, Array]:
-    """Return the corners of all triangles (F, 3, 3) within the unit sphere, and their places on the texture (F, 3, 2), y down."""
+    """Return corners (F, 3, 3) of triangles in the unit sphere and texture coordinates (F, 3, 2), y down."""
     if mesh in SHAPES:
-        corners, places = _sphere() if mesh == "sphere" else _cube()
+        corners, coordinates = _sphere() if mesh == "sphere" else _cube()
     elif Path(mesh).suffix.lower() != ".obj":
         raise unknown("mesh", "mesh", mesh, [*SHAPES, "a path that ends in .obj"])
     else:
-        corners, places = _read_obj(mesh)
+        corners, coordinates = _read_obj(mesh)
     flat = corners.reshape(-1, 3)
     corners = corners - (flat.min(0) + flat.max(0)) / 2
-    return corners / np.linalg.norm(corners, axis=2).max(), places
+    return corners / np.linalg.norm(corners, axis=2).max(), coordinates
 
 
 def _sphere(rows: int = 24, columns: int = 48) -> tuple[Array, Array]:
-    """Return a globe whose texture is a map with the poles at its upper and lower border; its front shows the middle of the map."""
+    """Return a globe whose texture is a map with the poles at its upper and lower border, its middle in front."""
     down, across = np.meshgrid(np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1), indexing="ij")
     latitude, longitude = np.pi * down, 2 * np.pi * (across - 0.5)
     points = np.stack(
@@ -162,36 +163,36 @@ def _cube() -> tuple[Array, Array]:
     square = np.array([[[-1.0, 1, 1], [1, 1, 1]], [[-1, -1, 1], [1, -1, 1]]])  # the front, seen from +z
     quarter, turned = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]), np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])
     sides = [np.linalg.matrix_power(quarter, times) for times in range(4)] + [turned, turned.T]
-    corners, places = [], []
+    corners, coordinates = [], []
     for index, side in enumerate(sides):
         row, column = divmod(index, 3)
         down, across = np.meshgrid([row / 2, (row + 1) / 2], [column / 3, (column + 1) / 3], indexing="ij")
         corners.append(_quads(square @ side.T))
-        places.append(_quads(np.stack([across, down], -1)))
-    return np.concatenate(corners), np.concatenate(places)
+        coordinates.append(_quads(np.stack([across, down], -1)))
+    return np.concatenate(corners), np.concatenate(coordinates)
 
 
 def _read_obj(path: str) -> tuple[Array, Array]:
-    """Read triangles and places from a Wavefront file; faces with more corners become fans."""
+    """Read triangles and texture coordinates from a Wavefront file; faces with more corners become fans."""
     points: list[list[float]] = []
     texture: list[list[float]] = []
     corners: list[list[list[float]]] = []
-    places: list[list[list[float]]] = []
+    coordinates: list[list[list[float]]] = []
     number = 0
     try:
         for line in Path(path).read_text(encoding="utf-8").splitlines():
             number += 1
-            word, *rest = line.split() or [""]
+            word, *fields = line.split() or [""]
             if word == "v":
-                points.append([float(part) for part in rest[:3]])
+                points.append([float(part) for part in fields[:3]])
             elif word == "vt":
-                texture.append([float(rest[0]), 1 - float(rest[1])])  # in the file, y goes up
+                texture.append([float(fields[0]), 1 - float(fields[1])])  # in the file, y goes up
             elif word == "f":
-                indices = [[int(part) for part in corner.split("/")[:2]] for corner in rest]
-                found = [(points[_place(a, points)], texture[_place(b, texture)]) for a, b in indices]
-                for second, third in pairwise(found[1:]):
-                    corners.append([found[0][0], second[0], third[0]])
-                    places.append([found[0][1], second[1], third[1]])
+                indices = [[int(part) for part in corner.split("/")[:2]] for corner in fields]
+                vertices = [(points[_index(a, points)], texture[_index(b, texture)]) for a, b in indices]
+                for second, third in pairwise(vertices[1:]):
+                    corners.append([vertices[0][0], second[0], third[0]])
+                    coordinates.append([vertices[0][1], second[1], third[1]])
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"mesh: cannot read {path!r}: {getattr(error, 'strerror', None) or error}") from error
     except (ValueError, IndexError) as error:
@@ -200,11 +201,11 @@ def _read_obj(path: str) -> tuple[Array, Array]:
         ) from error
     if not corners:
         raise ValueError(f"mesh: {path!r} holds no faces")
-    return np.array(corners), np.array(places)
+    return np.array(corners), np.array(coordinates)
 
 
-def _place(number: int, listed: list[list[float]]) -> int:
-    """Return where a number of the file stands: from 1 on, or from the end backwards."""
+def _index(number: int, listed: list[list[float]]) -> int:
+    """Return the index of a number of the file, which counts from 1, or from the end if negative."""
     if number == 0:
         raise IndexError("numbers begin at 1")
     return number - 1 if number > 0 else len(listed) + number

@@ -54,6 +54,7 @@ class Noise(Transform):
         self,
         deviation: float,
         uniform: float = 0.0,
+        *,
         end: float | None = None,
         decay: Literal["linear", "logarithmic"] = "linear",
         channelwise: bool = False,
@@ -120,7 +121,7 @@ class Noise(Transform):
 
 
 class ColorShift(Transform):
-    """Shift and stretch each channel of each view: ``(x - m) / s`` with m from U(-mean, mean) and s from exp U(-scale, scale).
+    """Shift and scale each channel of each view: ``(x - m) / s``, m from U(-mean, mean), s from exp U(-scale, scale).
 
     x is the picture in [0, 1], as in the authors' code, which normalises for the network after it; results leave [0,
     1].
@@ -144,7 +145,7 @@ class ColorShift(Transform):
         Data Augmentations", 2022
     """
 
-    def __init__(self, mean: float = 1.0, scale: float = 1.0, end: float | None = None) -> None:
+    def __init__(self, mean: float = 1.0, scale: float = 1.0, *, end: float | None = None) -> None:
         super().__init__()
         self.mean, self.scale = finite_number("mean", mean, least=0.0), finite_number("scale", scale, least=0.0)
         self.end = None if end is None else finite_number("end", end, least=0.0)

@@ -87,7 +87,7 @@ class Blur(Transform):
         self.kernel = None if kernel is None else whole_number("kernel", kernel)
         if self.kernel is not None and self.kernel % 2 == 0:
             raise ValueError(
-                f"kernel must be odd, or it would shift the picture by half a pixel; got {kernel}, use {self.kernel + 1}"
+                f"kernel must be odd, or it would shift by half a pixel; got {kernel}, use {self.kernel + 1}"
             )
 
     def sample(self, generator: torch.Generator, n: int) -> Tensor:

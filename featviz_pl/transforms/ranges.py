@@ -43,9 +43,9 @@ class Choice:
         text = ", ".join(f"{number:g}" for number in numbers)
         return f"Choice([{text}])" if len(self.values) <= 8 else f"Choice([{text}; {len(self.values)} values])"
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, choice: object) -> bool:
         """Compare the numbers."""
-        return isinstance(other, Choice) and self.values == other.values
+        return isinstance(choice, Choice) and self.values == choice.values
 
     def __hash__(self) -> int:
         """Agree with equality."""
@@ -160,9 +160,7 @@ def _checked_distribution(argument: str, distribution: Distribution) -> Distribu
     if any(
         isinstance(parameter, Tensor) and parameter.device.type != "cpu" for parameter in vars(distribution).values()
     ):
-        raise ValueError(
-            f"{argument} must draw on the CPU, got a {type(distribution).__name__} on another device; give plain numbers"
-        )
+        raise ValueError(f"{argument} must draw on the CPU, got a {type(distribution).__name__} of another device")
     return distribution
 
 

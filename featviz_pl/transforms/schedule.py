@@ -1,4 +1,4 @@
-"""How strong the views are as the run goes on: pure functions of the step, so a resumed run needs no state."""
+"""Schedules of the strength of views: pure functions of the progress, so that a resumed run needs no state."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Schedule(ABC):
         """Show the class and its numbers."""
         return f"{type(self).__name__}({', '.join(f'{name}={value:g}' for name, value in vars(self).items())})"
 
-    def __eq__(self, other: object) -> bool:
+    def __eq__(self, schedule: object) -> bool:
         """Compare by kind and numbers."""
-        return type(self) is type(other) and vars(self) == vars(other)
+        return type(self) is type(schedule) and vars(self) == vars(schedule)
 
     def __hash__(self) -> int:
         """Agree with equality."""

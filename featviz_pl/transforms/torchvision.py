@@ -1,4 +1,4 @@
-"""Anybody's transform of pictures, with a random stream of its own."""
+"""Transforms of torchvision and others, with a separate random stream for each view."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Torchvision(Transform):
             raise TypeError(f"transform must map a picture (C, H, W) to a picture, got {type(transform).__name__}")
         if isinstance(transform, nn.Module) and transform.state_dict():
             raise TypeError(
-                f"transform must hold no parameters and no buffers, and {type(transform).__name__} does; put it into the network"
+                f"transform must hold no parameters or buffers, got {type(transform).__name__}; put it into the network"
             )
         self.transform = transform
         self._sizes: dict[tuple[int, int], tuple[int, int]] = {}
@@ -82,22 +82,20 @@ class Torchvision(Transform):
             picture if may_skip and chance >= 1 else self._run(picture, seed)
             for picture, seed, chance in zip(image.unbind(0), seeds, chances)
         ]
-        found = {sizes(view)[1:] for view in views}
-        if len(found) > 1:
-            raise ValueError(
-                f"transform: {self._name()} returns pictures of different sizes, {sorted(found)}; views must have one size"
-            )
+        view_sizes = {sizes(view)[1:] for view in views}
+        if len(view_sizes) > 1:
+            raise ValueError(f"transform: {self._name()} must return pictures of one size, got {sorted(view_sizes)}")
         return torch.stack(views)
 
     def _run(self, picture: Tensor, seed: int) -> Tensor:
         with _undisturbed(picture.device, seed), _constant_draws() if tracing() else nullcontext():
             view: Any = self.transform(picture)
         with untraced():
-            given, got = tuple(picture.shape), tuple(view.shape) if isinstance(view, Tensor) else ()
-        if not isinstance(view, Tensor) or not view.is_floating_point() or len(got) != 3 or got[0] != given[0]:
-            what = f"{got} of {view.dtype}" if isinstance(view, Tensor) else type(view).__name__
+            before, after = tuple(picture.shape), tuple(view.shape) if isinstance(view, Tensor) else ()
+        if not isinstance(view, Tensor) or not view.is_floating_point() or len(after) != 3 or after[0] != before[0]:
+            result = f"{after} of {view.dtype}" if isinstance(view, Tensor) else type(view).__name__
             raise ValueError(
-                f"transform: {self._name()} must return a floating picture of {given[0]} channels for one of {given}, got {what}"
+                f"transform: {self._name()} must return floats of {before[0]} channels for {before}, got {result}"
             )
         return view
 
@@ -111,7 +109,7 @@ class Torchvision(Transform):
 
 @contextmanager
 def _undisturbed(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the global generators of the CPU and of a GPU, at the usual precision without autocast, and put all back afterwards."""
+    """Seed the global generators, at float32 without autocast, and restore everything afterwards."""
     default = torch.get_default_dtype()
     with (
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),

@@ -1,4 +1,4 @@
-"""Many views of many pictures, each with a draw of its own that depends on nothing but its key."""
+"""Many views of many pictures, each drawn from its own key."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ class Views(nn.Module):
         self.schedule = schedule_named(schedule)
 
     def sample(self, seed: int, step: int, keys: Sequence[int], indices: Sequence[int] | None = None) -> Any:
-        """Draw the views at `indices` (all unless given) of every picture; the parameters' first axis is N x V, views fastest."""
-        chosen = range(self.count) if indices is None else indices
-        drawn = [
+        """Draw the views at `indices` (all unless given) of every picture; the first axis is N x V, views fastest."""
+        indices = range(self.count) if indices is None else indices
+        draws = [
             self.transforms.sample(generator_for(seed, "views", step, key, index), 1)
             for key in keys
-            for index in chosen
+            for index in indices
         ]
-        return _concatenated(drawn)
+        return _concatenated(draws)
 
     def apply(self, images: Tensor, parameters: Any, progress: float) -> Tensor:  # type: ignore[override]
-        """Show every picture through its own parameters, with the ranges and the strength of this progress in [0, 1]."""
+        """Transform every picture with its parameters, with the ranges and the strength at a progress in [0, 1]."""
         with untraced():
             parameters = self.transforms.at(parameters, progress)
             if self.schedule is not None:
                 parameters = self.transforms.weaken(parameters, self.schedule.strength(progress))
-        seen: Tensor = self.transforms.apply(images, parameters)
+        flat: Tensor = self.transforms.apply(images, parameters)
         count = sizes(images)[0]
-        views = seen.view(count, -1, *seen.shape[1:])
+        views = flat.view(count, -1, *flat.shape[1:])
         return views.expand(-1, self.count, *[-1] * (views.ndim - 2)) if not self.transforms.listed() else views
 
     def forward(self, images: Tensor, seed: int = 0, step: int = 0) -> Tensor:

@@ -42,7 +42,7 @@ LATENT = [
     ({"deviation": -0.1}, "deviation must be at least 0, got -0.1"),
     ({"deviation": NAN}, "deviation must be at least 0, got nan"),
     ({"color": "lab"}, "color: unknown color space 'lab'"),
-    ({"color": "imagenet", "channels": 1}, "color: a matrix of shape .* does not fit 1 channels"),
+    ({"color": "imagenet", "channels": 1}, "color: .*matrix.* 1 channels"),
     ({"color": torch.ones(3, 3)}, "color: the matrix cannot be inverted"),
 ]
 
@@ -169,7 +169,7 @@ CASES: list[tuple[Callable[..., Any], list[tuple[Any, str]]]] = [
             ({"picture": []}, "picture must be a tensor or the path of a picture file or several"),
             ({"picture": 3}, "picture must be a tensor or the path"),
             ({"picture": "absent.png"}, "picture: cannot read a picture from 'absent.png'"),
-            ({"picture": "absent.png", "channels": 2}, "picture: channels: picture files hold 1, 3 or 4, not 2"),
+            ({"picture": "absent.png", "channels": 2}, "channels: picture files hold 1, 3 or 4, not 2"),
             ({"channels": 4}, "picture: pictures of 3 channels do not fit 4"),
             ({"picture": PICTURE[0]}, "picture must be floats"),
         ],

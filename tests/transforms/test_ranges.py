@@ -237,7 +237,7 @@ def test_descriptions_hold_the_numbers_and_no_address(kind: type[Distribution]) 
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: Scale(1.1), TypeError, r"factors must be a pair .* got 1.1; Choice"),  # type: ignore[arg-type]
+        (lambda: Scale(1.1), TypeError, r"factors must be a pair .* got 1.1; or Choice"),  # type: ignore[arg-type]
         (lambda: Scale("2"), TypeError, "factors must be a pair"),  # type: ignore[arg-type]
         (lambda: Scale((0.0, 1.0)), ValueError, "factors must be above 0, got 0.0"),
         (lambda: Scale(Choice([1.0, 0.0])), ValueError, "factors must be above 0, got 0.0"),

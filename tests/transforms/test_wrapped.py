@@ -137,12 +137,12 @@ def test_views_may_hold_it() -> None:
         (
             lambda: Torchvision(nn.Conv2d(3, 3, 1)),
             TypeError,
-            "transform must hold no parameters and no buffers, and Conv2d does",
+            "transform must hold no parameters .* Conv2d",
         ),
         (
             lambda: Torchvision(whole_numbers)(pictures(1, 3, 4, 4), generator()),
             ValueError,
-            r"transform: <function whole_numbers> must return a floating picture of 3 channels for one of \(3, 4, 4\), "
+            r"transform: <function whole_numbers> must return floats of 3 channels for \(3, 4, 4\), "
             r"got \(3, 4, 4\) of torch.uint8",
         ),
         (
@@ -154,7 +154,7 @@ def test_views_may_hold_it() -> None:
         (
             lambda: Torchvision(cut_at_random)(pictures(20, 3, 6, 6), generator()),
             ValueError,
-            r"transform: <function cut_at_random> returns pictures of different sizes, \[\(2, 6\), .*; views must have one size",
+            r"transform: <function cut_at_random> must return pictures of one size, got \[\(2, 6\), .*",
         ),
     ],
 )
