@@ -19,7 +19,8 @@ from featviz_pl.io.sheets import save_sheet
 from featviz_pl.numerics.digest import digest
 from featviz_pl.objectives import Target
 from featviz_pl.sweep import FeatureSweep, FeatureTargets, RenderedBatch
-from featviz_pl.sweep.folder import Entry, SweepFolder, finished_entry, picture_path, read_manifest, read_origin
+from featviz_pl.sweep.folder import SweepFolder
+from featviz_pl.sweep.manifest import Entry, picture_entry, picture_path, read_manifest, read_origin
 from featviz_pl.sweep.targets import by_layer
 from featviz_pl_callbacks._support import sweep_and_targets
 
@@ -34,6 +35,7 @@ class SweepSummary:
         failed: targets that failed, in earlier runs too, with their reasons.
         missing: targets without a picture or a reason, because the run was stopped.
         scores: of all pictures.
+        skipped_lines: lines of an earlier manifest that had another form or a path out of the folder.
     """
 
     rendered: int = 0
@@ -41,6 +43,7 @@ class SweepSummary:
     failed: dict[str, str] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    skipped_lines: int = 0
 
 
 class _NoInterval:
@@ -115,7 +118,7 @@ class FeatureWriter(BasePredictionWriter):
             if size is None:
                 size = sweep.automatic_batch_size(targets, trainer)
             settings = {**sweep.settings(str(trainer.precision)), "batch_size": int(size)}
-            self._files.adopt(settings, earlier)
+            self._files.resume_or_start(settings, earlier)
         except BaseException:
             self._files.close()
             raise
@@ -130,7 +133,7 @@ class FeatureWriter(BasePredictionWriter):
             try:
                 if self._settings is None:
                     self.claim(trainer, self._sweep, self._targets)
-                _, entries = read_manifest(self.folder)
+                entries = read_manifest(self.folder).entries
                 self._failed = {target: entry["failed"] for target, entry in entries.items() if "failed" in entry}
                 finished = frozenset(filter(self.is_finished, self._targets.targets()))
             except (ValueError, OSError) as error:
@@ -157,7 +160,7 @@ class FeatureWriter(BasePredictionWriter):
         expected = {**self._settings, **self._sweep.origin(target)}
         if origin is None or {key: value for key, value in origin.items() if key != "score"} != expected:
             return None
-        return finished_entry(self.folder, path, origin)
+        return picture_entry(self.folder, path, origin)
 
     def _path(self, target: str) -> Path:
         assert self._targets is not None
@@ -191,7 +194,7 @@ class FeatureWriter(BasePredictionWriter):
         ):
             if failure is None:
                 path = save_png(image, self._path(target), origin)
-                self._files.record(finished_entry(self.folder, path, origin))
+                self._files.record(picture_entry(self.folder, path, origin))
             else:
                 self._files.record({"target": target, "failed": failure})
 
@@ -209,7 +212,7 @@ class FeatureWriter(BasePredictionWriter):
         assert self._targets is not None
         assert self._settings is not None
         targets = self._targets.targets()
-        _, entries = read_manifest(self.folder)
+        entries = read_manifest(self.folder).entries
         lost = [entry for target in targets if target not in entries and (entry := self._finished(target)) is not None]
         rendered = self._files.rendered()
         entries = self._files.merge(self._settings, lost)
@@ -221,6 +224,7 @@ class FeatureWriter(BasePredictionWriter):
             failed={target: entry["failed"] for target, entry in results.items() if "failed" in entry},
             missing=[target for target in targets if target not in results],
             scores=[results[target]["score"] for target in targets if target in pictures],
+            skipped_lines=self._files.skipped_lines,
         )
         layers = by_layer(entries)
         for layer in self._targets.units:

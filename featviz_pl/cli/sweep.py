@@ -112,12 +112,12 @@ def _photo_source(options: argparse.Namespace) -> PhotoSource | None:
 def _precision(options: argparse.Namespace, sweep: FeatureSweep, targets: FeatureTargets) -> Any:
     """Return the precision of the Trainer; ``auto`` is that of the sweep which goes on, or measured."""
     from featviz_pl.engine.precision import AUTO, fastest_precision
-    from featviz_pl.sweep.folder import read_manifest
+    from featviz_pl.sweep.manifest import read_manifest
     from featviz_pl.training.device import device_to_measure
 
     if options.precision != AUTO:
         return options.precision
-    settings = None if options.overwrite else read_manifest(options.output)[0]
+    settings = None if options.overwrite else read_manifest(options.output).settings
     if settings is not None and "precision" in settings:
         return str(settings["precision"])
     device = device_to_measure(options.accelerator, options.devices, options.num_nodes)
@@ -236,7 +236,10 @@ def require_complete(writer: FeatureWriter) -> SweepSummary:
 
 
 def report_failures(program: str, summary: SweepSummary) -> int:
-    """Name the units that failed, and return the exit code."""
+    """Name the units that failed, count lines of the manifest that were skipped, and return the exit code."""
+    if summary.skipped_lines:
+        form = "of another form, or with a path out of the folder"
+        print(f"{program}: {summary.skipped_lines} lines of the manifest were skipped: {form}", file=sys.stderr)
     if not summary.failed:
         return 0
     reasons = _listed([f"{target}: {reason}" for target, reason in summary.failed.items()], "; ")

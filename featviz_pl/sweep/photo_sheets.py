@@ -24,15 +24,8 @@ from featviz_pl.io.sheets import save_sheet
 from featviz_pl.numerics.digest import digest
 from featviz_pl.objectives import Target
 from featviz_pl.sweep.datamodule import FeatureTargets
-from featviz_pl.sweep.folder import (
-    PHOTO_RECORD,
-    PHOTO_SHEET,
-    Entry,
-    SweepFolder,
-    picture_path,
-    read_manifest,
-    read_origin,
-)
+from featviz_pl.sweep.folder import PHOTO_RECORD, PHOTO_SHEET, SweepFolder
+from featviz_pl.sweep.manifest import Entry, picture_path, read_manifest, read_origin
 from featviz_pl.sweep.module import FeatureSweep
 from featviz_pl.sweep.photos import Found, PhotoSource, Progress, Shown
 from featviz_pl.sweep.targets import by_layer
@@ -109,7 +102,7 @@ def save_photo_sheets(
     files = SweepFolder(folder)
     swept = files.claim() or {}
     try:
-        _, entries = read_manifest(folder)
+        entries = read_manifest(folder).entries
         settings = _settings(source, sweep)
         found, unreadable = _found(folder, settings, source, sweep, targets, device, progress)
         origins = {

@@ -20,7 +20,8 @@ from featviz_pl.callbacks import FeatureWriter, SweepProgressBar
 from featviz_pl.images import FourierImage
 from featviz_pl.io import as_saved, read_picture, read_provenance, save_png
 from featviz_pl.sweep import FeatureSweep, FeatureTargets
-from featviz_pl.sweep.folder import FolderInUseError, SweepFolder, read_manifest
+from featviz_pl.sweep.folder import FolderInUseError, SweepFolder
+from featviz_pl.sweep.manifest import read_manifest
 from featviz_pl.training import FeatureVisualization
 from featviz_pl_callbacks import _progress_bar as progress
 from featviz_pl_callbacks import feature_writer as room
@@ -93,7 +94,7 @@ def test_files_hold_the_pictures_and_their_origin(tmp_path: Path) -> None:
         FeatureSweep(toy(), steps=3, size=10, seed=4), FeatureTargets("features.5:all", 3)
     )
     assert predicted is not None
-    entries = read_manifest(tmp_path)[1]
+    entries = read_manifest(tmp_path).entries
     for batch in predicted:
         for image, target, score in zip(batch.images, batch.targets, batch.scores):  # type: ignore[union-attr]
             path = tmp_path / "features.5" / f"{target.rpartition(':')[2]}.png"
@@ -274,7 +275,7 @@ def test_units_that_fail_are_recorded_and_not_tried_again(tmp_path: Path) -> Non
     assert set(writer.summary.failed) == {"output:1", "output:2"}
     assert "not finite" in writer.summary.failed["output:1"]
     assert "no gradient" in writer.summary.failed["output:2"]
-    entries = read_manifest(tmp_path)[1]
+    entries = read_manifest(tmp_path).entries
     assert entries["output:1"] == {"target": "output:1", "failed": writer.summary.failed["output:1"]}
     assert set(files(tmp_path)) == {"manifest.jsonl", "output.png", "output/0.png"}
     held = files(tmp_path)
@@ -303,7 +304,7 @@ def test_a_full_disk_stops_at_once_with_what_is_done_intact(tmp_path: Path, monk
     monkeypatch.setattr(room, "save_png", save)
     pictures = [name for name in files(folder) if name.endswith(".png")]
     assert sorted(pictures) == [f"features.5/{unit}.png" for unit in range(4)]
-    assert set(read_manifest(folder)[1]) == set(names(range(4)))
+    assert set(read_manifest(folder).entries) == set(names(range(4)))
     _, asked = sweep(folder)
     assert asked == names(range(4, 8))
     assert files(folder) == files(whole)

@@ -20,7 +20,7 @@ from featviz_pl.cli.main import main
 from featviz_pl.engine import Ascent
 from featviz_pl.engine.precision import FastestPrecision, chosen, fastest_precision
 from featviz_pl.io import read_provenance
-from featviz_pl.sweep.folder import read_manifest
+from featviz_pl.sweep.manifest import read_manifest
 
 QUIET: dict[str, Any] = {"accelerator": "cpu", "size": 16, "steps": 2, "preset": "lucid"}
 
@@ -127,7 +127,7 @@ def test_a_sweep_measures_once_and_goes_on_in_what_it_found(tmp_path: Path, caps
     command += ["--batch-size", "1", "-o", str(tmp_path)]
     assert main(command) == 0
     assert capsys.readouterr().err.startswith("featviz sweep: precision ")
-    held, _ = read_manifest(tmp_path)
+    held = read_manifest(tmp_path).settings
     assert held is not None
     rewritten = (tmp_path / "manifest.jsonl").read_text().replace(held["precision"], "bf16-true")
     (tmp_path / "manifest.jsonl").write_text(rewritten)

@@ -229,7 +229,7 @@ def test_a_unit_that_failed_has_its_photos(sweep: Any, photos: Path, tmp_path: P
 
 def test_evaluation_and_a_lost_manifest_take_no_sheet_for_a_picture(sweep: Any, photos: Path, tmp_path: Path) -> None:
     from featviz_pl.metrics.evaluation import is_sheet
-    from featviz_pl.sweep.folder import read_manifest, rebuild_manifest
+    from featviz_pl.sweep.manifest import read_manifest, rebuild_manifest
 
     sweep("features.5:0-1", "--photos", str(photos))
     folder = tmp_path / "atlas"

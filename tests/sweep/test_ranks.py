@@ -15,7 +15,7 @@ import torch
 
 from featviz_pl.cli.main import main
 from featviz_pl.io import read_picture
-from featviz_pl.sweep.folder import read_manifest
+from featviz_pl.sweep.manifest import read_manifest
 
 FORKED = ("2:sweep", "4:sweep", "2:other version", "2:lost", "2:killed", "2:killed sweep", "2:no locks")
 STRATEGIES = {"ddp_fork": FORKED, "ddp_spawn": ("2:sweep",), "ddp": ("2:sweep",)}
