@@ -94,7 +94,7 @@ class Featviz(Contestant):
         from benchmarks._clock import StepTimes
 
         clock = StepTimes()
-        chosen: dict[str, Any] = {"preset": "lucid", "views": 1} if job.alike else {"preset": job.preset}
+        arguments: dict[str, Any] = {"preset": "lucid", "views": 1} if job.alike else {"preset": job.preset}
         result = fv.render(
             self.frozen,
             f"{job.layer}:{job.unit}",
@@ -104,7 +104,7 @@ class Featviz(Contestant):
             precision=job.precision,
             accelerator=self.accelerator,
             callbacks=[clock],
-            **chosen,
+            **arguments,
         )
         return result.images[0], clock.times
 
@@ -116,8 +116,8 @@ class Featviz(Contestant):
         from featviz_pl.callbacks import FeatureWriter
         from featviz_pl.sweep import FeatureTargets
 
-        chosen: dict[str, Any] = {"preset": "lucid", "views": 1} if job.alike else {"preset": job.preset}
-        module = fv.FeatureSweep(self.frozen, size=job.size, steps=job.steps, seed=job.seed, **chosen)
+        arguments: dict[str, Any] = {"preset": "lucid", "views": 1} if job.alike else {"preset": job.preset}
+        module = fv.FeatureSweep(self.frozen, size=job.size, steps=job.steps, seed=job.seed, **arguments)
         targets = FeatureTargets(f"{job.layer}:{','.join(map(str, units))}", batch_size)
         with tempfile.TemporaryDirectory() as folder:
             Trainer(
@@ -176,7 +176,7 @@ class Lucent(Peer):
 
     def picture(self, job: Job) -> Tensor:
         target = f"{job.layer.replace('.', '_')}:{job.unit}"
-        found = self.lucent.render_vis(
+        images = self.lucent.render_vis(
             self.network,
             target,
             lambda: self.param.image(job.size),
@@ -184,7 +184,7 @@ class Lucent(Peer):
             progress=False,
             show_image=False,
         )
-        return torch.from_numpy(found[0][0]).permute(2, 0, 1)
+        return torch.from_numpy(images[0][0]).permute(2, 0, 1)
 
 
 class TorchDreams(Peer):
@@ -201,14 +201,14 @@ class TorchDreams(Peer):
 
     def picture(self, job: Job) -> Tensor:
         layer = self.network.get_submodule(job.layer)
-        made = self.dreamer.render(
+        dreamed = self.dreamer.render(
             layers=[layer],
             width=job.size,
             height=job.size,
             iters=job.steps,
             custom_func=lambda outputs: -outputs[0][:, job.unit].mean(),
         )
-        picture: Tensor = made.to_chw_tensor()
+        picture: Tensor = dreamed.to_chw_tensor()
         return picture
 
 
@@ -262,8 +262,8 @@ def contestant(name: str) -> Contestant:
     """
     if ":" in name:
         module, _, attribute = name.partition(":")
-        made: Contestant = getattr(import_module(module), attribute)()
-        return made
+        dreamed: Contestant = getattr(import_module(module), attribute)()
+        return dreamed
     known: dict[str, type[Contestant]] = {OWN: Featviz, **PEERS}
     if name not in known:
         raise ValueError(f"name: {name!r} takes no part; known are {', '.join(known)}, and package.module:Class")

@@ -14,8 +14,8 @@ def add_accelerator_argument(
     parser: argparse.ArgumentParser, default: str | None = "cpu", otherwise: str = "cpu"
 ) -> None:
     """Add what says where the networks run; where there is no default, `otherwise` says what holds."""
-    shown = f"one of {', '.join(ACCELERATORS)} (default: {otherwise if default is None else default})"
-    parser.add_argument("--accelerator", type=accelerator, default=default, help=shown)
+    text = f"one of {', '.join(ACCELERATORS)} (default: {otherwise if default is None else default})"
+    parser.add_argument("--accelerator", type=accelerator, default=default, help=text)
 
 
 def accelerator(text: str) -> str:
@@ -41,10 +41,10 @@ def device_of(name: str) -> torch.device:
         raise ValueError(f"{name!r} is none of {', '.join(ACCELERATORS)}")
     if name == "cpu":
         return torch.device("cpu")
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if found is None and name == "gpu":
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None and name == "gpu":
         raise ValueError("torch finds no GPU on this machine; cpu measures its processor")
-    return torch.device("cpu") if found is None else torch.device(found.type, 0)
+    return torch.device("cpu") if device is None else torch.device(device.type, 0)
 
 
 def now(device: torch.device) -> float:

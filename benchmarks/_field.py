@@ -45,19 +45,19 @@ class Field:
 
     def entries(self, precisions: Sequence[str]) -> dict[str, tuple[Worker, str]]:
         """Return everybody with each precision that they know, by a name for the table."""
-        own = (
+        ours = (
             {f"{OWN}, {precision}": (self.workers[OWN], precision) for precision in precisions}
             if OWN in self.workers
             else {}
         )
-        return {**own, **{name: (self.workers[name], FULL) for name in self.peers}}
+        return {**ours, **{name: (self.workers[name], FULL) for name in self.peers}}
 
     def alternate(self, runs: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
         """Alternate, and note who fails."""
         failed: dict[str, str] = {}
-        found = alternate(runs, rounds, failed)
+        results = alternate(runs, rounds, failed)
         self.notes += [f"failed: {reason}" for reason in failed.values()]
-        return found
+        return results
 
     def try_to_ask(self, name: str, do: str, **arguments: Any) -> Any:
         """Ask, and return None, with a note, where that fails."""

@@ -18,16 +18,16 @@ def _status(name: str) -> float | None:
 
 def peak() -> float:
     """Return the most that was in use."""
-    found = _status("VmHWM")
-    if found is not None:
-        return found
+    kibibytes = _status("VmHWM")
+    if kibibytes is not None:
+        return kibibytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def resident() -> float:
     """Return what is in use now."""
-    found = _status("VmRSS")
-    return peak() if found is None else found
+    kibibytes = _status("VmRSS")
+    return peak() if kibibytes is None else kibibytes
 
 
 def reset_peak() -> None:

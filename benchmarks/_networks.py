@@ -59,8 +59,8 @@ def truncated(network: nn.Module, layer: str, dtype: torch.dtype = torch.float32
     3
     """
     features: Any = network.features
-    kept = nn.Sequential(*copy.deepcopy(list(features)[: int(layer.split(".")[1]) + 1]))
-    return kept.requires_grad_(False).to(dtype).to(memory_format=torch.channels_last)
+    layers = nn.Sequential(*copy.deepcopy(list(features)[: int(layer.split(".")[1]) + 1]))
+    return layers.requires_grad_(False).to(dtype).to(memory_format=torch.channels_last)
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,17 +31,17 @@ def operations(problem: Ascent, step: int = REDIRECTED_STEPS + 1) -> Counts:
     """
     with torch.inference_mode(False), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         torch.autograd.grad(problem.step(step, step + 2).loss, trained_parameters(problem.image), allow_unused=True)
-    found = {CONVOLUTIONS: 0, PRODUCTS: 0}
+    totals = {CONVOLUTIONS: 0, PRODUCTS: 0}
     for operation, count in counter.get_flop_counts().get("Global", {}).items():
-        found[CONVOLUTIONS if "convolution" in str(operation) or "conv2d" in str(operation) else PRODUCTS] += count
-    return found
+        totals[CONVOLUTIONS if "convolution" in str(operation) or "conv2d" in str(operation) else PRODUCTS] += count
+    return totals
 
 
 def product_rate(device: torch.device, dtype: torch.dtype, side: int | None = None, rounds: int = 10) -> float:
     """Return the operations of a second in products of two square matrices: the best of some rounds, because it stands for a limit."""
     side = side or SIDES.get(device.type, 8192)
     left, right = (
-        torch.randn(side, side, generator=torch.Generator().manual_seed(place)).to(device, dtype) for place in (0, 1)
+        torch.randn(side, side, generator=torch.Generator().manual_seed(seed)).to(device, dtype) for seed in (0, 1)
     )
     result = left @ right  # the first one also looks for a kernel
     least = float("inf")

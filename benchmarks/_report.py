@@ -33,20 +33,20 @@ def alternate(runs: Mapping[str, Callable[[], float]], rounds: int, failed: dict
         rounds: 1 or more.
         failed: where given, takes the names of those that raise a `TurnError`, with the reason; they are left out.
     """
-    found: Rounds = {name: [] for name in runs}
+    results: Rounds = {name: [] for name in runs}
     out: set[str] = set()
     for _ in range(rounds):
         for name, run in runs.items():
             if name in out:
                 continue
             try:
-                found[name].append(run())
+                results[name].append(run())
             except TurnError as error:
                 if failed is None:
                     raise
                 failed[name] = str(error)
                 out.add(name)
-    return {name: values for name, values in found.items() if name not in out}
+    return {name: values for name, values in results.items() if name not in out}
 
 
 def ratio(over: Sequence[float], under: Sequence[float]) -> float:
@@ -125,7 +125,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(key for row in rows for key in row))
     numeric = {key: any(isinstance(row.get(key), (int, float)) for row in rows) for key in columns}
     cells = [columns, *([shown(row.get(key)) for key in columns] for row in rows)]
-    widths = [max(3, *(len(line[place]) for line in cells)) for place in range(len(columns))]
+    widths = [max(3, *(len(line[column]) for line in cells)) for column in range(len(columns))]
 
     def line(texts: Sequence[str]) -> str:
         aligned = [
@@ -150,15 +150,15 @@ def shown(value: Any) -> str:
 
 def parser(doc: str | None, rounds: int, turn: str = "in which everybody has a turn") -> argparse.ArgumentParser:
     """Make a parser with the arguments of every benchmark; `turn` says what happens in a round."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--rounds", type=int, default=rounds, help=f"{turn} (default: {rounds})")
-    made.add_argument("--json", metavar="FILE", help="write the results to a file, too")
-    made.add_argument(
+    options_parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options_parser.add_argument("--rounds", type=int, default=rounds, help=f"{turn} (default: {rounds})")
+    options_parser.add_argument("--json", metavar="FILE", help="write the results to a file, too")
+    options_parser.add_argument(
         "--quick",
         action="store_true",
         help="a tiny network, few steps, one round: shows in seconds that all of it runs",
     )
-    return made
+    return options_parser
 
 
 def quicken(options: argparse.Namespace, **small: Any) -> None:
@@ -171,22 +171,22 @@ def report(
     options: argparse.Namespace, parts: Mapping[str, Sequence[Mapping[str, Any]]], notes: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Print the machine, a table for each part and notes, write JSON where that is asked for, and return what it holds."""
-    found: dict[str, Any] = {
+    results: dict[str, Any] = {
         "command": " ".join([f"python -m benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "machine": machine() | accelerator(options),
         "settings": {name: value for name, value in vars(options).items() if name != "json"},
         "parts": {name: [dict(row) for row in rows] for name, rows in parts.items()},
         "notes": list(notes),
     }
-    print("; ".join(f"{name} {value}" for name, value in found["machine"].items() if value is not None))
+    print("; ".join(f"{name} {value}" for name, value in results["machine"].items() if value is not None))
     for name, rows in parts.items():
         if rows:
             print(f"\n{name}\n\n{table(rows)}")
     if notes:
         print("\n" + "\n".join(notes))
     if options.json:
-        Path(options.json).write_text(json.dumps(found, indent=1) + "\n")
-    return found
+        Path(options.json).write_text(json.dumps(results, indent=1) + "\n")
+    return results
 
 
 def quiet() -> None:

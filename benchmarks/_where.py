@@ -62,8 +62,8 @@ def gradients_ranged() -> AbstractContextManager[Any]:
 
 def profiler(device: torch.device) -> profile:
     """Make a profiler of the host and, where there is one, the GPU."""
-    others = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
-    return profile(activities=[ProfilerActivity.CPU, *([others[device.type]] if device.type in others else [])])
+    activities = {"cuda": ProfilerActivity.CUDA, "xpu": ProfilerActivity.XPU}
+    return profile(activities=[ProfilerActivity.CPU, *([activities[device.type]] if device.type in activities else [])])
 
 
 def times(events: Iterable[Any]) -> tuple[Times, Times]:
@@ -72,9 +72,11 @@ def times(events: Iterable[Any]) -> tuple[Times, Times]:
     Args:
         events: of a profiler, see `torch.autograd.profiler_util.FunctionEvent`. Ranges must not lie in one another.
     """
-    own = [event for event in events if event.device_type.name == "CPU"]
+    cpu_events = [event for event in events if event.device_type.name == "CPU"]
     ranges = sorted(
-        (event.time_range.start, event.time_range.end, part) for event in own if (part := _part(event.name)) is not None
+        (event.time_range.start, event.time_range.end, part)
+        for event in cpu_events
+        if (part := _part(event.name)) is not None
     )
     host, kernels = (dict.fromkeys((*PARTS, REST), 0.0) for _ in range(2))
     if not ranges:
@@ -83,12 +85,12 @@ def times(events: Iterable[Any]) -> tuple[Times, Times]:
         host[part] += (end - start) / 1e3
     host[REST] = (max(end for _, end, _ in ranges) - ranges[0][0]) / 1e3 - sum(host.values())
     starts = [start for start, _, _ in ranges]
-    for event in own:
+    for event in cpu_events:
         if getattr(event, "is_user_annotation", False):
             continue  # its kernels are those of the operations in it once more
-        place = bisect_right(starts, event.time_range.start) - 1
-        inside = place >= 0 and event.time_range.start <= ranges[place][1]
-        kernels[ranges[place][2] if inside else REST] += sum(kernel.duration for kernel in event.kernels) / 1e3
+        position = bisect_right(starts, event.time_range.start) - 1
+        inside = position >= 0 and event.time_range.start <= ranges[position][1]
+        kernels[ranges[position][2] if inside else REST] += sum(kernel.duration for kernel in event.kernels) / 1e3
     return host, kernels
 
 

@@ -52,7 +52,7 @@ class Worker:
         self, name: str, python: str = sys.executable, threads: int | None = None, accelerator: str = "cpu"
     ) -> None:
         self.name = name
-        self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
+        self._output = tempfile.TemporaryFile("w+")  # noqa: SIM115  # closed with the process
         environment = {
             **os.environ,
             "TQDM_DISABLE": "1",
@@ -64,7 +64,7 @@ class Worker:
             [python, "-m", "benchmarks._worker", name, accelerator],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._output,
             text=True,
             env=environment,
         )
@@ -93,8 +93,8 @@ class Worker:
         return answer["result"]
 
     def _last_words(self) -> str:
-        self._said.seek(0)
-        lines = [line.strip() for line in self._said.read().splitlines() if line.strip()]
+        self._output.seek(0)
+        lines = [line.strip() for line in self._output.read().splitlines() if line.strip()]
         return lines[-1] if lines else "it said nothing"
 
     def close(self) -> None:
@@ -108,7 +108,7 @@ class Worker:
             self._process.kill()
             self._process.wait()
         self._process.stdout.close()
-        self._said.close()
+        self._output.close()
 
     def __enter__(self) -> Worker:
         return self
@@ -204,9 +204,9 @@ class Desk:
         if used is not None and most is not None:
             reset_most_allocated(self.device)
             return {"now": used, "peak": most}
-        found = {"now": resident() - self.imported, "peak": peak() - self.imported}
+        usage = {"now": resident() - self.imported, "peak": peak() - self.imported}
         reset_peak()
-        return found
+        return usage
 
     def alive(self) -> dict[str, int]:
         """Count what is alive: modules, their hooks, tensors."""
@@ -215,13 +215,13 @@ class Desk:
         import torch
 
         gc.collect()
-        held = gc.get_objects()
-        modules = [thing for thing in held if issubclass(type(thing), torch.nn.Module)]
+        objects = gc.get_objects()
+        modules = [thing for thing in objects if issubclass(type(thing), torch.nn.Module)]
         hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in modules)
         return {
             "modules": len(modules),
             "hooks": hooks,
-            "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in held),
+            "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in objects),
         }
 
 

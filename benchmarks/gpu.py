@@ -136,29 +136,31 @@ def profiled(job: Job) -> tuple[_where.Times, _where.Times]:
     with _where.gradients_ranged(), watching:  # also where the memory ends
         batch.run(turn)
     host, kernels = _where.times(watch.events() or [])
-    return {part: own / PROFILED for part, own in host.items()}, {part: own / PROFILED for part, own in kernels.items()}
+    return {part: value / PROFILED for part, value in host.items()}, {
+        part: value / PROFILED for part, value in kernels.items()
+    }
 
 
-def shares(milliseconds: _where.Times, whole: float) -> Row:
+def shares(milliseconds: _where.Times, total: float) -> Row:
     """Return percentages of a whole.
 
     >>> shares({"decode": 1.0, "views": 3.0}, 8.0)
     {'decode': 12.5, 'views': 37.5}
     """
-    return {part: 100 * own / whole for part, own in milliseconds.items()}
+    return {part: 100 * value / total for part, value in milliseconds.items()}
 
 
 def step_row(
     seconds: float, counts: Counts, rates: Mapping[str, float], count: int, steps: int, memory: float | None
 ) -> Row:
     """Return what follows from the seconds of a step of so many pictures."""
-    whole = sum(counts.values())
+    total = sum(counts.values())
     return {
         "ms per step": 1e3 * seconds,
         "pictures' steps per second": count / seconds,
         "features per hour": 3600 * count / (steps * seconds),
-        "GFLOP": whole / 1e9,
-        "TFLOP per second": whole / 1e12 / seconds,
+        "GFLOP": total / 1e9,
+        "TFLOP per second": total / 1e12 / seconds,
         "share of peak, %": 100 * share_of_peak(counts, rates, seconds),
         "memory, MiB": memory,
     }
@@ -195,28 +197,30 @@ def all_rows(options: argparse.Namespace, limits: Mapping[str, Mapping[str, floa
         for precision, rates in limits.items():
             for count in options.batch_sizes:
                 base: Row = {"network": name, "layer": layer, "precision": precision, "batch": count}
-                row, found = measure(Job(network, layer, count, precision, options), base, rates)
+                row, limit = measure(Job(network, layer, count, precision, options), base, rates)
                 print(row, file=sys.stderr, flush=True)
                 rows.append(row)
-                parts += found
+                parts += limit
     return rows, parts
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=3, turn=f"of {STRETCH} steps that are timed")
-    made.add_argument(
+    options_parser = parser(__doc__, rounds=3, turn=f"of {STRETCH} steps that are timed")
+    options_parser.add_argument(
         "--targets", nargs="+", default=list(TARGETS), metavar="NETWORK:LAYER", help=f"(default: {' '.join(TARGETS)})"
     )
-    made.add_argument(
+    options_parser.add_argument(
         "--weights", default="none", help="of the networks: a name of torchvision's, or none (default: none)"
     )
-    made.add_argument("--size", type=int, default=224, help="of the pictures, in pixels (default: 224)")
-    made.add_argument("--batch-sizes", nargs="+", type=int, default=[1, 16, 64, 256], help="(default: 1 16 64 256)")
-    made.add_argument(
+    options_parser.add_argument("--size", type=int, default=224, help="of the pictures, in pixels (default: 224)")
+    options_parser.add_argument(
+        "--batch-sizes", nargs="+", type=int, default=[1, 16, 64, 256], help="(default: 1 16 64 256)"
+    )
+    options_parser.add_argument(
         "--precisions", nargs="+", default=["32-true", "bf16-mixed"], help="(default: 32-true bf16-mixed)"
     )
-    add_accelerator_argument(made, default=None, otherwise="gpu; with --quick, auto")
-    options = made.parse_args()
+    add_accelerator_argument(options_parser, default=None, otherwise="gpu; with --quick, auto")
+    options = options_parser.parse_args()
     quicken(
         options, targets=[f"{TINY}:{QUICK_LAYER}"], weights="none", size=32, batch_sizes=[1, 2], precisions=["32-true"]
     )
@@ -224,13 +228,13 @@ def main() -> None:
     try:
         device = device_of(options.accelerator)
     except ValueError as error:
-        made.error(f"--accelerator: {error}")
+        options_parser.error(f"--accelerator: {error}")
     quiet()
     limits = {precision: peaks(device, precision, 128 if options.quick else None) for precision in options.precisions}
     rows, parts = all_rows(options, limits)
     peak = [
-        {"precision": precision, **{f"TFLOP per second, {kind}": rate / 1e12 for kind, rate in found.items()}}
-        for precision, found in limits.items()
+        {"precision": precision, **{f"TFLOP per second, {kind}": rate / 1e12 for kind, rate in limit.items()}}
+        for precision, limit in limits.items()
     ]
     steps = recipe(DEFAULT_PRESET).steps
     report(options, {"peak": peak, "steps": rows, "where the time goes, %": parts}, [f"features of {steps} steps each"])

@@ -55,14 +55,16 @@ def import_rows(options: argparse.Namespace) -> list[Row]:
     runs["featviz --help"] = partial(seconds, [sys.executable, "-m", "featviz_pl", "--help"])
     if not options.quick:
         alternate(runs, 1)  # byte code, and files in the system's cache
-    found = alternate(runs, options.rounds)
+    timings = alternate(runs, options.rounds)
     return [
         {
             "what": name,
             "seconds": statistics.median(values),
-            "more than torch and lightning": statistics.median(own - base for own, base in zip(values, found[BASE])),
+            "more than torch and lightning": statistics.median(
+                value - base for value, base in zip(values, timings[BASE])
+            ),
         }
-        for name, values in found.items()
+        for name, values in timings.items()
     ]
 
 
@@ -79,17 +81,19 @@ def render_rows(options: argparse.Namespace) -> list[Row]:
             *options.render,
         ]
         runs = {precision: partial(seconds, [*command, "--precision", precision]) for precision in options.precisions}
-        found = alternate(runs, options.render_rounds)
-    return [{"what": f"featviz render, {name}", "seconds": statistics.median(values)} for name, values in found.items()]
+        timings = alternate(runs, options.render_rounds)
+    return [
+        {"what": f"featviz render, {name}", "seconds": statistics.median(values)} for name, values in timings.items()
+    ]
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=7)
-    made.add_argument("--render-rounds", type=int, default=3, help="(default: 3)")
-    made.add_argument(
+    options_parser = parser(__doc__, rounds=7)
+    options_parser.add_argument("--render-rounds", type=int, default=3, help="(default: 3)")
+    options_parser.add_argument(
         "--precisions", nargs="+", default=["32-true", "bf16-mixed"], help="of the render (default: 32-true bf16-mixed)"
     )
-    options = made.parse_args()
+    options = options_parser.parse_args()
     options.render = []
     quicken(options, render_rounds=1, precisions=["32-true"], render=["--steps", "2", "--size", "32"])
     report(options, {"imports": import_rows(options), "render": render_rows(options)})

@@ -49,8 +49,8 @@ def _of_renders(field: Field, name: str, precision: str, options: argparse.Names
         return None
     worker = field.workers[name]
     most = worker.ask("memory")["peak"]
-    others = list(range(1, FIRST + 1)) if not options.quick else [1]
-    worker.ask("loop", units=others, **_without_unit(job))
+    units = list(range(1, FIRST + 1)) if not options.quick else [1]
+    worker.ask("loop", units=units, **_without_unit(job))
     before, alive = worker.ask("memory")["now"], worker.ask("alive")
     worker.ask("loop", units=[unit % 8 for unit in range(options.renders)], **_without_unit(job))
     after, more = worker.ask("memory")["now"], worker.ask("alive")
@@ -75,12 +75,14 @@ def _without_unit(job: Row) -> Row:
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=1)
-    add_network_arguments(made)
-    add_field_arguments(made)
-    made.add_argument("--units", type=int, default=64, help="of the sweep (default: 64)")
-    made.add_argument("--renders", type=int, default=50, help="after which memory is read again (default: 50)")
-    options = made.parse_args()
+    options_parser = parser(__doc__, rounds=1)
+    add_network_arguments(options_parser)
+    add_field_arguments(options_parser)
+    options_parser.add_argument("--units", type=int, default=64, help="of the sweep (default: 64)")
+    options_parser.add_argument(
+        "--renders", type=int, default=50, help="after which memory is read again (default: 50)"
+    )
+    options = options_parser.parse_args()
     quicken(options, **SMALL, units=4, renders=2)
     rows, notes = memory_rows([OWN, *options.peers], options)
     report(options, {"memory, MiB": rows}, notes)

@@ -116,13 +116,13 @@ def main() -> None:
             default_root_dir=folder,
         )
         trainer.fit(Classifier(), loader)
-    one, rendering = statistics.median(clock.seconds[1:]), statistics.median(monitor.seconds)
+    seconds, rendering = statistics.median(clock.seconds[1:]), statistics.median(monitor.seconds)
     count = -(-options.photos // options.batch_size)
-    epoch = one * count
+    epoch = seconds * count
     print(
         f"torch {torch.__version__}, {torch.get_num_threads()} threads, python {sys.version.split()[0]}, {options.accelerator}"
     )
-    print(f"a batch of {options.batch_size}: {one:.3f} s; an epoch of {count} batches: {epoch:.1f} s")
+    print(f"a batch of {options.batch_size}: {seconds:.3f} s; an epoch of {count} batches: {epoch:.1f} s")
     print(
         f"{options.units} units, {options.steps} steps, {options.size} px: {rendering:.2f} s, {rendering / epoch:.1%} of the epoch"
     )

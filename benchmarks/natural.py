@@ -83,19 +83,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--shrink", action="store_true", help="shrink photos to the size in place of cutting it out")
     parser.add_argument("--limit", type=int, help="read at most so many of a folder, evenly spread")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
-    chosen = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        listed = [photo_paths(source, chosen.limit) if Path(source).is_dir() else [source] for source in chosen.sources]
-        found, skipped = measure([path for paths in listed for path in paths], chosen.size, chosen.shrink)
+        listed = [
+            photo_paths(source, options.limit) if Path(source).is_dir() else [source] for source in options.sources
+        ]
+        by_metric, skipped = measure([path for paths in listed for path in paths], options.size, options.shrink)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    rows = {name: summary(values) for name, values in found.items()}
-    count = len(next(iter(found.values())))
-    if chosen.json:
+    rows = {name: summary(values) for name, values in by_metric.items()}
+    count = len(next(iter(by_metric.values())))
+    if options.json:
         print(
             json.dumps(
-                {"pictures": count, "skipped": skipped, "size": chosen.size, "shrunk": chosen.shrink, "metrics": rows}
+                {"pictures": count, "skipped": skipped, "size": options.size, "shrunk": options.shrink, "metrics": rows}
             )
         )
         return 0

@@ -46,12 +46,12 @@ def step_rows(field: Field, options: argparse.Namespace) -> list[Row]:
             return float(worker.ask("render", precision=precision, **job)["ms"])
 
         runs = {name: partial(turn, *entry, job) for name, entry in field.entries(options.precisions).items()}
-        found = field.alternate(runs, options.rounds)
-        for name, values in found.items():
+        results = field.alternate(runs, options.rounds)
+        for name, values in results.items():
             row: Row = {"layer": layer, "library": name, "ms": statistics.median(values)}
             for precision in options.precisions:
-                own = found.get(f"{OWN}, {precision}")
-                row[f"over {precision}"] = None if own is None else ratio(values, own)
+                ours = results.get(f"{OWN}, {precision}")
+                row[f"over {precision}"] = None if ours is None else ratio(values, ours)
             rows.append(row)
     return rows
 
@@ -73,13 +73,13 @@ def feature_rows(field: Field, options: argparse.Namespace) -> list[Row]:
         return 60 * len(few) / float(worker.ask("loop", units=few, **job))
 
     entries = field.entries(options.precisions)
-    ones = field.alternate({name: partial(one, *entry) for name, entry in entries.items()}, options.rounds)
-    manies = field.alternate({name: partial(many, *entry) for name, entry in entries.items() if name in ones}, 1)
+    singles = field.alternate({name: partial(one, *entry) for name, entry in entries.items()}, options.rounds)
+    manies = field.alternate({name: partial(many, *entry) for name, entry in entries.items() if name in singles}, 1)
     return [
         {
             "library": name,
             "steps": options.feature_steps,
-            "1 unit": statistics.median(ones[name]),
+            "1 unit": statistics.median(singles[name]),
             f"{len(units)} units": values[0],
         }
         for name, values in manies.items()
@@ -105,8 +105,8 @@ class Quality:
 
     def job(self, target: str, steps: int) -> Row:
         layer, _, unit = target.partition(":")
-        chosen = {"alike": False, "preset": self.options.preset}
-        return {"layer": layer, "unit": int(unit), "size": self.options.size, "steps": steps, **chosen}
+        arguments = {"alike": False, "preset": self.options.preset}
+        return {"layer": layer, "unit": int(unit), "size": self.options.size, "steps": steps, **arguments}
 
     def score(self, target: str, file: Path) -> float:
         """Return the score of a saved picture under held-out views."""
@@ -166,21 +166,31 @@ def quality_rows(field: Field, options: argparse.Namespace) -> list[Row]:
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=3)
-    add_network_arguments(made)
-    add_field_arguments(made)
-    made.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS[:3]), help="(default: all but quality)")
-    made.add_argument("--steps", type=int, default=50, help="of a turn whose steps are timed (default: 50)")
-    made.add_argument(
+    options_parser = parser(__doc__, rounds=3)
+    add_network_arguments(options_parser)
+    add_field_arguments(options_parser)
+    options_parser.add_argument(
+        "--parts", nargs="+", choices=PARTS, default=list(PARTS[:3]), help="(default: all but quality)"
+    )
+    options_parser.add_argument("--steps", type=int, default=50, help="of a turn whose steps are timed (default: 50)")
+    options_parser.add_argument(
         "--feature-steps", type=int, default=32, help="of each picture whose number is counted (default: 32)"
     )
-    made.add_argument("--units", type=int, default=64, help="that this library renders in batches (default: 64)")
-    made.add_argument("--loop-units", type=int, default=4, help="that a peer renders one after another (default: 4)")
-    made.add_argument("--quality-steps", type=int, default=512, help="of the peers' pictures (default: 512)")
-    made.add_argument("--quality-targets", nargs="+", default=["features.5:17", "features.9:33", "features.12:100"])
-    made.add_argument("--preset", default="fast", help="of this library in part quality (default: fast)")
-    made.add_argument("--renders", type=int, default=50, help="after which memory is read again (default: 50)")
-    options = made.parse_args()
+    options_parser.add_argument(
+        "--units", type=int, default=64, help="that this library renders in batches (default: 64)"
+    )
+    options_parser.add_argument(
+        "--loop-units", type=int, default=4, help="that a peer renders one after another (default: 4)"
+    )
+    options_parser.add_argument("--quality-steps", type=int, default=512, help="of the peers' pictures (default: 512)")
+    options_parser.add_argument(
+        "--quality-targets", nargs="+", default=["features.5:17", "features.9:33", "features.12:100"]
+    )
+    options_parser.add_argument("--preset", default="fast", help="of this library in part quality (default: fast)")
+    options_parser.add_argument(
+        "--renders", type=int, default=50, help="after which memory is read again (default: 50)"
+    )
+    options = options_parser.parse_args()
     quicken(
         options,
         **SMALL,
@@ -188,7 +198,7 @@ def main() -> None:
         **{"quality_steps": 8, "quality_targets": [f"{SMALL['layers'][0]}:1"]},
     )
     if "quality" in options.parts and options.weights == "none" and not options.quick:
-        made.error("quality: units of a network with random weights look for nothing; give --weights")
+        options_parser.error("quality: units of a network with random weights look for nothing; give --weights")
     parts: dict[str, list[Row]] = {}
     with Field([OWN, *options.peers], options) as field:
         for name, rows in (("step", step_rows), ("features", feature_rows), ("quality", quality_rows)):

@@ -93,9 +93,9 @@ def shorthand(targets: Sequence[str]) -> str:
     return f"{targets[0].partition(':')[0]}:{','.join(target.partition(':')[2] for target in targets)}"
 
 
-def photo_to_start_from(chosen: Recipe, photos: Path, count: int, size: tuple[int, int]) -> Tensor | None:
+def photo_to_start_from(preset: Recipe, photos: Path, count: int, size: tuple[int, int]) -> Tensor | None:
     """Return what a preset that changes a photo begins with: the same first photo for every picture."""
-    if chosen.name != "accentuation":
+    if preset.name != "accentuation":
         return None
     photo = read_picture(photo_paths(photos, 1)[0])
     photo = photo if photo.ndim == 4 else photo[None]
@@ -110,21 +110,21 @@ class Problem:
         self.network, self.target, self.photos, self.seed, self.size = network, target, photos, seed, network.size
         self.count = parse_target(target).count() or 1
 
-    def stepper(self, chosen: Recipe) -> Any:
+    def stepper(self, preset: Recipe) -> Any:
         """Return a function that takes one step of a preset and returns its seconds."""
-        image = chosen.image(size=self.size, channels=3)
-        start = photo_to_start_from(chosen, self.photos, self.count, self.size)
+        image = preset.image(size=self.size, channels=3)
+        start = photo_to_start_from(preset, self.photos, self.count, self.size)
         objective: Objective = parse_target(self.target)
         if start is not None:
             image.allocate(self.count)
             image.start_from(start)
-        chosen = chosen.for_layers(source.layer for source in objective.sources())
-        if chosen.make_objective is not None:
-            objective = chosen.make_objective(objective, self.network, self.size, start)
-        problem = Ascent(image, self.network, objective, 0, Views(chosen.transforms, chosen.views))
+        preset = preset.for_layers(source.layer for source in objective.sources())
+        if preset.make_objective is not None:
+            objective = preset.make_objective(objective, self.network, self.size, start)
+        problem = Ascent(image, self.network, objective, 0, Views(preset.transforms, preset.views))
         problem.initialize()
         problem.prepare()
-        optimizer = chosen.make_optimizer(trained_parameters(image))
+        optimizer = preset.make_optimizer(trained_parameters(image))
 
         def step(index: int) -> float:
             began = time.perf_counter()
@@ -135,19 +135,19 @@ class Problem:
 
         return step
 
-    def seconds(self, chosen: Recipe, rounds: int) -> tuple[float, float]:
+    def seconds(self, preset: Recipe, rounds: int) -> tuple[float, float]:
         """Return the seconds of a step of the reference and of a preset: medians of alternating rounds."""
-        reference, other = self.stepper(recipe(REFERENCE)), self.stepper(chosen)
-        pairs = [(reference(index), other(index)) for index in range(rounds + 2)][2:]
+        reference, candidate = self.stepper(recipe(REFERENCE)), self.stepper(preset)
+        pairs = [(reference(index), candidate(index)) for index in range(rounds + 2)][2:]
         return statistics.median(first for first, _ in pairs), statistics.median(second for _, second in pairs)
 
-    def render(self, chosen: Recipe, steps: int) -> RenderResult:
+    def render(self, preset: Recipe, steps: int) -> RenderResult:
         """Render the pictures with a preset."""
-        start = photo_to_start_from(chosen, self.photos, self.count, self.size)
+        start = photo_to_start_from(preset, self.photos, self.count, self.size)
         return render(
             self.network,
             self.target,
-            preset=chosen,
+            preset=preset,
             steps=steps,
             size=self.size,
             start=start,
@@ -157,29 +157,29 @@ class Problem:
 
 
 def rendered(
-    problem: Problem, chosen: Recipe, budget: int, rounds: int, folder: Path
+    problem: Problem, preset: Recipe, budget: int, rounds: int, folder: Path
 ) -> tuple[list[Path], dict[str, Any]]:
     """Return the files of a batch of pictures and what they cost, from an earlier run where there is one."""
     record = folder / "cost.json"
     settings = {
-        "recipe": described(chosen),
+        "recipe": described(preset),
         "target": problem.target,
         "seed": problem.seed,
         "steps_of_the_reference": budget,
     }
     if record.is_file():
-        held = json.loads(record.read_text())
-        if held["settings"] == json.loads(json.dumps(settings)):
-            return [folder / name for name in held["files"]], held
-    reference, own = problem.seconds(chosen, rounds)
-    steps = max(8, round(budget * reference / own))
-    result = problem.render(chosen, steps)
+        previous = json.loads(record.read_text())
+        if previous["settings"] == json.loads(json.dumps(settings)):
+            return [folder / name for name in previous["files"]], previous
+    reference, ours = problem.seconds(preset, rounds)
+    steps = max(8, round(budget * reference / ours))
+    result = problem.render(preset, steps)
     files = [path.name for path in result.save(folder / "sheet.png")]
     cost = {
         "settings": settings,
         "files": files,
         "steps": steps,
-        "step_ms": 1e3 * own / problem.count,
+        "step_ms": 1e3 * ours / problem.count,
         "seconds": result.seconds / problem.count,
     }
     record.write_text(json.dumps(cost))
@@ -187,19 +187,19 @@ def rendered(
 
 
 def of_all_seeds(
-    options: argparse.Namespace, network: fv.FrozenNetwork, target: str, part: str, chosen: Recipe
+    options: argparse.Namespace, network: fv.FrozenNetwork, target: str, part: str, preset: Recipe
 ) -> tuple[list[list[Path]], dict[str, Any]]:
     """Return the files of a batch of pictures for every seed, and what those of the first cost."""
-    found, costs = [], []
+    by_seed, costs = [], []
     for seed in options.seeds:
-        folder = options.output / "pictures" / chosen.name / str(seed) / part
+        folder = options.output / "pictures" / preset.name / str(seed) / part
         folder.mkdir(parents=True, exist_ok=True)
         files, cost = rendered(
-            Problem(network, target, options.photos, seed), chosen, options.steps, options.rounds, folder
+            Problem(network, target, options.photos, seed), preset, options.steps, options.rounds, folder
         )
-        found.append(files)
+        by_seed.append(files)
         costs.append(cost)
-    return found, costs[0]
+    return by_seed, costs[0]
 
 
 def agreement(files_of_seeds: Sequence[Sequence[Path]], targets: Sequence[str]) -> float | None:
@@ -226,17 +226,17 @@ def path_similarity(
     return {layer: float(value) if value.isfinite() else None for layer, value in metric.compute().items()}
 
 
-def described(chosen: Recipe) -> str:
+def described(preset: Recipe) -> str:
     """Return what decides the pictures of a recipe: one that was changed has its pictures rendered anew."""
     parts = (
-        chosen.image(size=32),
-        chosen.transforms,
-        chosen.views,
-        chosen.optimizer.__name__,
-        chosen.lr,
-        dict(chosen.optimizer_arguments),
+        preset.image(size=32),
+        preset.transforms,
+        preset.views,
+        preset.optimizer.__name__,
+        preset.lr,
+        dict(preset.optimizer_arguments),
     )
-    return repr((*parts, chosen.scheduler is not None, dict(chosen.output_overrides), fv.__version__))
+    return repr((*parts, preset.scheduler is not None, dict(preset.output_overrides), fv.__version__))
 
 
 def sheet_of(files: Sequence[Path], path: Path, columns: int) -> None:
@@ -256,32 +256,32 @@ def measured_photos(network: fv.FrozenNetwork, options: argparse.Namespace) -> t
     return load_activations(activations), load_embeddings(embeddings)
 
 
-def units(options: argparse.Namespace, network: fv.FrozenNetwork, chosen: Recipe, photos: Photos) -> dict[str, Any]:
+def units(options: argparse.Namespace, network: fv.FrozenNetwork, preset: Recipe, photos: Photos) -> dict[str, Any]:
     """Render and measure the sixteen channels with one preset."""
     files_of_seeds: list[list[Path]] = [[] for _ in options.seeds]
     costs = []
     for layer, targets in targets_of_the_table().items():
-        found, cost = of_all_seeds(options, network, shorthand(targets), layer, chosen)
-        for files, own in zip(files_of_seeds, found):
-            files += own
+        layer_files, cost = of_all_seeds(options, network, shorthand(targets), layer, preset)
+        for files, ours in zip(files_of_seeds, layer_files):
+            files += ours
         costs.append(cost)
     files = files_of_seeds[0]
     named = [target for targets in targets_of_the_table().values() for target in targets]
     table = evaluate(files, network, photos=photos[1], activations=photos[0])
-    sheet_of(files, options.output / f"{chosen.name}-channels.jpg", 2 * UNITS_OF_A_LAYER)
+    sheet_of(files, options.output / f"{preset.name}-channels.jpg", 2 * UNITS_OF_A_LAYER)
     summary = {**table.summary, "agreement": agreement(files_of_seeds, named)}
     path = path_similarity(network, files, named, photos[0], options.photos)
     return {"rows": table.rows, "summary": summary, "path": path, "costs": costs}
 
 
-def classes(options: argparse.Namespace, judge: fv.FrozenNetwork, chosen: Recipe) -> dict[str, Any]:
+def classes(options: argparse.Namespace, judge: fv.FrozenNetwork, preset: Recipe) -> dict[str, Any]:
     """Render and measure the ten classes of the embedded network with one preset."""
     network = fv.load_network("embedded")
     named = [f"output:{index}" for index in range(len(network.classes))]
-    files_of_seeds, cost = of_all_seeds(options, network, f"output:0-{len(named) - 1}", "classes", chosen)
+    files_of_seeds, cost = of_all_seeds(options, network, f"output:0-{len(named) - 1}", "classes", preset)
     files = files_of_seeds[0]
     table = evaluate(files, network, judge=judge)
-    sheet_of(files, options.output / f"{chosen.name}-classes.jpg", len(files))
+    sheet_of(files, options.output / f"{preset.name}-classes.jpg", len(files))
     ranks = ranks_among_all(files, judge, network.classes)
     summary = {
         **table.summary,
@@ -306,34 +306,34 @@ def against(rows: Sequence[dict[str, Any]], reference: Sequence[dict[str, Any]],
     1.0
     """
     least = 1e-3  # of the reference: a unit that does not respond at all would make the mean 0
-    ratios = [max(own[column] / other[column], least) for own, other in zip(rows, reference)]
+    ratios = [max(ours[column] / candidate[column], least) for ours, candidate in zip(rows, reference)]
     return math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
 
 
 def compare_with_the_reference(table: dict[str, Any]) -> None:
     """Add to every preset whether its pictures of the channels show the same as those of the reference, where there is one."""
-    for name, found in table.items():
+    for name, parts in table.items():
         files = [
-            [Path(row["picture"]) for row in table[one]["channels"]["rows"]]
-            for one in (name, REFERENCE)
-            if one in table
+            [Path(row["picture"]) for row in table[key]["channels"]["rows"]]
+            for key in (name, REFERENCE)
+            if key in table
         ]
-        targets = [row["target"] for row in found["channels"]["rows"]]
-        found["channels"]["summary"][OF_SEVERAL] = None if name == REFERENCE else agreement(files, targets)
+        targets = [row["target"] for row in parts["channels"]["rows"]]
+        parts["channels"]["summary"][OF_SEVERAL] = None if name == REFERENCE else agreement(files, targets)
 
 
 def markdown(table: dict[str, Any]) -> str:
     """Return the rows of both tables of QUALITY.md; scores of channels are relative to those of the reference, where there is one."""
     first, second = [], []
-    for name, found in table.items():
-        of_channels, of_classes = (found[part]["summary"] for part in PARTS)
-        rows, logits = found["channels"]["rows"], statistics.fmean(row["held_out"] for row in found["classes"]["rows"])
+    for name, parts in table.items():
+        of_channels, of_classes = (parts[part]["summary"] for part in PARTS)
+        rows, logits = parts["channels"]["rows"], statistics.fmean(row["held_out"] for row in parts["classes"]["rows"])
         ratio = against(rows, table[REFERENCE]["channels"]["rows"]) if REFERENCE in table else None
-        own = " | ".join(cell(of_channels[column], digits) for column, digits in FIRST_TABLE.items())
+        ours = " | ".join(cell(of_channels[column], digits) for column, digits in FIRST_TABLE.items())
         recognised = f"{cell(logits, 1)} | {of_classes['recognised']} | {cell(of_classes['transfer'])} | {cell(of_classes['slope'])}"
-        first.append(f"| `{name}` | {cell(ratio)} | {own} | {recognised} |")
+        first.append(f"| `{name}` | {cell(ratio)} | {ours} | {recognised} |")
         sets = [[cell(summary[column]) for column in SECOND_TABLE] for summary in (of_channels, of_classes)]
-        path = [cell(value) for value in found["channels"]["path"].values()]
+        path = [cell(value) for value in parts["channels"]["path"].values()]
         second.append(f"| `{name}` | {' | '.join([*sets[0], cell(of_channels[OF_SEVERAL]), *path, *sets[1]])} |")
     return "\n".join([*first, "", *second])
 
@@ -373,12 +373,12 @@ def main() -> None:
     photos = measured_photos(network, options)
     table: dict[str, Any] = {}
     for name in options.presets:
-        chosen = recipe(name)
+        preset = recipe(name)
         table[name] = {
-            "channels": units(options, network, chosen, photos),
-            "classes": classes(options, network, chosen),
+            "channels": units(options, network, preset, photos),
+            "classes": classes(options, network, preset),
         }
-        print(name, json.dumps({part: found["summary"] for part, found in table[name].items()}), flush=True)
+        print(name, json.dumps({part: part_result["summary"] for part, part_result in table[name].items()}), flush=True)
     compare_with_the_reference(table)
     print(markdown(table))
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}

@@ -78,39 +78,39 @@ def measured(
 ) -> tuple[float, float]:
     """Return the held-out score of a picture, and its clipped share."""
     how = {"size": options.size, "precision": options.precision, "accelerator": options.accelerator}
-    made = render(network, target, preset=recipe, steps=steps, **how)
+    result = render(network, target, preset=recipe, steps=steps, **how)
     score, clipped = HeldOutActivation(network, reduction="none"), ClippedShare()
-    score.update(made.images, target)
-    clipped.update(made.images)
+    score.update(result.images, target)
+    clipped.update(result.images)
     return float(score.compute()), float(clipped.compute())
 
 
 def rows(network: fv.FrozenNetwork, recipes: Mapping[str, Recipe], options: argparse.Namespace) -> list[Row]:
     """Return a row for each recipe."""
     goals = {target: measured(network, target, lucid(), options.goal_steps, options)[0] for target in options.targets}
-    made: list[Row] = []
+    result: list[Row] = []
     for name, recipe in recipes.items():
-        found = {target: measured(network, target, recipe, options.steps, options) for target in options.targets}
-        shares = {target: score / goals[target] for target, (score, _) in found.items()}
-        mean = statistics.geometric_mean(max(1e-6, own) for own in shares.values())
-        clipped = round(statistics.mean(own for _, own in found.values()), 3)
-        made.append({"recipe": name, f"of lucid in {options.goal_steps}": mean, "clipped": clipped} | shares)
-    return made
+        measurements = {target: measured(network, target, recipe, options.steps, options) for target in options.targets}
+        shares = {target: score / goals[target] for target, (score, _) in measurements.items()}
+        mean = statistics.geometric_mean(max(1e-6, share) for share in shares.values())
+        clipped = round(statistics.mean(share for _, share in measurements.values()), 3)
+        result.append({"recipe": name, f"of lucid in {options.goal_steps}": mean, "clipped": clipped} | shares)
+    return result
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=1)
-    add_network_arguments(made)
-    made.add_argument("--targets", nargs="+", default=list(TARGETS), help=f"(default: {' '.join(TARGETS)})")
-    made.add_argument("--steps", type=int, default=160, help="of every recipe (default: 160)")
-    made.add_argument("--precision", default="bf16-mixed", help="of the network (default: bf16-mixed)")
-    options = made.parse_args()
+    result = parser(__doc__, rounds=1)
+    add_network_arguments(result)
+    result.add_argument("--targets", nargs="+", default=list(TARGETS), help=f"(default: {' '.join(TARGETS)})")
+    result.add_argument("--steps", type=int, default=160, help="of every recipe (default: 160)")
+    result.add_argument("--precision", default="bf16-mixed", help="of the network (default: bf16-mixed)")
+    options = result.parse_args()
     options.goal_steps = GOAL
     quicken(options, **SMALL, targets=[f"{SMALL['layers'][0]}:1"], steps=2, goal_steps=3, precision="32-true")
     quiet()
     network = fv.FrozenNetwork(build(options.network, options.weights), MEAN, std=STD)
-    chosen = dict(list(RECIPES.items())[:2]) if options.quick else RECIPES
-    report(options, {f"in {options.steps} steps": rows(network, chosen, options)})
+    recipes = dict(list(RECIPES.items())[:2]) if options.quick else RECIPES
+    report(options, {f"in {options.steps} steps": rows(network, recipes, options)})
 
 
 if __name__ == "__main__":

@@ -136,13 +136,13 @@ def work(options: argparse.Namespace) -> None:
         cores = os.environ.setdefault(CORES, ",".join(map(str, sorted(os.sched_getaffinity(0))))).split(",")
         os.sched_setaffinity(0, {int(cores[(rank + int(os.environ.get(CORE, "0"))) % len(cores)])})
     network = fv.load_network(options.network, options.weights)
-    found: dict[str, Any] = {SWEEP: {size: sweep(options, network, size) for size in options.batch_sizes}}
+    reports: dict[str, Any] = {SWEEP: {size: sweep(options, network, size) for size in options.batch_sizes}}
     if not options.sweep_only:
-        found[FIT] = {"ddp": fit(options, network, ddp=True)}
+        reports[FIT] = {"ddp": fit(options, network, ddp=True)}
     if options.processes == 1 and not options.sweep_only:
-        found[FIT]["alone"] = fit(options, network, ddp=False)
-        found[MEMORY] = memory(options)
-    (Path(options.worker) / f"{rank}.json").write_text(json.dumps(found))
+        reports[FIT]["alone"] = fit(options, network, ddp=False)
+        reports[MEMORY] = memory(options)
+    (Path(options.worker) / f"{rank}.json").write_text(json.dumps(reports))
 
 
 def program(arguments: list[str], processes: int) -> list[dict[str, Any]]:
@@ -159,19 +159,19 @@ def programs(arguments: list[str], processes: list[int]) -> list[dict[str, Any]]
     with tempfile.TemporaryDirectory() as folder:
         started = []
         for core, count in enumerate(processes):
-            own = Path(folder) / str(core)
-            own.mkdir()
-            command = [sys.executable, __file__, *arguments, "--processes", str(count), "--worker", str(own)]
+            subfolder = Path(folder) / str(core)
+            subfolder.mkdir()
+            command = [sys.executable, __file__, *arguments, "--processes", str(count), "--worker", str(subfolder)]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", CORE: str(core)}
             started.append(
                 subprocess.Popen(  # noqa: S603
                     command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
                 )
             )
-        for one in started:
-            said, _ = one.communicate()
-            if one.returncode:
-                raise SystemExit(f"scaling.py: {processes} processes ended with {one.returncode}\n{said}")
+        for process in started:
+            output, _ = process.communicate()
+            if process.returncode:
+                raise SystemExit(f"scaling.py: {processes} processes ended with {process.returncode}\n{output}")
         return [
             json.loads((Path(folder) / str(core) / f"{rank}.json").read_text())
             for core, n in enumerate(processes)
@@ -179,11 +179,11 @@ def programs(arguments: list[str], processes: list[int]) -> list[dict[str, Any]]
         ]
 
 
-def speed(options: argparse.Namespace, found: list[dict[str, Any]], batch_size: int) -> float:
+def speed(options: argparse.Namespace, reports: list[dict[str, Any]], batch_size: int) -> float:
     """Return the features per minute of all processes together, from the first that begins to the last that ends."""
-    times = [own[SWEEP][str(batch_size)] for own in found]
+    times = [report[SWEEP][str(batch_size)] for report in reports]
     seconds = max(ended for _, ended in times) - min(began for began, _ in times)
-    return float(60 * options.features * len(found) / seconds)
+    return float(60 * options.features * len(reports) / seconds)
 
 
 def measure(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]:
@@ -194,31 +194,34 @@ def measure(options: argparse.Namespace, arguments: list[str]) -> dict[str, Any]
     ]
     sweeps = {}
     for size in options.batch_sizes:
-        speeds = [tuple(speed(options, found, size) for found in run) for run in runs]
+        speeds = [tuple(speed(options, reports, size) for reports in run) for run in runs]
         sweeps[size] = {
-            "one": statistics.median(one for one, _, _ in speeds),
+            "one": statistics.median(single for single, _, _ in speeds),
             "more": statistics.median(more for _, more, _ in speeds),
             "unrelated": statistics.median(apart for _, _, apart in speeds),
-            "efficiency": statistics.median(more / one / options.most for one, more, _ in speeds),
+            "efficiency": statistics.median(more / single / options.most for single, more, _ in speeds),
             "of the machine's": statistics.median(more / apart for _, more, apart in speeds),
         }
-    rounds = [(one, more) for one, more, _ in runs]
-    ones, mores = [one[0][FIT] for one, _ in rounds], [max(own[FIT]["ddp"] for own in more) for _, more in rounds]
+    rounds = [(single, more) for single, more, _ in runs]
+    singles, mores = (
+        [single[0][FIT] for single, _ in rounds],
+        [max(report[FIT]["ddp"] for report in more) for _, more in rounds],
+    )
     readings = rounds[-1][0][0][MEMORY]
     return {
         "processes": options.most,
         "sweep": sweeps,
         "step": {
-            "alone": statistics.median(one["alone"] for one in ones),
-            "ddp, one process": statistics.median(one["ddp"] for one in ones),
+            "alone": statistics.median(single["alone"] for single in singles),
+            "ddp, one process": statistics.median(single["ddp"] for single in singles),
             "ddp": statistics.median(mores),
-            "cost": statistics.median(more - one["alone"] for one, more in zip(ones, mores)),
+            "cost": statistics.median(more - single["alone"] for single, more in zip(singles, mores)),
         },
         "memory": {"readings": readings, "growth": readings[-1][1] - readings[1][1]},
     }
 
 
-def show(options: argparse.Namespace, found: dict[str, Any]) -> None:
+def show(options: argparse.Namespace, reports: dict[str, Any]) -> None:
     """Print tables."""
     print(f"torch {torch.__version__}, python {sys.version.split()[0]}, one thread per process")
     print(
@@ -227,22 +230,25 @@ def show(options: argparse.Namespace, found: dict[str, Any]) -> None:
     most = options.most
     heads = ["batch size", "1 process", f"{most} processes", f"{most} programs", "efficiency", "processes/programs"]
     print("  ".join(f"{head:>12s}" for head in heads) + "  (features per minute)")
-    for size, own in found["sweep"].items():
+    for size, report in reports["sweep"].items():
         print(
             "  ".join(
                 [
                     f"{size:12d}",
-                    *(f"{own[name]:12.2f}" for name in ("one", "more", "unrelated", "efficiency", "of the machine's")),
+                    *(
+                        f"{report[name]:12.2f}"
+                        for name in ("one", "more", "unrelated", "efficiency", "of the machine's")
+                    ),
                 ]
             )
         )
     print(f"\nOne training step, {options.views} views in every process:")
-    for name, seconds in found["step"].items():
+    for name, seconds in reports["step"].items():
         label = {"ddp": f"ddp, {options.most} processes", "cost": "cost of ddp per step"}.get(name, name)
         print(f"{label:22s} {seconds * 1e3:9.2f} ms")
     print(f"\nA sweep of {MEMORY_UNITS} units of a small network, MiB in use:")
-    print("  ".join(f"{units}: {used:.1f}" for units, used in found["memory"]["readings"]))
-    print(f"growth after the first {found['memory']['readings'][1][0]} units: {found['memory']['growth']:.1f} MiB")
+    print("  ".join(f"{units}: {used:.1f}" for units, used in reports["memory"]["readings"]))
+    print(f"growth after the first {reports['memory']['readings'][1][0]} units: {reports['memory']['growth']:.1f} MiB")
 
 
 def main() -> None:
@@ -271,11 +277,11 @@ def main() -> None:
     if options.worker:
         work(options)
         return
-    found = measure(options, sys.argv[1:])
+    reports = measure(options, sys.argv[1:])
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(reports))
     else:
-        show(options, found)
+        show(options, reports)
 
 
 if __name__ == "__main__":

@@ -73,9 +73,9 @@ def ascend_step(
     network: fv.FrozenNetwork, layer: str, precision: str, options: argparse.Namespace, views: int
 ) -> float:
     """Return the milliseconds of a step of the bare loop."""
-    seen = Views(view_preset("lucid")[0], views) if views else None
+    sampled = Views(view_preset("lucid")[0], views) if views else None
     device = device_of(options.accelerator)
-    problem = Ascent(fv.images.FourierImage(options.size), network, Channel(layer, 0), 0, seen)
+    problem = Ascent(fv.images.FourierImage(options.size), network, Channel(layer, 0), 0, sampled)
     problem.initialize()
     problem.image.to(device)
     times: list[float] = []
@@ -131,12 +131,12 @@ def compare(module: nn.Module, layer: str, precision: str, options: argparse.Nam
         with announced("benchmarks.step", "featviz_pl.networks"):  # where it cannot be compiled, too
             read_step(compiled, layer, precision, argparse.Namespace(**{**vars(options), "steps": 1}))
         seconds = now(device) - began
-    found = alternate(runs, options.rounds)
+    results = alternate(runs, options.rounds)
     rows = []
-    for name, values in found.items():
+    for name, values in results.items():
         row: Row = {"layer": layer, "precision": precision, "step": name, "ms": statistics.median(values)}
-        row["over the limit"] = ratio(values, found["limit"])
-        row["over ascend"] = ratio(values, found[name.replace("fit", "ascend")]) if name.startswith("fit") else None
+        row["over the limit"] = ratio(values, results["limit"])
+        row["over ascend"] = ratio(values, results[name.replace("fit", "ascend")]) if name.startswith("fit") else None
         if options.compile:
             row["compiling, s"] = seconds if name == "compiled" else None
         rows.append(row)
@@ -144,18 +144,18 @@ def compare(module: nn.Module, layer: str, precision: str, options: argparse.Nam
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=5)
-    add_network_arguments(made)
-    made.add_argument("--steps", type=int, default=60, help="of a turn (default: 60)")
-    made.add_argument(
+    options_parser = parser(__doc__, rounds=5)
+    add_network_arguments(options_parser)
+    options_parser.add_argument("--steps", type=int, default=60, help="of a turn (default: 60)")
+    options_parser.add_argument(
         "--precisions", nargs="+", default=list(DTYPES), choices=list(DTYPES), help=f"(default: {' '.join(DTYPES)})"
     )
-    made.add_argument(
+    options_parser.add_argument(
         "--compile",
         action="store_true",
         help="also with torch.compile, which takes a minute for each layer and precision",
     )
-    options = made.parse_args()
+    options = options_parser.parse_args()
     quicken(options, **SMALL, steps=4)
     quiet()
     module = build(options.network, options.weights)

@@ -57,42 +57,44 @@ def batch_size(text: str) -> int | str:
 def sweep_rows(field: Field, options: argparse.Namespace) -> list[Row]:
     """Return a row for each way to render the units."""
     job: Row = {"layer": options.layers[0], "size": options.size, "steps": options.steps}
-    whole = shares(range(options.units), options.rounds)
-    few = [share[: options.loop_units] for share in whole]
-    own, runs = field.workers[OWN], {}
+    all_units = shares(range(options.units), options.rounds)
+    few = [share[: options.loop_units] for share in all_units]
+    ours, runs = field.workers[OWN], {}
     for precision in options.precisions:
         exact = {**job, "precision": precision}
         for size in options.batch_sizes:
-            batch = size if size == "auto" else min(int(size), len(whole[0]))
+            batch = size if size == "auto" else min(int(size), len(all_units[0]))
             runs[f"sweep, {precision}, batch {size}"] = per_minute(
-                own, "sweep", iter(whole), {**exact, "batch_size": batch}
+                ours, "sweep", iter(all_units), {**exact, "batch_size": batch}
             )
-        runs[f"single renders, {precision}"] = per_minute(own, "loop", iter(few), exact)
+        runs[f"single renders, {precision}"] = per_minute(ours, "loop", iter(few), exact)
     peer = fastest_peer(field, job)
     if peer is not None:
         runs[peer] = per_minute(field.workers[peer], "loop", iter(few), job)
-    found = field.alternate(runs, options.rounds)
+    results = field.alternate(runs, options.rounds)
     rows = []
-    for name, values in found.items():
+    for name, values in results.items():
         row: Row = {"what": name, "features per minute": statistics.median(values)}
-        row["times the peer"] = ratio(values, found[peer]) if peer is not None and peer in found else None
-        single = found.get(f"single renders, {options.precisions[0]}")
+        row["times the peer"] = ratio(values, results[peer]) if peer is not None and peer in results else None
+        single = results.get(f"single renders, {options.precisions[0]}")
         row[f"times single renders, {options.precisions[0]}"] = None if single is None else ratio(values, single)
         rows.append(row)
     return rows
 
 
 def main() -> None:
-    made = parser(__doc__, rounds=2)
-    add_network_arguments(made)
-    add_field_arguments(made)
-    made.add_argument("--units", type=int, default=64, help="that are rendered (default: 64)")
-    made.add_argument("--loop-units", type=int, default=4, help="that a loop renders in each round (default: 4)")
-    made.add_argument("--steps", type=int, default=48, help="of each picture (default: 48)")
-    made.add_argument(
+    options_parser = parser(__doc__, rounds=2)
+    add_network_arguments(options_parser)
+    add_field_arguments(options_parser)
+    options_parser.add_argument("--units", type=int, default=64, help="that are rendered (default: 64)")
+    options_parser.add_argument(
+        "--loop-units", type=int, default=4, help="that a loop renders in each round (default: 4)"
+    )
+    options_parser.add_argument("--steps", type=int, default=48, help="of each picture (default: 48)")
+    options_parser.add_argument(
         "--batch-sizes", nargs="+", type=batch_size, default=[1, 4, 8, 16, "auto"], help="(default: 1 4 8 16 auto)"
     )
-    options = made.parse_args()
+    options = options_parser.parse_args()
     quicken(options, **SMALL, units=4, loop_units=1, steps=2, batch_sizes=[2, "auto"])
     with Field([OWN, *options.peers], options) as field:
         if OWN not in field.workers:

@@ -32,10 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="02_regularization.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
-    channel = Channel(asked.layer, asked.unit)
+    network = fv.load_network(options.network, options.weights)
+    channel = Channel(options.layer, options.unit)
     # The constants are those of the article's notebook.
     penalised = channel - 0.05 * L1(center=0.5) - 0.25 * TotalVariation() - 1.0 * BlurDistance()
     none = Compose([])
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
             Rotate(Choice(range(-5, 6))),
         ]
     )
-    pixels = PixelImage(asked.size, color="none")
+    pixels = PixelImage(options.size, color="none")
 
     lucid = fv.presets.lucid()
     results = [
@@ -56,19 +56,19 @@ def main(arguments: list[str] | None = None) -> None:
             objective,
             image=image,
             preset=replace(lucid, name=name, transforms=views),
-            steps=asked.steps,
-            seed=asked.seed,
+            steps=options.steps,
+            seed=options.seed,
         )
         for name, objective, image, views in [
             ("none", channel, pixels, none),
             ("frequency penalty", penalised, pixels, none),
             ("robustness", channel, pixels, moved),
-            ("preconditioning", channel, FourierImage(asked.size, decay=1.0), lucid.transforms),
+            ("preconditioning", channel, FourierImage(options.size, decay=1.0), lucid.transforms),
         ]
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=4)
     origin = {"example": Path(__file__).name, "pictures": [result.provenance[0] for result in results]}
-    fv.io.save_png(sheet, asked.output, origin)
+    fv.io.save_png(sheet, options.output, origin)
 
 
 if __name__ == "__main__":

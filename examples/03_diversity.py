@@ -31,24 +31,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="03_diversity.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
-    channel = Channel(asked.layer, asked.unit)
+    network = fv.load_network(options.network, options.weights)
+    channel = Channel(options.layer, options.unit)
     results = [
         fv.render(
             network,
             objective,
-            image=FourierImage(asked.size, count=4, decay=1.0),
+            image=FourierImage(options.size, count=4, decay=1.0),
             preset="lucid",
-            steps=asked.steps,
-            seed=asked.seed,
+            steps=options.steps,
+            seed=options.seed,
         )
-        for objective in (channel, channel + asked.weight * Diversity(asked.layer))
+        for objective in (channel, channel + options.weight * Diversity(options.layer))
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=4)
-    origin = {"example": Path(__file__).name, "pictures": [one for result in results for one in result.provenance]}
-    fv.io.save_png(sheet, asked.output, origin)
+    origin = {"example": Path(__file__).name, "pictures": [entry for result in results for entry in result.provenance]}
+    fv.io.save_png(sheet, options.output, origin)
 
 
 if __name__ == "__main__":

@@ -28,17 +28,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="04_negative_positive.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
-    channels = Channel(asked.layer, asked.units)
+    network = fv.load_network(options.network, options.weights)
+    channels = Channel(options.layer, options.units)
     results = [
-        fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
+        fv.render(network, objective, size=options.size, preset="lucid", steps=options.steps, seed=options.seed)
         for objective in (channels, -channels)
     ]
-    sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(asked.units))
-    origin = {"example": Path(__file__).name, "pictures": [one for result in results for one in result.provenance]}
-    fv.io.save_png(sheet, asked.output, origin)
+    sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(options.units))
+    origin = {"example": Path(__file__).name, "pictures": [entry for result in results for entry in result.provenance]}
+    fv.io.save_png(sheet, options.output, origin)
 
 
 if __name__ == "__main__":

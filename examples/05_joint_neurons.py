@@ -27,20 +27,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="05_joint_neurons.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
-    firsts, seconds = asked.pairs[::2], asked.pairs[1::2]
-    alone, other = Channel(asked.layer, firsts), Channel(asked.layer, seconds)
+    network = fv.load_network(options.network, options.weights)
+    firsts, seconds = options.pairs[::2], options.pairs[1::2]
+    first, second = Channel(options.layer, firsts), Channel(options.layer, seconds)
     results = [
-        fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
-        for objective in (alone, other, alone + other)
+        fv.render(network, objective, size=options.size, preset="lucid", steps=options.steps, seed=options.seed)
+        for objective in (first, second, first + second)
     ]
     rows = torch.stack([result.images for result in results], dim=1)  # (pairs, 3, C, H, W)
     origins = [origin for row in zip(*(result.provenance for result in results)) for origin in row]
     fv.io.save_png(
         fv.io.contact_sheet(rows.flatten(0, 1), columns=3),
-        asked.output,
+        options.output,
         {"example": Path(__file__).name, "pictures": origins},
     )
 

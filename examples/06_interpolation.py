@@ -35,20 +35,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="06_interpolation.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
-    first, last = (Channel(asked.layer, unit) for unit in asked.units)
+    network = fv.load_network(options.network, options.weights)
+    first, last = (Channel(options.layer, unit) for unit in options.units)
     way = Interpolation(first, last, count=6)
-    aligned = way + asked.weight * Alignment(asked.align)
-    own = FourierImage(asked.size, count=6, decay=1.0)
+    aligned = way + options.weight * Alignment(options.align)
+    spectrum = FourierImage(options.size, count=6, decay=1.0)
     results = [
-        fv.render(network, objective, image=image, preset="lucid", steps=asked.steps, seed=asked.seed)
-        for objective, image in ((way, own), (aligned, SharedImage(own)))
+        fv.render(network, objective, image=image, preset="lucid", steps=options.steps, seed=options.seed)
+        for objective, image in ((way, spectrum), (aligned, SharedImage(spectrum)))
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=6)
-    origin = {"example": Path(__file__).name, "pictures": [one for result in results for one in result.provenance]}
-    fv.io.save_png(sheet, asked.output, origin)
+    origin = {"example": Path(__file__).name, "pictures": [entry for result in results for entry in result.provenance]}
+    fv.io.save_png(sheet, options.output, origin)
 
 
 if __name__ == "__main__":

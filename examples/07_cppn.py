@@ -34,15 +34,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="07_cppn.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
-    objective, image = Channel(asked.layer, asked.units), CPPNImage(asked.size)
+    network = fv.load_network(options.network, options.weights)
+    objective, image = Channel(options.layer, options.units), CPPNImage(options.size)
     model = fv.FeatureVisualization(
-        network, objective, image=image, preset="lucid", steps=asked.steps, seed=asked.seed, lr=0.005
+        network, objective, image=image, preset="lucid", steps=options.steps, seed=options.seed, lr=0.005
     )
     trainer = Trainer(
-        max_steps=asked.steps,
+        max_steps=options.steps,
         callbacks=[StepProgressBar()],
         logger=False,
         enable_checkpointing=False,
@@ -51,13 +51,13 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.fit(model)
 
     with torch.no_grad():
-        twice = image.pictures_at(2 * asked.size)
+        twice = image.pictures_at(2 * options.size)
     enlarged = functional.interpolate(model.images, scale_factor=2.0, mode="bilinear")
-    sheet = fv.io.contact_sheet(torch.cat([enlarged, twice]), columns=len(asked.units))
+    sheet = fv.io.contact_sheet(torch.cat([enlarged, twice]), columns=len(options.units))
     origins = [
-        model.provenance(index, steps=asked.steps, score=float(score)) for index, score in enumerate(model.scores())
+        model.provenance(index, steps=options.steps, score=float(score)) for index, score in enumerate(model.scores())
     ]
-    fv.io.save_png(sheet, asked.output, {"example": Path(__file__).name, "pictures": origins})
+    fv.io.save_png(sheet, options.output, {"example": Path(__file__).name, "pictures": origins})
 
 
 if __name__ == "__main__":

@@ -33,30 +33,30 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=384)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="08_transparency.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
+    network = fv.load_network(options.network, options.weights)
     # The article's picture is scaled by 0.6 to 1.1 and seen through a window of half its side. Noise lies behind all
     # views.
     window = Crop("anywhere", side=Choice([0.5 / scale for scale in (0.6, 0.7, 0.8, 0.9, 1.0, 1.1)]))
-    views = Compose([window], size=asked.size // 2)
-    channel = Channel(asked.layer, asked.units)
+    views = Compose([window], size=options.size // 2)
+    channel = Channel(options.layer, options.units)
     objective = channel * (1 - AlphaMean()) + 0.5 * channel * (1 - AlphaMean(of_views=False))
 
     recipe = replace(fv.presets.lucid(), name="transparency", transforms=views, lr=0.03)
     result = fv.render(
         network,
         objective,
-        image=AlphaImage(image=FourierImage(asked.size, decay=1.0)),
+        image=AlphaImage(image=FourierImage(options.size, decay=1.0)),
         preset=recipe,
-        steps=asked.steps,
-        seed=asked.seed,
+        steps=options.steps,
+        seed=options.seed,
     )
     colors, alpha = result.images[:, :3], result.images[:, 3:]
-    rows = torch.arange(asked.size) // 8
+    rows = torch.arange(options.size) // 8
     board = 0.75 + 0.25 * ((rows[:, None] + rows) % 2)
-    sheet = fv.io.contact_sheet(colors * alpha + board * (1 - alpha), columns=len(asked.units))
-    fv.io.save_png(sheet, asked.output, {"example": Path(__file__).name, "pictures": result.provenance})
+    sheet = fv.io.contact_sheet(colors * alpha + board * (1 - alpha), columns=len(options.units))
+    fv.io.save_png(sheet, options.output, {"example": Path(__file__).name, "pictures": result.provenance})
 
 
 if __name__ == "__main__":

@@ -30,25 +30,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="09_inversion_and_caricature.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
-    photo = fv.io.read_picture(asked.photo)
+    network = fv.load_network(options.network, options.weights)
+    photo = fv.io.read_picture(options.photo)
     side = min(photo.shape[-2:])
     top, left = (photo.shape[-2] - side) // 2, (photo.shape[-1] - side) // 2
     square = photo[None, :, top : top + side, left : left + side]
-    reference = functional.interpolate(square, size=asked.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    reference = functional.interpolate(square, size=options.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
     results = [
-        fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
+        fv.render(network, objective, size=options.size, preset="lucid", steps=options.steps, seed=options.seed)
         for objective in [
-            *(Inversion(layer, reference) for layer in asked.inversions),
-            *(Caricature(layer, reference) for layer in asked.caricatures),
+            *(Inversion(layer, reference) for layer in options.inversions),
+            *(Caricature(layer, reference) for layer in options.caricatures),
         ]
     ]
-    sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(asked.inversions))
+    sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(options.inversions))
     origin = {"example": Path(__file__).name, "pictures": [result.provenance[0] for result in results]}
-    fv.io.save_png(sheet, asked.output, origin)
+    fv.io.save_png(sheet, options.output, origin)
 
 
 if __name__ == "__main__":

@@ -29,23 +29,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="10_objectives.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
+    network = fv.load_network(options.network, options.weights)
     objectives = [
-        Neuron(asked.layer, asked.unit),
-        Channel(asked.layer, asked.unit),
-        DeepDream(asked.layer),
-        ClassLogit(asked.label),
-        ClassProbability(asked.label),
+        Neuron(options.layer, options.unit),
+        Channel(options.layer, options.unit),
+        DeepDream(options.layer),
+        ClassLogit(options.label),
+        ClassProbability(options.label),
     ]
     results = [
-        fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
+        fv.render(network, objective, size=options.size, preset="lucid", steps=options.steps, seed=options.seed)
         for objective in objectives
     ]
     sheet = fv.io.contact_sheet(torch.cat([result.images for result in results]), columns=len(results))
     origin = {"example": Path(__file__).name, "pictures": [result.provenance[0] for result in results]}
-    fv.io.save_png(sheet, asked.output, origin)
+    fv.io.save_png(sheet, options.output, origin)
 
 
 if __name__ == "__main__":

@@ -33,20 +33,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", default="11_style.png")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    network = fv.load_network(asked.network, asked.weights)
-    photo = fv.io.read_picture(asked.photo)
+    network = fv.load_network(options.network, options.weights)
+    photo = fv.io.read_picture(options.photo)
     side = min(photo.shape[-2:])
     top, left = (photo.shape[-2] - side) // 2, (photo.shape[-1] - side) // 2
     square = photo[None, :, top : top + side, left : left + side]
-    content = functional.interpolate(square, size=asked.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+    content = functional.interpolate(square, size=options.size, mode="bilinear", antialias=True)[0].clamp(0, 1)
 
-    objective = Style(asked.style_layers, fv.io.read_picture(asked.style)) + asked.weight * Content(
-        asked.content_layer, content
+    objective = Style(options.style_layers, fv.io.read_picture(options.style)) + options.weight * Content(
+        options.content_layer, content
     )
-    result = fv.render(network, objective, size=asked.size, preset="lucid", steps=asked.steps, seed=asked.seed)
-    fv.io.save_png(result.images[0], asked.output, {"example": Path(__file__).name, "pictures": result.provenance})
+    result = fv.render(network, objective, size=options.size, preset="lucid", steps=options.steps, seed=options.seed)
+    fv.io.save_png(result.images[0], options.output, {"example": Path(__file__).name, "pictures": result.provenance})
 
 
 if __name__ == "__main__":

@@ -217,8 +217,8 @@ class RobustClassifier(LightningModule):
     def configure_optimizers(self) -> Any:
         """One rise and fall of the learning rate; no weight decay on norms and biases."""
         decayed = [p for p in self.parameters() if p.ndim > 1]
-        others = [p for p in self.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": others, "weight_decay": 0.0}]
+        not_decayed = [p for p in self.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 5e-4}, {"params": not_decayed, "weight_decay": 0.0}]
         optimizer = torch.optim.SGD(groups, lr=self.hparams["lr"], momentum=0.9, nesterov=True)
         scheduler = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,

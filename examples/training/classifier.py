@@ -133,18 +133,18 @@ def main(arguments: list[str] | None = None) -> None:
         "--precision", default="32-true", help="of the training; bf16-mixed is faster on newer processors"
     )
     parser.add_argument("--workers", type=int, default=2, help="processes that read photos")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
     torch.manual_seed(0)
     trainer = Trainer(
-        max_epochs=asked.epochs,
-        logger=TensorBoardLogger(asked.output, name="classifier"),
-        callbacks=[FeatureMonitor(TARGETS, steps=asked.steps, folder=asked.output / "features")],
-        precision=asked.precision,
+        max_epochs=options.epochs,
+        logger=TensorBoardLogger(options.output, name="classifier"),
+        callbacks=[FeatureMonitor(TARGETS, steps=options.steps, folder=options.output / "features")],
+        precision=options.precision,
         enable_checkpointing=False,
     )
-    trainer.fit(Classifier(), Photos(asked.data, asked.size, workers=asked.workers, download=asked.download))
-    trainer.save_checkpoint(asked.output / "classifier.ckpt")
+    trainer.fit(Classifier(), Photos(options.data, options.size, workers=options.workers, download=options.download))
+    trainer.save_checkpoint(options.output / "classifier.ckpt")
 
 
 if __name__ == "__main__":

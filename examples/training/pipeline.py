@@ -30,22 +30,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=128, help="of each feature")
     parser.add_argument("--layers", nargs="+", default=["net.layer2:all", "output:all"])
     parser.add_argument("--workers", type=int, default=2, help="processes that read photos")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
     # The pipeline as it was.
     torch.manual_seed(0)
-    model, photos = Classifier(), Photos(asked.data, asked.size, workers=asked.workers, download=asked.download)
-    trainer = Trainer(max_epochs=asked.epochs, logger=CSVLogger(asked.output, name="logs"), enable_checkpointing=False)
+    model, photos = Classifier(), Photos(options.data, options.size, workers=options.workers, download=options.download)
+    trainer = Trainer(
+        max_epochs=options.epochs, logger=CSVLogger(options.output, name="logs"), enable_checkpointing=False
+    )
     trainer.fit(model, photos)
     trainer.test(model, photos)
-    torch.save(model.net.state_dict(), asked.output / "network.pt")
+    torch.save(model.net.state_dict(), options.output / "network.pt")
 
     # What is new: every unit of some layers. Each run trains another network, so its pictures replace those of the run
     # before.
-    sweep = fv.FeatureSweep(model, size=asked.size, steps=asked.steps)
-    writer = FeatureWriter(asked.output / "features", overwrite=True)
+    sweep = fv.FeatureSweep(model, size=options.size, steps=options.steps)
+    writer = FeatureWriter(options.output / "features", overwrite=True)
     last = Trainer(callbacks=[writer, SweepProgressBar()], logger=False, enable_checkpointing=False)
-    last.predict(sweep, fv.FeatureTargets(asked.layers), return_predictions=False)
+    last.predict(sweep, fv.FeatureTargets(options.layers), return_predictions=False)
 
 
 if __name__ == "__main__":

@@ -32,24 +32,24 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--k", type=int, default=9, help="photos of each channel")
     parser.add_argument("--size", type=int, default=96, help="of the photos, as in the training")
     parser.add_argument("--workers", type=int, default=2, help="processes that read photos")
-    asked = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
 
-    photos = Photos(asked.data, asked.size, workers=asked.workers)
-    found = TopActivations(asked.channels, k=asked.k, folder=asked.output)
-    trainer = Trainer(callbacks=[found], logger=False, enable_checkpointing=False)
-    trainer.validate(Classifier.load_from_checkpoint(asked.checkpoint, map_location="cpu"), photos)
+    photos = Photos(options.data, options.size, workers=options.workers)
+    top_activations = TopActivations(options.channels, k=options.k, folder=options.output)
+    trainer = Trainer(callbacks=[top_activations], logger=False, enable_checkpointing=False)
+    trainer.validate(Classifier.load_from_checkpoint(options.checkpoint, map_location="cpu"), photos)
 
     framed = []
-    for channel, unit in found.results.items():
-        for one in unit.top:
-            top, left, bottom, right = one.box
-            photo = to_uint8(photos.held_out[one.photo][0])
+    for channel, unit in top_activations.results.items():
+        for patch in unit.top:
+            top, left, bottom, right = patch.box
+            photo = to_uint8(photos.held_out[patch.photo][0])
             framed.append(
                 draw_bounding_boxes(photo, torch.tensor([[left, top, right - 1, bottom - 1]]), colors="magenta") / 255
             )
-        classes = Counter(photos.held_out.classes[photos.held_out[one.photo][1]][0] for one in unit.top)
+        classes = Counter(photos.held_out.classes[photos.held_out[patch.photo][1]][0] for patch in unit.top)
         print(f"{channel}: {', '.join(f'{count} x {name}' for name, count in classes.most_common())}")
-    save_png(contact_sheet(torch.stack(framed), columns=asked.k), asked.output / "photos.png")
+    save_png(contact_sheet(torch.stack(framed), columns=options.k), options.output / "photos.png")
 
 
 if __name__ == "__main__":
