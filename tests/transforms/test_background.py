@@ -100,12 +100,6 @@ def test_louder_and_whiter_noise() -> None:
     assert steps[0] < 0.5 * steps[1]
 
 
-def test_each_view_has_a_background_of_its_own() -> None:
-    for kind in ("noise", "random"):
-        shown = behind(Background(kind), 20, (4, 4))
-        assert len({tuple(row.flatten().tolist()) for row in shown}) == 20
-
-
 def test_weakened_backgrounds_come_near_to_the_color() -> None:
     for kind in ("noise", "random"):
         background = Background(kind, color=[0.2, 0.4, 0.6])

@@ -234,27 +234,11 @@ def test_apply_is_a_pure_function(case: Case) -> None:
     first = transform.apply(image, parameters)
     transform.apply(suited(case).flip(0), transform.sample(generator(5), 3))
     assert torch.equal(transform.apply(image, parameters), first)
+    assert torch.equal(transform(image, generator()), first), "a call draws and applies"
     assert torch.equal(image, kept_image)
     assert same(parameters, kept_parameters)
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.equal(case.make().apply(image, parameters), first), "another one of the same ranges replays the view"
-
-
-@every
-def test_calling_draws_and_applies(case: Case) -> None:
-    transform, image = case.make(), suited(case)
-    assert torch.equal(transform(image, generator(3)), transform.apply(image, transform.sample(generator(3), 3)))
-
-
-@every
-def test_a_view_does_not_depend_on_its_companions(case: Case) -> None:
-    transform, image = case.make(), suited(case)
-    parameters = transform.sample(generator(), 3)
-    together = transform.apply(image, parameters)
-    for row in range(3):
-        torch.testing.assert_close(
-            transform.apply(image[row : row + 1], row_of(parameters, row)), together[row : row + 1]
-        )
 
 
 @every
@@ -308,10 +292,13 @@ def test_apply_is_differentiable(case: Case) -> None:
 
 
 @every
-def test_gradients_of_a_view_do_not_depend_on_its_companions(case: Case) -> None:
+def test_a_view_and_its_gradient_do_not_depend_on_its_companions(case: Case) -> None:
     transform, image = case.make(), suited(case).requires_grad_(True)
     parameters = transform.sample(generator(), 3)
     together = transform.apply(image, parameters)
+    for row in range(3):
+        alone = transform.apply(image[row : row + 1], row_of(parameters, row))
+        torch.testing.assert_close(alone, together[row : row + 1])
     # Other weights for the companions, as other objectives would have.
     weights = torch.rand(together.shape, generator=generator(3), dtype=torch.float64)
     for factor in (1.0, 100.0):
@@ -383,20 +370,15 @@ def test_transforms_hold_no_tensors(case: Case) -> None:
     assert not list(transform.buffers())
 
 
-@pytest.mark.parametrize("made", CASES, ids=lambda made: made.__name__)
-def test_repr_shows_the_class_and_tells_ranges_apart(made: type[Transform]) -> None:
-    one, other = repr(CASES[made].make()), repr(CASES[made].other())
-    assert one.startswith(f"{made.__name__}(")
-    assert one != other or made is NormalizeGradient, "which has no ranges"
-
-
 @every
-def test_repr_is_the_same_for_equal_constructions_in_one_line(case: Case) -> None:
-    one, other = case.make(), case.make()
-    one(suited(case), generator())
-    assert repr(one) == repr(other)
-    assert "0x" not in repr(one)
-    assert "\n" not in repr(one)
+def test_repr_is_one_line_that_tells_ranges_apart(case: Case) -> None:
+    transform, equal, different = case.make(), case.make(), case.other()
+    transform(suited(case), generator())
+    assert repr(transform) == repr(equal)
+    assert repr(transform).startswith(f"{type(transform).__name__}(")
+    assert repr(transform) != repr(different) or isinstance(transform, NormalizeGradient), "which has no ranges"
+    assert "0x" not in repr(transform)
+    assert "\n" not in repr(transform)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from featviz_pl.transforms import Compose, Jitter, Torchvision, Views
+from featviz_pl.transforms import Compose, Jitter, Torchvision
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -44,16 +44,6 @@ def test_what_is_wrapped_does_what_it_does() -> None:
     assert torch.equal(Torchvision(negative)(image, generator()), 1 - image)
     blurred = Torchvision(v2.GaussianBlur(3, sigma=1.0))(image, generator())
     torch.testing.assert_close(blurred, functional.gaussian_blur(image, [3, 3], [1.0, 1.0]))
-
-
-def test_each_view_has_its_own_stream_and_the_same_seed_the_same_view() -> None:
-    wrapped = Torchvision(v2.RandomAffine(30.0, translate=(0.3, 0.3)))
-    image = pictures(1, 3, 9, 9).expand(20, -1, -1, -1)
-    parameters = wrapped.sample(generator(), 20)
-    first = wrapped.apply(image, parameters)
-    assert len({tuple(view.flatten().tolist()) for view in first}) > 15
-    assert torch.equal(wrapped.apply(image, parameters), first)
-    assert torch.equal(wrapped.apply(image[4:5], (parameters[0][4:5], parameters[1][4:5])), first[4:5])
 
 
 def test_global_generators_are_neither_read_nor_changed() -> None:
@@ -123,11 +113,6 @@ def test_gradients_flow_through_it() -> None:
     parameters = wrapped.sample(generator(), 2)
     image = pictures(2, 1, 4, 5).requires_grad_(True)
     assert torch.autograd.gradcheck(lambda given: wrapped.apply(given, parameters), image, atol=1e-4)
-
-
-def test_views_may_hold_it() -> None:
-    views = Views(Compose([Jitter(1), Torchvision(v2.ColorJitter(0.2, 0.2)), Jitter(1)]), 4, "cosine")
-    assert views.apply(pictures(2, 3, 6, 6), views.sample(0, 0, [1, 2]), 0.5).shape == (2, 4, 3, 6, 6)
 
 
 @pytest.mark.parametrize(
