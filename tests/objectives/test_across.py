@@ -114,29 +114,6 @@ def test_networks_within_networks() -> None:
     assert made(observation).item() == (1 * (5 + 1) / 2 + 2 * (5 + 2) / 2) / 2
 
 
-def test_what_cannot_work_is_refused_with_the_network() -> None:
-    setting = Setting({Source("a"): (8, 3, 3), Source("a", "other"): (4, 3, 3)}, 1, (3, 8, 8))
-    Across("a:3", [None, "other"]).check(setting)
-    with pytest.raises(ValueError, match=r"unit: 'a' has 4 units, 0 to 3; there is no 7 \(network 'other'\)"):
-        Across("a:7", [None, "other"]).check(setting)
-    with pytest.raises(ValueError, match=r"unit: 'a' has 8 units, 0 to 7; there is no 9$"):
-        Across("a:9", [None]).check(setting)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (("a:1", []), ValueError, "networks must hold at least one network; None is the run's own"),
-        ((["a:1", "a:2"], ["x"]), ValueError, "objectives: 2 objectives do not fit 1 networks; give one, or as many"),
-        (([], ["x"]), ValueError, "objectives: 0 objectives do not fit 1 networks"),
-        (([3], ["x"]), TypeError, "objectives must be an Objective or a target"),
-    ],
-)
-def test_impossible_arguments_are_refused(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        Across(*arguments)
-
-
 def test_formulas() -> None:
     assert repr(Across("a:1", ["resnet18", None])) == "Across(Channel('a', 1), ['resnet18', None])"
     assert repr(Across(["a:1", "b"], ["x", toy()])) == "Across([Channel('a', 1), DeepDream('b')], ['x', <ToyNet>])"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
-import pickle
 from typing import Any
 
 import numpy as np
@@ -104,42 +102,6 @@ def test_the_ends_are_checked_and_logged() -> None:
     assert list(observation.terms) == ["Channel.a", "Channel.b"]
 
 
-def test_a_single_picture_is_on_no_way() -> None:
-    with pytest.raises(
-        ValueError, match=r"Interpolation\(.*\) needs two pictures or more, got 1; give the image a count"
-    ):
-        Interpolation("a:1", "b:2").check(setting((4, 3, 5), 1))
-    Interpolation("a:1", "b:2", weights=[0.5]).check(setting((4, 3, 5), 1))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"count": 1}, ValueError, "count must be at least 2"),
-        ({"count": 3, "weights": [0, 1]}, ValueError, "weights: 2 weights do not fit 3 pictures"),
-        ({"weights": []}, ValueError, "weights must hold a weight for each picture"),
-        ({"weights": [0, "1"]}, TypeError, "weights must be a number"),
-        ({"weights": [0, True]}, TypeError, "weights must be a number"),
-        ({"weights": [float("nan")]}, ValueError, "weights must be finite"),
-        ({"first": 3}, TypeError, "first must be an Objective or a target such as 'features.9:33', got int"),
-        ({"second": "a:"}, ValueError, "target: 'a:' does not parse"),
-    ],
-)
-def test_impossible_interpolations_are_refused(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        Interpolation(**{"first": "a:0", "second": "a:1", **arguments})
-
-
-def test_pictures_of_an_interpolation_with_given_weights_do_not_know_each_other() -> None:
-    first = torch.from_numpy(values("map", 3, 2))
-    together = Interpolation("a:0", "a:1", weights=[0.2, 0.5, 0.9])(seen(a=first))
-    for index, weight in enumerate([0.2, 0.5, 0.9]):
-        alone = Interpolation("a:0", "a:1", weights=[weight])
-        torch.testing.assert_close(
-            alone(seen(a=first[index : index + 1])), together[index : index + 1], rtol=1e-14, atol=0
-        )
-
-
 # Alignment
 
 
@@ -230,79 +192,6 @@ def test_joint_objectives_say_so_and_stay_within_a_view(name: str) -> None:
     assert made.named_targets(3) == []
     assert (Channel("a", 7) + made).targets(3) == ["a:7"] * 3
     assert made.targets(2) == [repr(made)] * 2
-
-
-@pytest.mark.parametrize("name", JOINT)
-def test_a_single_picture_has_no_companions(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"{name}\('a'\) needs two pictures or more, got 1; give the image a count"):
-        JOINT[name]().check(setting((4, 3, 5), 1))
-    JOINT[name]().check(setting((4, 3, 5), 2))
-
-
-@pytest.mark.parametrize("shape", [(512,), ()])
-def test_the_gram_of_a_vector_layer_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ValueError, match=r"layer: 'a' gives .*, and the Gram matrix of a vector layer has no positions"
-    ):
-        Diversity("a").check(setting(shape, 4))
-
-
-@pytest.mark.parametrize("name", JOINT)
-def test_gradients_are_those_of_the_score(name: str) -> None:
-    given = torch.from_numpy(values("map", 3, 1)).requires_grad_(True)
-    assert torch.autograd.gradcheck(lambda activation: JOINT[name]()(seen(a=activation)), given)
-
-
-@pytest.mark.parametrize("name", JOINT)
-def test_pictures_that_are_off_or_equal_give_finite_gradients(name: str) -> None:
-    given = torch.zeros(3, 1, 4, 3, 5, requires_grad=True)
-    (gradient,) = torch.autograd.grad(JOINT[name]()(seen(a=given)).sum(), given)
-    assert bool(torch.isfinite(gradient).all())
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", JOINT)
-def test_reduced_precision_is_scored_in_single_precision(name: str, dtype: torch.dtype) -> None:
-    # squares of these, and Gram matrices, are infinite in half precision
-    given = (torch.from_numpy(values("map", 3, 2)) * 1000).to(dtype)
-    scores = JOINT[name]()(seen(a=given))
-    assert scores.dtype == torch.float32
-    torch.testing.assert_close(scores, JOINT[name]()(seen(a=given.double())).float(), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("made", "written"),
-    [
-        (Alignment("a"), "Alignment('a')"),
-        (Alignment(["a", "b"], 2, 5), "Alignment(['a', 'b'], distance=2, decay=5)"),
-        (Diversity("a"), "Diversity('a')"),
-        (Interpolation("a:1", "a", count=3), "Interpolation(Channel('a', 1), DeepDream('a'), count=3)"),
-    ],
-)
-def test_formulas_build_and_copies_score_alike(made: Objective, written: str) -> None:
-    from featviz_pl import objectives
-
-    assert repr(made) == written
-    observation = seen(a=values("map", 3, 2), b=values("map", 3, 2))
-    rebuilt = eval(written, {name: getattr(objectives, name) for name in objectives.__all__})
-    for twin in (rebuilt, copy.deepcopy(made), pickle.loads(pickle.dumps(made))):
-        assert torch.equal(twin(observation), made(observation))
-        assert repr(twin) == written
-
-
-@pytest.mark.parametrize(
-    ("make", "error", "message"),
-    [
-        (lambda: Alignment([]), ValueError, "layers must hold at least one"),
-        (lambda: Alignment([3]), TypeError, "layers must be module names"),  # type: ignore[list-item]
-        (lambda: Alignment("a", 0), ValueError, "distance must be at least 1"),
-        (lambda: Alignment("a", decay=0), ValueError, "decay must be above 0"),
-        (lambda: Diversity(""), TypeError, "layer must be a module name"),
-    ],
-)
-def test_impossible_arguments_are_refused(make: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        make()
 
 
 # Signs, on a network

@@ -214,14 +214,6 @@ def test_only_the_rows_that_are_needed_are_kept() -> None:
     assert len(pickle.dumps(made)) < 20_000
 
 
-@pytest.mark.parametrize("make", [lambda: NAMED, OfTwo])
-def test_gradients_are_those_of_the_score(make: Any) -> None:
-    made = Latent("layer", make(), [2, 5])
-    assert torch.autograd.gradcheck(
-        lambda given: made(seen(given)), torch.from_numpy(values("map")).requires_grad_(True)
-    )
-
-
 def test_a_dictionary_made_without_gradients_serves_a_run() -> None:
     forms: list[Any] = [linear(), OfTwo(), NAMED]
     with torch.inference_mode():
@@ -245,59 +237,3 @@ def test_a_small_matrix_is_written_out_and_others_are_named_by_their_content() -
 
 
 # What cannot work
-
-
-@pytest.mark.parametrize("make", [linear, OfTwo, lambda: NAMED, lambda: NAMED["W_enc"].T])
-def test_a_dictionary_of_another_width_is_refused(make: Any) -> None:
-    made = Latent("layer", make(), 2)
-    message = (
-        r"dictionary: ('layer' has 9 units, and the dictionary is one for 4|it does not take the 9 units of 'layer')"
-    )
-    with pytest.raises(ValueError, match=message):
-        made.check(Setting({Source("layer"): (9, 3, 3)}, 1, (3, 8, 8)))
-
-
-@pytest.mark.parametrize("make", [linear, lambda: NAMED, lambda: NAMED["W_enc"].T])
-def test_a_unit_beyond_the_dictionary_is_refused_at_once(make: Any) -> None:
-    with pytest.raises(ValueError, match="unit: the dictionary has 7 units, 0 to 6; there is no 7"):
-        Latent("layer", make(), [0, 7])
-
-
-def test_a_unit_beyond_a_guest_is_refused_before_the_first_step() -> None:
-    with pytest.raises(ValueError, match="unit: the dictionary has 7 units, 0 to 6; there is no 7"):
-        Latent("layer", OfTwo(), 7).check(Setting({Source("layer"): SHAPES["map"]}, 1, (3, 8, 8)))
-
-
-@pytest.mark.parametrize(
-    ("dictionary", "error", "message"),
-    [
-        ({}, ValueError, r"dictionary: these names are not those of a linear encoder: \(nothing\)"),
-        ({"W": torch.zeros(2, 2)}, ValueError, "not those of a linear encoder: W; known: W_enc, encoder.weight"),
-        (
-            NAMED | {"r_mag": torch.zeros(7)},
-            ValueError,
-            "not those of a linear encoder: r_mag; .*give the module itself",
-        ),
-        (NAMED | {"b_enc": torch.zeros(4)}, ValueError, "dictionary: these shapes do not make an encoder"),
-        (torch.zeros(3), ValueError, r"dictionary must be a matrix \(units, features\), got shape \(3,\)"),
-        ([1.0, 2.0], ValueError, "dictionary must have 2 axes"),
-        ("nowhere.pt", ValueError, "dictionary: there is no file 'nowhere.pt'"),
-        (torch.full((3, 2), torch.nan), ValueError, "dictionary must be finite"),
-    ],
-)
-def test_what_is_no_dictionary_is_refused(dictionary: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        Latent("layer", dictionary, 0)
-
-
-@pytest.mark.parametrize("units", [[], -1, 1.5, True, "3"])
-def test_units_are_whole_numbers(units: Any) -> None:
-    with pytest.raises((ValueError, TypeError), match="unit"):
-        Latent("layer", NAMED, units)
-
-
-def test_a_module_that_gives_something_else_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"dictionary: for activations .* the module returns .*, not one row of units for each"
-    ):
-        Latent("layer", nn.Flatten(0), 0).check(Setting({Source("layer"): (4,)}, 1, (3, 8, 8)))

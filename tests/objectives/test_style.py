@@ -13,16 +13,13 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from numpy.typing import NDArray
-from references import bound, from_yaml, moving, observed, pictures, run_parts, small, views_of, weight_gradient
+from references import bound, moving, observed, pictures, run_parts, small, views_of, weight_gradient
 from runs import fit
 from torch import Tensor
-from toys import adam, toy
+from toys import toy
 
-from featviz_pl import objectives
-from featviz_pl.engine import ascend
 from featviz_pl.images import PixelImage
-from featviz_pl.io import save_png
-from featviz_pl.objectives import Channel, Objective, Observation, Setting, Source, Style
+from featviz_pl.objectives import Channel, Objective, Observation, Source, Style
 from featviz_pl.training import FeatureVisualization
 
 Array = NDArray[np.float64]
@@ -77,16 +74,6 @@ def test_style_pictures_of_several_sizes_count_alike() -> None:
     assert term(Observation(pictures(1), read)).item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_gradients_are_those_of_differences() -> None:
-    term = Style(["a"], PICTURE)
-    seen = observed(term, SHAPES, 2, 2)
-    own, wanted = term.term_sources()
-    assert torch.autograd.gradcheck(
-        lambda activation: term(Observation(seen.pictures, {own: activation, wanted: seen.activations[wanted]})),
-        seen.activations[own].requires_grad_(True),
-    )
-
-
 def test_activations_that_change_are_not_taken_for_the_old_ones() -> None:
     term = Style("a", PICTURE)
     own, wanted = term.term_sources()
@@ -95,16 +82,6 @@ def test_activations_that_change_are_not_taken_for_the_old_ones() -> None:
         assert term(
             Observation(torch.zeros(1, 3, 8, 8), {own: 0 * ones, wanted: level * ones})
         ).item() == pytest.approx(-(level**2))
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_activations_in_reduced_precision_are_scored_in_single_precision(dtype: torch.dtype) -> None:
-    term = Style("a", PICTURE)
-    own, wanted = term.term_sources()
-    read = {own: torch.full((1, 1, 2, 8, 8), 512.0).to(dtype), wanted: torch.zeros(1, 1, 2, 8, 8).to(dtype)}
-    scores = term(Observation(torch.zeros(1, 3, 8, 8), read))
-    assert scores.dtype == torch.float32
-    assert scores.item() == -512.0 * 512.0  # infinite in half precision
 
 
 # The running average
@@ -233,69 +210,7 @@ def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
     )
 
 
-@pytest.mark.parametrize("average", [0.0, 0.5])
-def test_ascent_raises_the_score(average: float) -> None:
-    dark = pictures(1, size=20, seed=5) ** 4
-    made = bound(Style(["0", "2"], dark, average=average), pictures(2), moving(4))
-    before = made.scores()
-    assert bool((ascend(made, steps=10, optimizer=adam(0.03)) > 0.85 * before).all())
-
-
-@pytest.mark.parametrize("average", [0.0, 0.5])
-def test_pictures_do_not_know_each_other(average: float) -> None:
-    start = pictures(3)
-
-    def gradient(images: Tensor, keys: list[int] | None = None) -> tuple[Tensor, list[int]]:
-        made = bound(Style(["0", "2"], pictures(1, seed=5), average=average), images, moving())
-        made.view_keys = keys or made.view_keys
-        made.step(0, 100)
-        return weight_gradient(made, made.step(1, 100).loss), made.view_keys
-
-    together, keys = gradient(start)
-    for index in range(3):
-        alone, _ = gradient(start[index : index + 1], keys[index : index + 1])
-        assert float(alone.abs().max()) > 1e-6
-        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-10)
-
-
 # What is asked for and refused
-
-
-def test_a_layer_of_vectors_is_refused() -> None:
-    term = Style(["a", "head"], PICTURE)
-    shapes = {source: (8, 4, 4) if source.layer == "a" else (5,) for source in term.sources()}
-    with pytest.raises(
-        ValueError, match=r"layers: 'head' gives a vector \(5,\), which has no positions; choose a map or tokens"
-    ):
-        term.check(Setting(shapes, 1, (3, 8, 8)))
-    with pytest.raises(ValueError, match="which has no positions"):
-        bound(
-            Style("output", pictures(1)),
-            pictures(1),
-            network=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(432, 5)),
-        )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        (([], PICTURE), ValueError, "layers must hold at least one layer"),
-        ((None, PICTURE), TypeError, "layers must be module names such as 'features.9', got None"),
-        ((["a", 3], PICTURE), TypeError, "layers must be module names such as 'features.9', got 3"),
-        ((["a", "b", "a"], PICTURE), ValueError, r"layers: each may be named once, got \['a', 'b', 'a'\]"),
-        (("a", "absent.png"), ValueError, "image: cannot read a picture from 'absent.png'"),
-        ((["a", "b"], PICTURE, [1]), ValueError, "weights: 1 weights do not fit 2 layers; give one for each"),
-        (("a", PICTURE, [-1]), ValueError, "weights must be at least 0"),
-        (("a", PICTURE, None, 1), ValueError, "average must be below 1, or the style would never change, got 1"),
-        (("a", PICTURE, None, -0.5), ValueError, "average must be at least 0"),
-        (("a", PICTURE, None, "0.5"), TypeError, "average must be a number"),
-    ],
-)
-def test_impossible_arguments_are_refused_where_they_are_given(
-    arguments: tuple[Any, ...], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        Style(**dict(zip(("layers", "image", "weights", "average"), arguments)))
 
 
 @pytest.mark.parametrize(
@@ -307,29 +222,3 @@ def test_copies_go_on_where_the_original_was(copied: Callable[[Any], Any]) -> No
     twin = copied(term)
     assert repr(twin) == repr(term)
     np.testing.assert_array_equal(steps_of(twin, 2, 2, 2, 4), steps_of(term, 2, 2, 2, 4))
-
-
-def test_formulas_and_configurations_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a.png", "b.png"):
-        save_png(torch.rand(3, 6, 8, generator=torch.Generator().manual_seed(0)), tmp_path / "styles" / name)
-    wanted = "Style(['a', 'b'], ['styles/a.png', 'styles/b.png'], weights=[1, 0.5], average=0.95)"
-    made = from_yaml(
-        {
-            "class_path": "Style",
-            "init_args": {
-                "layers": ["a", "b"],
-                "image": ["styles/a.png", "styles/b.png"],
-                "weights": [1, 0.5],
-                "average": 0.95,
-            },
-        }
-    )
-    assert repr(made) == wanted
-    assert (
-        repr(from_yaml({"class_path": "Style", "init_args": {"layers": "a", "image": "styles"}}))
-        == "Style('a', 'styles')"
-    )
-    assert repr(eval(wanted, {name: getattr(objectives, name) for name in objectives.__all__})) == wanted
-    assert len(Style("a", "styles").pictures) == 2
-    assert Style(["a", "b"], PICTURE).name() == "Style.a.b"

@@ -124,58 +124,6 @@ def test_the_centre_of_even_patches_is_where_it_is_on_maps() -> None:
     )
 
 
-@pytest.mark.parametrize("tokens", ["patches", "class", 1])
-@pytest.mark.parametrize("name", TERMS)
-@pytest.mark.parametrize("shape", [(UNITS, 5, 5), (UNITS,)])
-def test_maps_and_vectors_have_no_tokens(name: str, tokens: Any, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match=r"tokens: 'layer' gives \(4.*not tokens \(T, F\); leave tokens at 'all'"):
-        TERMS[name](tokens=tokens).check(setting(*shape))
-
-
-@pytest.mark.parametrize(("tokens", "count"), [("patches", 1), (10, 10), (11, 10)])
-def test_some_token_must_be_left(tokens: Any, count: int) -> None:
-    with pytest.raises(
-        ValueError, match=f"tokens: 'layer' has {count} tokens, and none is left with tokens={tokens!r}"
-    ):
-        Layer("layer", tokens=tokens).check(setting(count, UNITS))
-
-
-@pytest.mark.parametrize(
-    ("tokens", "position", "message"),
-    [
-        ("all", 10, r"position: \(10,\) lies outside the map of 'layer', which is \(10,\)"),
-        ("patches", 9, r"position: \(9,\) lies outside .* \(9,\)"),
-        ("class", 1, r"position: \(1,\) lies outside .* \(1,\)"),
-        ("patches", (3, 0), r"position: \(3, 0\) lies outside .* \(3, 3\)"),
-        ("all", (1, 1), r"position: 'layer' has 1 axes of positions \(10,\), got \(1, 1\)"),
-        (4, (1, 1), r"position: 'layer' has 1 axes of positions \(6,\), got \(1, 1\)"),
-    ],
-)
-def test_a_token_index_out_of_range_is_refused(tokens: Any, position: Any, message: str) -> None:
-    for made in (
-        Neuron("layer", 0, position, tokens=tokens),
-        NeuronDirection("layer", [1.0] * UNITS, position, tokens=tokens),
-    ):
-        with pytest.raises(ValueError, match=message):
-            made.check(setting(TOKENS, UNITS))
-
-
-@pytest.mark.parametrize(
-    ("tokens", "error", "message"),
-    [
-        ("patch", ValueError, "tokens: unknown choice 'patch'; did you mean 'patches'"),
-        (0, ValueError, "tokens must be at least 1"),
-        (-1, ValueError, "tokens must be at least 1"),
-        (True, TypeError, "tokens must be a whole number"),
-        (1.5, TypeError, "tokens must be a whole number"),
-        (None, TypeError, "tokens must be a whole number"),
-    ],
-)
-def test_other_choices_are_refused(tokens: Any, error: type[Exception], message: str) -> None:
-    with pytest.raises(error, match=message):
-        Layer("layer", tokens=tokens)
-
-
 def test_similarity_of_the_class_token_is_a_cosine() -> None:
     own = VALUES[0, 0, 0]
     vector = [1.0, -2.0, 3.0, 0.5]

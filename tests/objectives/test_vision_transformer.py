@@ -144,21 +144,6 @@ def test_pictures_do_not_know_each_other(name: str) -> None:
         torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("objective", "message"),
-    [
-        (Neuron(MLP, 5, 17), r"position: \(17,\) lies outside the map of '.*mlp', which is \(17,\)"),
-        (Neuron(MLP, 5, (4, 0), tokens="patches"), r"position: \(4, 0\) lies outside .* \(4, 4\)"),
-        (Channel(MLP, FEATURES), "has 24 units, 0 to 23; there is no 24"),
-        (Channel("output", 3, tokens="class"), r"tokens: 'output' gives \(5,\), not tokens"),
-        (Direction(MLP, [1.0] * 17), "has 24 units, so a vector has 24 numbers, got 17"),
-    ],
-)
-def test_the_impossible_is_refused(objective: Objective, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        problem(objective)
-
-
 @pytest.mark.slow
 def test_a_large_transformer_renders() -> None:
     network: Any = FrozenNetwork(vit_b_16(weights=None), mean=0.5, std=0.5, size=224)

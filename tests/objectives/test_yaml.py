@@ -170,6 +170,41 @@ def built(text: str) -> Objective:
     return made
 
 
+# Formulas that evaluate to themselves; files of a fixture.
+EXACT = [
+    "Direction('a', [0.1, 1e-08, 3.0])",
+    "Direction('a', [1.0, 2.0], compare='cosine', tokens='class')",
+    "Direction('a', [1.0, 2.0], power=4, floor=0.2, whitening=[[1.0, 0.0], [0.0, 1.0]])",
+    "NeuronDirection('a', [1.0], 4, tokens=5)",
+    "NeuronDirection('a', [1.0], power=2)",
+    "TensorDirection('a', [[[1.0, 2.0]]], power=2)",
+    "WeightedChannels('a', {7: 0.5}, (0, 1, 2, 3))",
+    "Latent('a', [[1.0, 2.0], [0.0, 0.5]], [1, 0], subtract_offset=False)",
+    "Channel('a', range(4, 8), tokens='patches')",
+    "Interpolation(Channel('a', 0), DeepDream('a'), count=3, weights=[0, 0.25, 1.5])",
+    "Across([Channel('a', 1), DeepDream('b')], ['x', None])",
+    "-Across(Channel('a', 1), ['x']) ** 2",
+    "Channel('a', [1, 2]) + Logged(Channel('b', 1))",
+    "Caricature('a', '{folder}', power=2, attribution=Channel('b', [0, 3]), through_views=False)",
+    "Caricature('a', '{folder}/picture.png')",
+    "Inversion('a', ['{folder}/picture.png', '{folder}/picture.png'], norm=1)",
+    "Content('a', '{folder}/picture.png', through_views=False)",
+    "StayNear('{folder}/picture.png', norm=1)",
+    "StayNear('{folder}/picture.png', layer='a', balance=Channel('b', 3), through_views=False)",
+    "Style('a', '{folder}')",
+    "SortMatching(['a', 'b'], '{folder}', weights=[1, 100])",
+    "Facet(Neuron('b', 3), {'a': '{folder}/vector.npy'})",
+    "Facet(Neuron('b', 3), {'a': '{folder}/vector.npy'}, strength=5)",
+    "Facet(Neuron('b', 3), {'a': [1.0, 0.5]}, strength=[1])",
+]
+
+
+@pytest.mark.parametrize("formula", EXACT)
+def test_the_formula_builds_the_objective(formula: str, folder: Path) -> None:
+    text = formula.replace("{folder}", str(folder))
+    assert repr(eval(text, {name: getattr(objectives, name) for name in objectives.__all__})) == text
+
+
 @pytest.mark.parametrize(("text", "formula"), TABLE, ids=[formula for _, formula in TABLE])
 def test_the_text_builds_the_objective(text: str, formula: str, folder: Path) -> None:
     assert repr(built(text.replace("{folder}", str(folder)))) == formula.replace("{folder}", str(folder))
