@@ -1,4 +1,4 @@
-"""What natural images look like: the covariance of their colors and the magnitude of their spectrum."""
+"""Statistics of photos: the covariance of their colors and the magnitude of their spectrum."""
 
 from featviz_pl.statistics.amplitude_spectrum import AmplitudeSpectrum
 from featviz_pl.statistics.color_covariance import ColorCovariance, ColorStatistics

@@ -15,9 +15,8 @@ from featviz_pl.numerics.resampling import crop_and_shrink
 from featviz_pl.statistics.exact_metric import ExactMetric, check_batch, drawing_axis, parts
 from featviz_pl.statistics.spectrum_statistics import SpectrumStatistics, spectrum_size
 
-# Levels nearer than this to 0 or 1 are moved there before the inverse sigmoid. So close to black and white the levels
-# of a file say more about rounding and compression than about the scene, and the inverse sigmoid would blow that up:
-# with 0.0001, random phases have up to twice the color contrast of photos at 256 pixels; with 0.01, 3 to 17 % more.
+# Levels are clamped this far from 0 and 1, where rounding and compression decide them and the inverse sigmoid amplifies
+# both: with 0.0001, random phases have up to twice the color contrast of photos at 256 pixels; with 0.01, 3 to 17 % more.
 _SQUASH_MARGIN = 0.01
 
 
@@ -44,28 +43,24 @@ def summed_magnitude(images: Tensor, size: tuple[int, int], matrix: Tensor | Non
 class AmplitudeSpectrum(ExactMetric):
     """Measure the mean magnitude of the spectrum: ``mean |rfft2(color⁻¹ @ logit(x))|``, with the orthonormal transform.
 
-    This is the space in which pictures are trained here, ``picture = sigmoid(color @ irfft2(spectrum))``: a spectrum
-    with these magnitudes decodes to pictures with the contrast of photos as it stands. The sources average
-    ``|rfft2(color⁻¹ @ x)|`` and standardise every decoded picture instead. With random phases and measured on 1,000
-    photos at 128 pixels, pictures deviate by 0.20 from their mean this way and by 0.16 that way, against 0.22 for
-    photos; the correlations of channels are those of photos within 0.03 both ways. Values nearer than 0.01 to 0 and 1
-    are moved there first.
+    Parameterizations train in this space, ``picture = sigmoid(color @ irfft2(spectrum))``, so that a spectrum with these
+    magnitudes decodes to the contrast of photos. The sources average ``|rfft2(color⁻¹ @ x)|`` and standardise every
+    decoded picture instead. With random phases, measured on 1,000 photos at 128 pixels, pictures deviate by 0.20 from
+    their mean this way and by 0.16 that way, photos by 0.22. Values are clamped to [0.01, 0.99] first.
 
-    Pictures of other sizes are cut to the shape of `size` around their centre and shrunk to it; smaller ones are
-    refused.
+    Pictures of other sizes are cropped about their centre to the aspect of `size` and shrunk; smaller ones are refused.
 
     Args:
         size: of the spectrum in pixels, one number or (height, width), of at least 4.
-        color: the channels in which to measure: what `FourierImage` takes, such as ``"imagenet"`` or measured
-            statistics.
+        color: space of the channels, as for `FourierImage`, such as ``"imagenet"`` or measured statistics.
         channels: of the pictures.
         kwargs: of `torchmetrics.Metric`.
 
     Example:
         >>> spectrum = AmplitudeSpectrum(8, color="none", channels=1)
         >>> spectrum.update(torch.full((2, 1, 8, 8), 0.75))
-        >>> found = spectrum.compute()
-        >>> found.magnitude.shape, round(float(found.magnitude[0, 0, 0]), 3), found.count  # 8 * log 3
+        >>> result = spectrum.compute()
+        >>> result.magnitude.shape, round(float(result.magnitude[0, 0, 0]), 3), result.count  # 8 * log 3
         (torch.Size([1, 8, 5]), 8.789, 2)
 
     Reference:
@@ -78,7 +73,7 @@ class AmplitudeSpectrum(ExactMetric):
     color_matrix: Tensor | None
 
     def __init__(self, size: int | Sequence[int] = 128, color: Any = "auto", channels: int = 3, **kwargs: Any) -> None:
-        from featviz_pl.statistics.arguments import read_color  # which needs this module
+        from featviz_pl.statistics.arguments import read_color  # imports this module
 
         super().__init__(**kwargs)
         self.size = spectrum_size(size)
@@ -123,16 +118,14 @@ class AmplitudeSpectrum(ExactMetric):
         Returns:
             Figure and axis.
         """
-        found = self.compute() if val is None else val
+        spectrum = self.compute() if val is None else val
         figure, axis = drawing_axis(ax)
-        rings = (frequencies(found.size) * min(found.size)).round().long()
-        chosen = range(1, min(found.size) // 2 + 1)
-        for channel, magnitude in enumerate(found.magnitude):
-            axis.loglog(
-                [ring / min(found.size) for ring in chosen],
-                [float(magnitude[rings == ring].mean()) for ring in chosen],
-                label=f"channel {channel}",
-            )
+        side = min(spectrum.size)
+        rings = (frequencies(spectrum.size) * side).round().long()
+        numbers = range(1, side // 2 + 1)
+        for channel, magnitude in enumerate(spectrum.magnitude):
+            means = [float(magnitude[rings == ring].mean()) for ring in numbers]
+            axis.loglog([ring / side for ring in numbers], means, label=f"channel {channel}")
         axis.set_xlabel("cycles per pixel")
         axis.set_ylabel("mean magnitude")
         axis.legend()

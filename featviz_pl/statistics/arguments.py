@@ -1,4 +1,4 @@
-"""Statistics as arguments of what makes pictures: by file, by object, for one parameterization or for any."""
+"""Statistics as arguments of parameterizations: objects or files."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from featviz_pl.statistics.record import Statistics, load_statistics
 
 
 def read_color(color: Any, channels: int) -> Any:
-    """Return what is given as a color space, read from a file where one is named.
+    """Return a color space as it is, or the statistics in the file that it names.
 
     Raises:
         ValueError: when there is no such file, or it holds no statistics of so many channels.
 
     Example:
-        >>> read_color("imagenett", 3)
-        Traceback (most recent call last):
-        ValueError: color: unknown color space 'imagenett', and no file of that name; use 'auto', 'imagenet', 'i1i2i3', 'none', a 3 x 3 \
-matrix, or a file that featviz stats wrote
+        >>> read_color("imagenet", 3)
+        'imagenet'
     """
     if not isinstance(color, (str, os.PathLike)) or color in COLOR_SPACES:
         return color
     if not Path(color).is_file():
         names = ", ".join(map(repr, COLOR_SPACES))
         raise ValueError(
-            f"color: unknown color space {os.fspath(color)!r}, and no file of that name; use {names}, a {channels} x {channels} matrix, "
-            "or a file that featviz stats wrote"
+            f"color: unknown color space {os.fspath(color)!r}, and no file of that name; "
+            f"use {names}, a {channels} x {channels} matrix, or a file of featviz stats"
         )
     return load_statistics(color, channels, "color")
 
@@ -56,24 +54,22 @@ def as_statistics(stats: str | os.PathLike[str] | Statistics, channels: int | No
     if not isinstance(stats, Statistics):
         raise TypeError(f"stats must be measured statistics or the path of their file, got {type(stats).__name__}")
     if channels is not None and stats.channels != channels:
-        raise ValueError(
-            f"stats: measured on pictures of {stats.channels} channels, which do not fit {channels}; measure others"
-        )
+        raise ValueError(f"stats: measured on pictures of {stats.channels} channels, which do not fit {channels}")
     return stats
 
 
 def image_arguments(make: Callable[..., Any], stats: Statistics) -> dict[str, Any]:
-    """Return the arguments that give statistics to what makes a parameterization.
+    """Return the arguments that pass statistics to the constructor of a parameterization.
 
-    A ``spectrum`` brings its own channels with it; where only ``color`` is taken, it is that; an image that is made of
-    others (``arguments``, as in `GrowingImage`) hands the color matrix on to them.
+    They are its ``spectrum``, which includes the channels, or its ``color``; an image that consists of others
+    (``arguments``, as in `GrowingImage`) passes the color matrix to them.
 
     Args:
-        make: a class of images, or a function that makes one.
+        make: a class of images, or a function that returns one.
         stats: of pictures of as many channels.
 
     Raises:
-        ValueError: when it takes none of these.
+        ValueError: when it has none of these arguments.
 
     Example:
         >>> from featviz_pl.images import FourierImage, MacoImage
@@ -81,15 +77,13 @@ def image_arguments(make: Callable[..., Any], stats: Statistics) -> dict[str, An
         >>> [sorted(image_arguments(make, natural_statistics())) for make in (FourierImage, MacoImage)]
         [['color'], ['color', 'spectrum']]
     """
-    taken = inspect.signature(make).parameters
-    if "spectrum" in taken:
+    parameters = inspect.signature(make).parameters
+    if "spectrum" in parameters:
         return {"color": "auto", "spectrum": stats}
-    if "color" in taken:
+    if "color" in parameters:
         return {"color": stats}
-    if "arguments" in taken:
-        return {
-            "arguments": {"color": stats.matrix.tolist()}
-        }  # plain numbers, because such images show them in their repr
+    if "arguments" in parameters:
+        return {"arguments": {"color": stats.matrix.tolist()}}  # numbers, since the repr of such images shows them
     raise ValueError(
-        "stats: the image of this recipe takes neither color nor spectrum; choose another image, such as 'fourier'"
+        "stats: the image of this recipe has neither color nor spectrum; choose another, such as 'fourier'"
     )

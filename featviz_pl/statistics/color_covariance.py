@@ -12,14 +12,14 @@ from featviz_pl.numerics.checks import whole_number
 from featviz_pl.numerics.color import normalized_color_root
 from featviz_pl.statistics.exact_metric import ExactMetric, check_batch, drawing_axis, parts, plain
 
-_SHIFT = 0.5  # the middle of [0, 1]: about it the second moment is at most 1/4, so float64 loses nothing that matters
+_SHIFT = 0.5  # the middle of [0, 1]: about it the second moment is at most 1/4, exact enough in float64
 _LEAST_VARIANCE = 1e-10  # added to every variance, as published, so that the root can be inverted
 
 
 class ColorStatistics:
     """Hold mean and covariance of the colors of a set of pictures.
 
-    Wherever a parameterization takes ``color``, it takes this too: it reads `matrix`.
+    Parameterizations accept it as ``color``, and read `matrix`.
 
     Args:
         mean: (C,) of every channel.
@@ -40,10 +40,8 @@ class ColorStatistics:
         self.count = whole_number("count", count)
         channels = len(self.mean) if self.mean.ndim == 1 else 0
         if not channels or self.covariance.shape != (channels, channels):
-            raise ValueError(
-                f"covariance: shapes {tuple(self.mean.shape)} of the mean and {tuple(self.covariance.shape)} of the covariance "
-                "do not fit; they must be (C,) and (C, C)"
-            )
+            shapes = f"{tuple(self.mean.shape)} and {tuple(self.covariance.shape)}"
+            raise ValueError(f"covariance: mean and covariance must be (C,) and (C, C), got {shapes}")
 
     @property
     def channels(self) -> int:
@@ -54,8 +52,8 @@ class ColorStatistics:
     def matrix(self) -> Tensor:
         """The matrix from decorrelated to picture channels: ``U sqrt(S + 1e-10)`` divided by its largest column norm.
 
-        ``covariance = U S Uᵀ`` with the largest variance first. The sign of a column is free; here the first entry of
-        each that is not next to zero is positive, as in the matrix that Lucid publishes for ImageNet.
+        ``covariance = U S Uᵀ`` with the largest variance first. The sign of a column is free; the first entry of each
+        that is not nearly zero is positive, as in the matrix that Lucid publishes for ImageNet.
 
         Shape:
             () -> (C, C), float64
@@ -65,8 +63,8 @@ class ColorStatistics:
         """
         variances, directions = torch.linalg.eigh(self.covariance)
         variances, directions = variances.flip(0), directions.flip(1)
-        telling = (directions.abs() > 1e-6).to(torch.int8).argmax(0)
-        signs = directions.gather(0, telling[None]).sign()
+        first = (directions.abs() > 1e-6).to(torch.int8).argmax(0)
+        signs = directions.gather(0, first[None]).sign()
         return normalized_color_root(directions * signs * (variances.clamp_min(0.0) + _LEAST_VARIANCE).sqrt())
 
     def __repr__(self) -> str:
@@ -94,7 +92,7 @@ def pixel_moments(images: Tensor) -> tuple[int, Tensor, Tensor]:
 
 
 def from_moments(count: int, total: Tensor, outer: Tensor) -> ColorStatistics:
-    """Turn the sums of `pixel_moments` into mean and covariance."""
+    """Return mean and covariance from the sums of `pixel_moments`."""
     offset = total / count
     covariance = outer / count - torch.outer(offset, offset)
     return ColorStatistics(offset + _SHIFT, (covariance + covariance.mT) / 2, count)
@@ -103,9 +101,8 @@ def from_moments(count: int, total: Tensor, outer: Tensor) -> ColorStatistics:
 class ColorCovariance(ExactMetric):
     """Measure the covariance of colors: ``Σ (x - mean)(x - mean)ᵀ / pixels``, over all pixels of all pictures.
 
-    Each pixel is a vector of its channels; the mean is that of all pixels, not of each picture. The states are sums in
-    float64 of ``x - 0.5``, which add up exactly over batches and processes: values lie within 0.5 of the shift, so
-    after a billion pixels the difference of second moment and squared mean is still right to about 1e-12.
+    Each pixel is a vector of its channels; the mean is that of all pixels, not of each picture. The states are float64
+    sums of ``x - 0.5`` over batches and processes: after a billion pixels the covariance is right to about 1e-12.
 
     Args:
         channels: of the pictures.
@@ -114,8 +111,8 @@ class ColorCovariance(ExactMetric):
     Example:
         >>> covariance = ColorCovariance(channels=2)
         >>> covariance.update(torch.tensor([[[[0.0, 1.0]], [[0.5, 0.5]]]]))
-        >>> found = covariance.compute()
-        >>> found.mean.tolist(), found.covariance.tolist(), found.count
+        >>> colors = covariance.compute()
+        >>> colors.mean.tolist(), colors.covariance.tolist(), colors.count
         ([0.5, 0.5], [[0.25, 0.0], [0.0, 0.0]], 2)
 
     Reference:
@@ -166,15 +163,15 @@ class ColorCovariance(ExactMetric):
         Returns:
             Figure and axis.
         """
-        found = self.compute() if val is None else val
+        colors = self.compute() if val is None else val
         figure, axis = drawing_axis(ax)
-        axis.imshow(found.covariance.numpy())
-        for row in range(found.channels):
-            for column in range(found.channels):
-                axis.text(column, row, f"{float(found.covariance[row, column]):.4f}", ha="center", va="center")
+        axis.imshow(colors.covariance.numpy())
+        for row in range(colors.channels):
+            for column in range(colors.channels):
+                axis.text(column, row, f"{float(colors.covariance[row, column]):.4f}", ha="center", va="center")
         axis.set_title("Covariance of channels")
-        axis.set_xticks(range(found.channels))
-        axis.set_yticks(range(found.channels))
+        axis.set_xticks(range(colors.channels))
+        axis.set_yticks(range(colors.channels))
         return figure, axis
 
     def extra_repr(self) -> str:

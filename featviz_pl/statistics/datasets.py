@@ -1,4 +1,4 @@
-"""Statistics of data sets whose items are photos, such as those of torchvision."""
+"""Statistics of data sets of photos, such as those of torchvision."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def dataset_statistics(
     skipped and counted.
 
     Args:
-        dataset: with a length and items by number, each a photo or a tuple or list that begins with one: of Pillow,
-            converted as `folder_statistics` does, or a tensor (channels, H, W) in [0, 1] or of 256 levels.
+        dataset: map-style; each item is a photo, or a tuple or list that begins with one: a Pillow image, or a tensor
+            (channels, H, W) in [0, 1] or of 256 levels.
         size: of the spectrum in pixels.
         channels: 3 for color, 1 for grayscale.
         limit: read at most this many items, evenly spread; all unless given.
-        workers: processes that read photos beside this one.
+        workers: further processes that read photos.
         progress: called with the photos read so far and those to be read, counting both readings.
 
     Raises:
@@ -49,8 +49,8 @@ def dataset_statistics(
 
     Example:
         >>> photos = [(Pillow.new("RGB", (12, 10), (level, level, 0)), "label") for level in (64, 192)]
-        >>> found = dataset_statistics(photos, size=8)
-        >>> [round(value * 255) for value in found.mean.tolist()], found.count, found.spectrum.count
+        >>> statistics = dataset_statistics(photos, size=8)
+        >>> [round(value * 255) for value in statistics.mean.tolist()], statistics.count, statistics.spectrum.count
         ([128, 128, 0], 240, 2)
 
     Reference:
@@ -86,9 +86,9 @@ class _Items:
         if isinstance(photo, Tensor):
             return self._checked(photo)
         if not isinstance(photo, Pillow.Image):
+            names = type(self.dataset).__name__, type(photo).__name__
             raise TypeError(
-                f"dataset: items of {type(self.dataset).__name__} must be photos, or begin with one, of Pillow or as a tensor; "
-                f"got {type(photo).__name__}"
+                "dataset: items of {} must be or begin with a Pillow image or a tensor, got {}".format(*names)
             )
         try:
             return picture_tensor(photo, self.channels)
@@ -96,21 +96,19 @@ class _Items:
             raise UnreadableError(f"item {number}: {error}") from error
 
     def check(self) -> None:
-        """Refuse a data set of something else in this process: what a worker raises comes with its whole traceback."""
-        with suppress(UnreadableError):  # others may be readable; it is counted when its turn comes
+        """Refuse a data set of other things in this process: errors of workers come with their whole traceback."""
+        with suppress(UnreadableError):  # others may be readable
             self[0]
 
     def _checked(self, photo: Tensor) -> Tensor:
         if photo.ndim != 3 or photo.shape[0] != self.channels or not photo.numel():
-            raise ValueError(
-                f"dataset: photos as tensors must be ({self.channels}, H, W), got shape {tuple(photo.shape)}"
-            )
+            shape = tuple(photo.shape)
+            raise ValueError(f"dataset: photos as tensors must be ({self.channels}, H, W), got shape {shape}")
         if photo.dtype == torch.uint8:
             return photo.to(torch.float32) / 255
         if not photo.is_floating_point() or not bool(((photo >= 0) & (photo <= 1)).all()):
-            raise ValueError(
-                "dataset: photos as tensors must lie in [0, 1], or be torch.uint8; leave normalisation out of its transform"
-            )
+            hint = "leave normalisation out of its transform"
+            raise ValueError(f"dataset: photos as tensors must lie in [0, 1], or be torch.uint8; {hint}")
         return photo
 
 
@@ -121,7 +119,7 @@ def torchvision_dataset(
     download: bool = False,
     options: dict[str, Any] | None = None,
 ) -> Any:
-    """Build a data set of torchvision by name; nothing is downloaded unless that is asked for.
+    """Build a data set of torchvision by name; nothing is downloaded by default.
 
     Args:
         name: of the class in ``torchvision.datasets``.
@@ -143,9 +141,9 @@ def torchvision_dataset(
         raise unknown("dataset", "data set of torchvision", name, known)
     parameters = _parameters(known[name])
     arguments = dict(options or {})
-    for given in arguments:
-        if given not in parameters:
-            raise unknown("option", f"argument of {name}", given, list(parameters))
+    for option in arguments:
+        if option not in parameters:
+            raise unknown("option", f"argument of {name}", option, list(parameters))
     if root is not None and "root" in parameters:
         arguments["root"] = root
     if split is not None:
@@ -154,50 +152,50 @@ def torchvision_dataset(
         arguments["download"] = download
     elif download:
         raise ValueError(
-            f"download: torchvision cannot download {name}; get its data from where they are published, and give --root"
+            f"download: torchvision cannot download {name}; get its data from its publisher, and give --root"
         )
-    missing = [one.name for one in parameters.values() if one.default is one.empty and one.name not in arguments]
+    required = [key for key, parameter in parameters.items() if parameter.default is parameter.empty]
+    missing = [key for key in required if key not in arguments]
     if missing:
         raise ValueError(f"dataset: {name} needs {_flags(missing)}")
     try:
         return known[name](**arguments)
     except (RuntimeError, OSError, ValueError, TypeError, ImportError) as error:
-        said = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error).split()).rstrip(".")
         if isinstance(error, (RuntimeError, OSError)) and "download" in parameters and not download:
             raise ValueError(
-                f"dataset: the data of {name} are not in {str(root)!r}, or not all of them ({said}); give another --root, or --download"
+                f"dataset: the data of {name} are not in {str(root)!r}, or not all of them ({reason}); "
+                "give another --root, or --download"
             ) from error
-        raise ValueError(f"dataset: {name} cannot be built: {said}") from error
+        raise ValueError(f"dataset: {name} cannot be built: {reason}") from error
 
 
 def _torchvision_classes() -> dict[str, Any]:
-    """Return the data sets of torchvision that name their items by number."""
+    """Return the data sets of torchvision by name."""
     from torchvision import datasets
 
-    listed = {name: getattr(datasets, name) for name in datasets.__all__}
-    return {
-        name: one for name, one in sorted(listed.items()) if isinstance(one, type) and one is not datasets.VisionDataset
-    }
+    members = {name: getattr(datasets, name) for name in sorted(datasets.__all__) if name != "VisionDataset"}
+    return {name: member for name, member in members.items() if isinstance(member, type)}
 
 
 def _parameters(kind: type) -> dict[str, inspect.Parameter]:
-    """Return the arguments of a class, with those that it hands on by ``**kwargs`` to the class above it, as EMNIST does to MNIST."""
-    found: dict[str, inspect.Parameter] = {}
-    for one in kind.__mro__:
-        if "__init__" in vars(one):
-            own = list(inspect.signature(vars(one)["__init__"]).parameters.values())[1:]  # without self
-            named = [part for part in own if part.kind not in (part.VAR_KEYWORD, part.VAR_POSITIONAL)]
-            found = {part.name: part for part in named} | found
-            if all(part.kind is not part.VAR_KEYWORD for part in own):
+    """Return the arguments of a class, with those that its ``**kwargs`` pass to base classes, as EMNIST does to MNIST."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            arguments = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]  # without self
+            named = [part for part in arguments if part.kind not in (part.VAR_KEYWORD, part.VAR_POSITIONAL)]
+            parameters = {part.name: part for part in named} | parameters
+            if all(part.kind is not part.VAR_KEYWORD for part in arguments):
                 break
-    return found
+    return parameters
 
 
 def _split_argument(name: str, split: str, parameters: dict[str, inspect.Parameter]) -> dict[str, Any]:
-    """Return a split as the argument by which the class calls it."""
-    for own in ("split", "image_set"):
-        if own in parameters:
-            return {own: split}
+    """Return a split as the argument of the class."""
+    for argument in ("split", "image_set"):
+        if argument in parameters:
+            return {argument: split}
     if "train" not in parameters:
         raise ValueError(f"split: {name} has none; leave it out")
     if split != "train" and split not in _EVALUATION_SPLITS:

@@ -1,4 +1,4 @@
-"""What both metrics share: checked pictures, and states that no cast of the program reaches."""
+"""The base of both metrics: checked pictures, and states that keep their precision."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-_AT_ONCE = 16  # pictures that are raised to float64 together, so that a large batch does not fill the memory
+_CHUNK = 16  # pictures that become float64 together, so that a large batch does not fill the memory
 
 
 class ExactMetric(Metric):
-    """A metric whose states keep their precision when the program around it is cast, and whose sums are exact over processes."""
+    """A metric whose float64 states are not cast with the module around it."""
 
     is_differentiable = False
     higher_is_better = None
@@ -23,15 +23,15 @@ class ExactMetric(Metric):
     def _apply(self, fn: Callable[[Tensor], Tensor], exclude_state: Sequence[str] = "") -> Any:
         """Move as asked, but never cast: torchmetrics itself lets ``.to(dtype)`` through."""
 
-        def moved(tensor: Tensor) -> Tensor:
+        def move(tensor: Tensor) -> Tensor:
             result = fn(tensor)
             return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
-        return super()._apply(moved, exclude_state)
+        return super()._apply(move, exclude_state)
 
 
 def check_batch(images: Tensor, channels: int) -> Tensor:
-    """Return pictures (N, C, H, W) in [0, 1] as they are, or raise an error that says what would be right."""
+    """Return pictures (N, C, H, W) in [0, 1] as they are, or raise."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a tensor (N, {channels}, H, W) in [0, 1], got {type(images).__name__}")
     if not images.is_floating_point():
@@ -42,20 +42,18 @@ def check_batch(images: Tensor, channels: int) -> Tensor:
         raise ValueError(f"images: {images.shape[1]} channels do not fit channels={channels}")
     low, high = (float(bound) for bound in torch.aminmax(images))
     if not (low >= 0.0 and high <= 1.0):
-        raise ValueError(
-            f"images must lie in [0, 1], got values from {low:g} to {high:g}; pass pictures before they are normalised"
-        )
+        hint = "pass pictures before they are normalised"
+        raise ValueError(f"images must lie in [0, 1], got values from {low:g} to {high:g}; {hint}")
     return images
 
 
 def parts(images: Tensor) -> Sequence[Tensor]:
-    """Divide a batch into parts that are raised to float64 one after the other."""
-    divided: Sequence[Tensor] = images.split(_AT_ONCE)
-    return divided
+    """Divide a batch into parts that become float64 one after the other."""
+    return tuple(images.split(_CHUNK))
 
 
 def plain(values: Any) -> Tensor:
-    """Return a float64 copy on the CPU that may take part in a training, also where it was computed in inference mode."""
+    """Return a float64 copy on the CPU that is no inference tensor."""
     with torch.inference_mode(False):
         return torch.as_tensor(values, dtype=torch.float64).detach().to("cpu", copy=True)
 
@@ -67,6 +65,4 @@ def drawing_axis(axis: Any) -> tuple[Any, Any]:
     try:
         return tuple(importlib.import_module("matplotlib.pyplot").subplots())
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "plot() draws with matplotlib, which is not installed; pip install matplotlib"
-        ) from error
+        raise ModuleNotFoundError("plot() needs matplotlib; pip install matplotlib") from error

@@ -18,42 +18,39 @@ from featviz_pl.statistics.color_covariance import ColorCovariance, from_moments
 from featviz_pl.statistics.record import Statistics
 from featviz_pl.statistics.spectrum_statistics import SpectrumStatistics, spectrum_size
 
-_AT_ONCE = 16  # photos that one worker reads before it reports
+_CHUNK = 16  # photos whose sums a worker sends together
 
 
 def measure(batches: Any, size: int | tuple[int, int] = 128) -> Statistics:
     """Measure colors and spectrum of pictures that come in batches.
 
-    The batches are read twice, because the spectrum is that of the decorrelated channels: first all pixels for the
-    colors, then the pictures, cut and shrunk to `size`, for the spectrum.
+    The batches are read twice, because the spectrum is that of decorrelated channels: first all pixels for the colors,
+    then the pictures, cropped and shrunk to `size`, for the spectrum.
 
     Args:
-        batches: such as a DataLoader or a list: each a tensor (N, C, H, W) in [0, 1], or a tuple or list whose first
-            item is that. Of a LightningDataModule, those of its ``train_dataloader()`` after ``setup("fit")``; its data
-            must be there already, because ``prepare_data`` may download.
+        batches: a DataLoader or list of tensors (N, C, H, W) in [0, 1], or of tuples that begin with one; or a
+            LightningDataModule, of which ``setup("fit")`` and ``train_dataloader()`` are called, not ``prepare_data``.
         size: of the spectrum in pixels; no picture may be smaller.
 
     Raises:
-        TypeError: when there are no batches to be had, or one holds no pictures.
+        TypeError: when these are no batches, or one holds no pictures.
         ValueError: when there is no batch, it can be read once only, or its pictures do not fit; see the metrics.
 
     Example:
         >>> pictures = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        >>> found = measure([(pictures[:5], None), (pictures[5:], None)], size=16)
-        >>> found.count, found.spectrum.count
+        >>> statistics = measure([(pictures[:5], None), (pictures[5:], None)], size=16)
+        >>> statistics.count, statistics.spectrum.count
         (2048, 8)
     """
-    chosen = spectrum_size(size)
+    pair = spectrum_size(size)
     if hasattr(batches, "train_dataloader"):
         batches.setup("fit")
         batches = batches.train_dataloader()
-    # Asked by type: `iter` would start the workers of a loader.
+    # Not by `iter`, which would start the workers of a loader.
     if not isinstance(batches, Iterable) and not hasattr(batches, "__getitem__"):
         raise TypeError(f"batches must be a list or a DataLoader of tensors (N, C, H, W), got {type(batches).__name__}")
     if isinstance(batches, Iterator):
-        raise ValueError(
-            "batches can be read once only, but are needed twice; give a list or a DataLoader in place of a generator"
-        )
+        raise ValueError("batches are read twice; give a list or a DataLoader in place of a generator")
     covariance: ColorCovariance | None = None
     for images in _pictures(batches):
         covariance = covariance or ColorCovariance(_channels(images)).to(images.device)
@@ -61,7 +58,7 @@ def measure(batches: Any, size: int | tuple[int, int] = 128) -> Statistics:
     if covariance is None:
         raise ValueError("batches: there are none")
     color = covariance.compute()
-    spectrum = AmplitudeSpectrum(chosen, color, color.channels).to(covariance.device)
+    spectrum = AmplitudeSpectrum(pair, color, color.channels).to(covariance.device)
     for images in _pictures(batches):
         spectrum.update(images)
     return Statistics(color, spectrum.compute())
@@ -72,9 +69,8 @@ def _pictures(batches: Iterable[Any]) -> Iterator[Tensor]:
     for batch in batches:
         images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
         if not isinstance(images, Tensor):
-            raise TypeError(
-                f"batches: each must be a tensor (N, C, H, W), or a tuple that begins with one, got {type(batch).__name__}"
-            )
+            name = type(batch).__name__
+            raise TypeError(f"batches: each must be a tensor (N, C, H, W), or a tuple that begins with one, got {name}")
         yield images
 
 
@@ -95,8 +91,8 @@ def folder_statistics(
 ) -> Statistics:
     """Measure colors and spectrum of the photos in a folder and its subfolders.
 
-    Every photo is read twice: first all its pixels for the colors, then its centre, cut and shrunk to `size`, for the
-    spectrum. Grayscale, CMYK and palettes are converted. Files that cannot be read are skipped and counted
+    Every photo is read twice: first all its pixels for the colors, then its centre, shrunk to `size`, for the spectrum. They
+    are read as `read_picture` does. Files that cannot be read are skipped and counted
     (`Statistics.unreadable`); photos smaller than `size` count for the colors only (`Statistics.too_small`). The
     result does not depend on the number of workers.
 
@@ -105,8 +101,7 @@ def folder_statistics(
         size: of the spectrum in pixels.
         channels: 3 for color, 1 for grayscale.
         limit: read at most this many photos, evenly spread over the sorted names; all unless given.
-        workers: processes that read photos beside this one; a program that starts some must guard its main part, as for
-            every DataLoader.
+        workers: further processes that read photos; a script that uses some needs a main guard, as for any DataLoader.
         progress: called with the photos read so far and those to be read, counting both readings.
 
     Raises:
@@ -119,8 +114,8 @@ def folder_statistics(
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for level in (64, 192):
         ...         Pillow.new("RGB", (12, 10), (level, level, 0)).save(f"{folder}/{level}.png")
-        ...     found = folder_statistics(folder, size=8)
-        >>> [round(value * 255) for value in found.mean.tolist()], found.count, found.spectrum.count
+        ...     statistics = folder_statistics(folder, size=8)
+        >>> [round(value * 255) for value in statistics.mean.tolist()], statistics.count, statistics.spectrum.count
         ([128, 128, 0], 240, 2)
 
     Reference:
@@ -141,8 +136,8 @@ def measured(
     """Read all photos twice, for the colors and for the spectrum in these colors.
 
     Args:
-        photos: gives each by its number.
-        words: for errors: the argument that named them, what one of them is called, where they are.
+        photos: a sequence of them.
+        words: for errors: the argument that named them, what they are called, where they are.
         size: see `folder_statistics`; so are the others.
         workers: see there.
         progress: see there.
@@ -150,7 +145,7 @@ def measured(
     Raises:
         ValueError: when none can be read, or all are smaller than `size`.
     """
-    chosen = spectrum_size(size)
+    pair = spectrum_size(size)
     argument, items, where = words
     whole_number("workers", workers, least=0)
 
@@ -162,18 +157,18 @@ def measured(
     if not first["pixels"]:
         raise ValueError(f"{argument}: none of {len(photos)} {items} {where} can be read as a photo; {first['reason']}")
     color = from_moments(first["pixels"], first["total"], first["outer"])
-    second = _sums(_Parts(photos, chosen, color.matrix), workers, lambda done: report(len(photos) + done))
+    second = _sums(_Parts(photos, pair, color.matrix), workers, lambda done: report(len(photos) + done))
     if not second["pictures"]:
         raise ValueError(
-            f"size: none of the photos {where} has {chosen[0]} x {chosen[1]} pixels; "
+            f"size: none of the photos {where} has {pair[0]} x {pair[1]} pixels; "
             f"the largest shorter side is {second['shorter']}, so choose a size of at most that"
         )
-    spectrum = SpectrumStatistics(second["magnitude"] / second["pictures"], chosen, second["pictures"], color.matrix)
+    spectrum = SpectrumStatistics(second["magnitude"] / second["pictures"], pair, second["pictures"], color.matrix)
     return Statistics(color, spectrum, second["unreadable"], second["too_small"])
 
 
 class Photos(Protocol):
-    """Give photos (channels, H, W) in [0, 1] by their number; one that cannot be read raises `UnreadableError`."""
+    """A sequence of photos (channels, H, W) in [0, 1]; those that cannot be read raise `UnreadableError`."""
 
     def __len__(self) -> int: ...
 
@@ -194,18 +189,18 @@ class _Files:
 
 
 class _Parts(Dataset[dict[str, Any]]):
-    """Sums over some photos at a time: of colors, or of the spectrum where a size is given. Workers send sums, not pictures."""
+    """Sums over chunks of photos: of colors, or of the spectrum where a size is given."""
 
     def __init__(self, photos: Photos, size: tuple[int, int] | None = None, matrix: Tensor | None = None) -> None:
         self.photos, self.size, self.matrix = photos, size, matrix
 
     def __len__(self) -> int:
-        return -(-len(self.photos) // _AT_ONCE)
+        return -(-len(self.photos) // _CHUNK)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         sums: dict[str, Any] = {"unreadable": 0, "reason": ""}
-        chosen = range(index * _AT_ONCE, min((index + 1) * _AT_ONCE, len(self.photos)))
-        for number in chosen:
+        numbers = range(index * _CHUNK, min((index + 1) * _CHUNK, len(self.photos)))
+        for number in numbers:
             try:
                 photo = self.photos[number][None]
             except UnreadableError as error:
@@ -213,7 +208,7 @@ class _Parts(Dataset[dict[str, Any]]):
                 sums["reason"] = sums["reason"] or str(error)
                 continue
             _add(sums, self._of_spectrum(photo) if self.size else self._of_colors(photo))
-        return {**sums, "done": len(chosen)}
+        return {**sums, "done": len(numbers)}
 
     def _of_colors(self, photo: Tensor) -> dict[str, Any]:
         pixels, total, outer = pixel_moments(photo)
@@ -228,7 +223,7 @@ class _Parts(Dataset[dict[str, Any]]):
 
 
 def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Add what was summed over further photos; of reasons the first is kept, of sides the largest."""
+    """Add the sums over further photos, in place; the first reason and the largest side remain."""
     for name, value in more.items():
         if name == "reason":
             sums[name] = sums.get(name) or value
@@ -239,9 +234,9 @@ def _add(sums: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def _sums(photos: _Parts, workers: int, report: Callable[[int], None]) -> dict[str, Any]:
-    """Add up the sums over all photos, in order, whoever read them."""
+    """Add up the sums of all chunks, in order."""
     sums: dict[str, Any] = {"pixels": 0, "pictures": 0, "too_small": 0, "unreadable": 0, "done": 0}
-    # A generator of its own: a loader would draw from the global one.
+    # With its generator, because a loader would draw from the global one.
     loader = DataLoader(photos, batch_size=None, num_workers=workers, generator=torch.Generator().manual_seed(0))
     for part in loader:
         _add(sums, part)

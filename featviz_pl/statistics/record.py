@@ -1,4 +1,4 @@
-"""Color and spectrum of one set of pictures, together and on disk."""
+"""Color and spectrum of one set of pictures, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MAKER = "featviz stats FOLDER -o FILE, or Statistics.save in Python"
 
 
 class Statistics:
-    """Hold what was measured of a set of pictures.
+    """Hold color and spectrum of a set of pictures.
 
-    Parameterizations take it as it is, ``FourierImage(…, color=statistics)``: they read `matrix`.
+    Parameterizations accept it as ``FourierImage(…, color=statistics)``, and read `matrix`.
 
     Args:
         color: mean and covariance over all pixels.
@@ -75,16 +75,13 @@ class Statistics:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits that tell these colors and this spectrum from others: the same before `save` and after `load_statistics`.
-
-        A file in half precision holds another spectrum, so its digits are others.
-        """
+        """16 hexadecimal digits of colors and spectrum, equal before `save` and after `load_statistics`, unless `compact`."""
         matrix = self.spectrum.matrix
         parts = [self.mean, self.covariance, self.spectrum.magnitude.float(), *([] if matrix is None else [matrix])]
         return digest([repr([list(part.shape) for part in parts]), *(part.double() for part in parts)])
 
     def save(self, path: str | os.PathLike[str], compact: bool = False) -> Path:
-        """Write the statistics to a file for `load_statistics`; missing folders are made, and the file is whole or absent.
+        """Write the statistics to a file that is whole or absent; missing folders are made.
 
         Args:
             path: of the file.
@@ -116,7 +113,8 @@ class Statistics:
         return save_record(path, "statistics", _VERSION, content)
 
     def __repr__(self) -> str:
-        return f"Statistics(color={self.color!r}, spectrum={self.spectrum!r}, unreadable={self.unreadable}, too_small={self.too_small})"
+        counts = f"unreadable={self.unreadable}, too_small={self.too_small}"
+        return f"Statistics(color={self.color!r}, spectrum={self.spectrum!r}, {counts})"
 
 
 def load_statistics(path: str | os.PathLike[str], channels: int | None = None, argument: str = "path") -> Statistics:
@@ -147,17 +145,15 @@ def load_statistics(path: str | os.PathLike[str], channels: int | None = None, a
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{argument}: {str(path)!r} is damaged ({error}); measure again") from error
     if channels is not None and statistics.channels != channels:
-        raise ValueError(
-            f"{argument}: {str(path)!r} holds statistics of {statistics.channels}-channel pictures, which do not fit {channels} channels; "
-            f"measure pictures of {channels} channels"
-        )
+        count = statistics.channels
+        raise ValueError(f"{argument}: {str(path)!r} holds statistics of {count} channels, which do not fit {channels}")
     return statistics
 
 
 def natural_statistics() -> Statistics:
     """Return the statistics of photos that ship with the library: of 1,000 photos, one for each class of ImageNet.
 
-    `NATURAL_CARD.md` beside this file says how they were made. Each call returns an object of its own.
+    `NATURAL_CARD.md` beside this file says how they were made. Each call returns a new object.
 
     Example:
         >>> from featviz_pl.numerics.color import color_matrix

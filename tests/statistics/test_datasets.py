@@ -30,10 +30,10 @@ PHOTOS = [levels(12, 20, 1), levels(16, 10, 2), levels(9, 9, 3)]
 
 
 def covariance(photos: list[Pixels]) -> Pixels:
-    found: Pixels = np.cov(
+    result: Pixels = np.cov(
         np.concatenate([photo.reshape(-1, photo.shape[2]) for photo in photos]).T.astype(np.float64) / 255, bias=True
     )
-    return found
+    return result
 
 
 @pytest.fixture
@@ -44,18 +44,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def same(one: Statistics, other: Statistics) -> None:
-    assert torch.equal(one.mean, other.mean)
-    assert torch.equal(one.covariance, other.covariance)
-    assert torch.equal(one.spectrum.magnitude, other.spectrum.magnitude)
-    assert (one.count, one.spectrum.count, one.too_small) == (other.count, other.spectrum.count, other.too_small)
+def same(first: Statistics, second: Statistics) -> None:
+    assert torch.equal(first.mean, second.mean)
+    assert torch.equal(first.covariance, second.covariance)
+    assert torch.equal(first.spectrum.magnitude, second.spectrum.magnitude)
+    assert (first.count, first.spectrum.count, first.too_small) == (
+        second.count,
+        second.spectrum.count,
+        second.too_small,
+    )
 
 
 def test_a_data_set_has_the_statistics_of_its_folder_and_numpy_s_covariance(folder: Path) -> None:
-    found = dataset_statistics(ImageFolder(str(folder)), size=(10, 10))
-    np.testing.assert_allclose(found.covariance.numpy(), covariance(PHOTOS), atol=1e-8)
-    assert (found.count, found.spectrum.count, found.too_small, found.unreadable) == (481, 2, 1, 0)
-    same(found, folder_statistics(folder, size=(10, 10)))
+    result = dataset_statistics(ImageFolder(str(folder)), size=(10, 10))
+    np.testing.assert_allclose(result.covariance.numpy(), covariance(PHOTOS), atol=1e-8)
+    assert (result.count, result.spectrum.count, result.too_small, result.unreadable) == (481, 2, 1, 0)
+    same(result, folder_statistics(folder, size=(10, 10)))
 
 
 def test_items_are_photos_alone_or_first_and_of_pillow_or_tensors() -> None:
@@ -68,15 +72,15 @@ def test_items_are_photos_alone_or_first_and_of_pillow_or_tensors() -> None:
     same(expected, dataset_statistics([photo.float() / 255 for photo in bytes_], size=8))
     same(expected, dataset_statistics(Subset(pillow, [0, 1, 2]), size=8))  # type: ignore[arg-type]
     square = torch.stack([photo[:, :9, :9] for photo in bytes_])
-    found = dataset_statistics(TensorDataset(square, torch.arange(3)), size=8)
-    np.testing.assert_allclose(found.covariance.numpy(), covariance([photo[:9, :9] for photo in PHOTOS]), atol=1e-8)
+    result = dataset_statistics(TensorDataset(square, torch.arange(3)), size=8)
+    np.testing.assert_allclose(result.covariance.numpy(), covariance([photo[:9, :9] for photo in PHOTOS]), atol=1e-8)
 
 
 def test_photos_are_converted_to_the_channels_asked_for() -> None:
     grey = levels(8, 8, 1, 1)[..., 0]
-    found = dataset_statistics([Pillow.fromarray(grey)], size=8, channels=1)
-    assert found.matrix.tolist() == [[1.0]]
-    assert float(found.covariance) == pytest.approx(np.var(grey / 255), abs=1e-8)
+    result = dataset_statistics([Pillow.fromarray(grey)], size=8, channels=1)
+    assert result.matrix.tolist() == [[1.0]]
+    assert float(result.covariance) == pytest.approx(np.var(grey / 255), abs=1e-8)
     red = dataset_statistics([Pillow.new("CMYK", (8, 8), (0, 255, 255, 0))], size=8)
     np.testing.assert_allclose(red.mean.numpy(), [1, 0, 0], atol=0.02)
 
@@ -97,10 +101,10 @@ class Partly(Dataset[Any]):
 
 
 def test_items_that_cannot_be_read_are_skipped_and_counted() -> None:
-    found = dataset_statistics(Partly({0, 7, 19}), size=4)
+    result = dataset_statistics(Partly({0, 7, 19}), size=4)
     left = [index for index in range(20) if index not in (0, 7, 19)]
-    assert (found.unreadable, found.spectrum.count, found.count) == (3, 17, 17 * 36)
-    assert float(found.mean[0]) == pytest.approx(np.mean(left) * 10 / 255, abs=1e-6)
+    assert (result.unreadable, result.spectrum.count, result.count) == (3, 17, 17 * 36)
+    assert float(result.mean[0]) == pytest.approx(np.mean(left) * 10 / 255, abs=1e-6)
     with pytest.raises(
         ValueError, match=r"dataset: none of 20 items of Partly can be read .*; item 0: image file is truncated"
     ):
@@ -109,8 +113,10 @@ def test_items_that_cannot_be_read_are_skipped_and_counted() -> None:
 
 def test_a_limit_is_spread_over_all_items_and_progress_counts_both_readings() -> None:
     calls: list[tuple[int, int]] = []
-    found = dataset_statistics(Partly(set()), size=4, limit=4, progress=lambda done, total: calls.append((done, total)))
-    assert float(found.mean[0]) == pytest.approx(np.mean([0, 5, 10, 15]) * 10 / 255, abs=1e-6)
+    result = dataset_statistics(
+        Partly(set()), size=4, limit=4, progress=lambda done, total: calls.append((done, total))
+    )
+    assert float(result.mean[0]) == pytest.approx(np.mean([0, 5, 10, 15]) * 10 / 255, abs=1e-6)
     assert calls == [(4, 8), (8, 8)]
 
 
@@ -123,8 +129,8 @@ def test_a_file_that_breaks_when_its_pixels_are_asked_for_is_skipped(tmp_path: P
     Pillow.fromarray(PHOTOS[0]).save(tmp_path / "whole.png")
     (tmp_path / "torn.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
     with Pillow.open(tmp_path / "torn.png") as torn:
-        found = dataset_statistics([torn, Pillow.fromarray(PHOTOS[0])], size=8)
-    assert (found.unreadable, found.spectrum.count) == (1, 1)
+        result = dataset_statistics([torn, Pillow.fromarray(PHOTOS[0])], size=8)
+    assert (result.unreadable, result.spectrum.count) == (1, 1)
 
 
 @pytest.mark.parametrize(
@@ -137,7 +143,7 @@ def test_a_file_that_breaks_when_its_pixels_are_asked_for_is_skipped(tmp_path: P
             TypeError,
             "dataset: Stream has no length and no items by number; give its batches to statistics.measure",
         ),
-        ([("word", 1)], {}, TypeError, "dataset: items of list must be photos, or begin with one, .*; got str"),
+        ([("word", 1)], {}, TypeError, "dataset: items of list must be .*got str"),
         ([{"image": 1}], {}, TypeError, "got dict"),
         ([()], {}, TypeError, "got tuple"),
         ([torch.zeros(1, 8, 8)], {}, ValueError, r"photos as tensors must be \(3, H, W\), got shape \(1, 8, 8\)"),
@@ -175,9 +181,9 @@ def test_a_name_and_its_options_build_the_data_set(tmp_path: Path) -> None:
     built = torchvision_dataset("FakeData", options={"size": 7, "image_size": (3, 6, 5)})
     assert len(built) == 7
     assert built[0][0].size == (5, 6)
-    for place in ("train/red", "val/red"):
-        (tmp_path / place).mkdir(parents=True)
-        Pillow.new("RGB", (4, 4)).save(tmp_path / place / "one.png")
+    for subfolder in ("train/red", "val/red"):
+        (tmp_path / subfolder).mkdir(parents=True)
+        Pillow.new("RGB", (4, 4)).save(tmp_path / subfolder / "one.png")
     assert len(torchvision_dataset("ImageFolder", root=tmp_path / "train")) == 1
 
 
@@ -202,7 +208,7 @@ def test_a_split_is_handed_over_as_the_class_calls_it(
 
 def test_a_download_is_for_whoever_asks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, *_: Path(path).exists())
-    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda own: cifar(Path(own.root)))
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda self: cifar(Path(self.root)))
     with pytest.raises(ValueError, match="the data of CIFAR10 are not in"):
         torchvision_dataset("CIFAR10", tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -212,26 +218,26 @@ def test_a_download_is_for_whoever_asks_for_it(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("name", ["EMNIST", "QMNIST"])
 def test_arguments_that_a_class_hands_on_are_known(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both take `download` by ``**kwargs``, and EMNIST `train` too."""
-    asked: list[bool] = []
+    downloads: list[bool] = []
 
-    def download(own: Any) -> None:
-        folder = Path(own.raw_folder)
+    def download(self: Any) -> None:
+        folder = Path(self.raw_folder)
         folder.mkdir(parents=True)
-        asked.append(own.train)
+        downloads.append(self.train)
 
-    def load(own: Any) -> tuple[Tensor, Tensor]:
-        return torch.zeros(3 + own.train, 28, 28, dtype=torch.uint8), torch.zeros(3 + own.train, 8, dtype=torch.long)
+    def load(self: Any) -> tuple[Tensor, Tensor]:
+        return torch.zeros(3 + self.train, 28, 28, dtype=torch.uint8), torch.zeros(3 + self.train, 8, dtype=torch.long)
 
     kind = getattr(datasets, name)
     monkeypatch.setattr(kind, "download", download)
-    monkeypatch.setattr(kind, "_check_exists", lambda _: bool(asked))
+    monkeypatch.setattr(kind, "_check_exists", lambda _: bool(downloads))
     monkeypatch.setattr(kind, "_load_data", load)
     split = "digits" if name == "EMNIST" else None
     options = {"train": False}
     with pytest.raises(ValueError, match=f"the data of {name} are not in .*or --download"):
         torchvision_dataset(name, tmp_path, split, options=options)
     assert len(torchvision_dataset(name, tmp_path, split, True, options)) == 3
-    assert asked == [False]
+    assert downloads == [False]
     assert len(torchvision_dataset(name, tmp_path, split)) == 4
     with pytest.raises(
         ValueError, match=f"unknown argument of {name} 'target_transfrom'; did you mean 'target_transform'"
@@ -249,10 +255,10 @@ def test_what_no_class_above_takes_is_refused(tmp_path: Path) -> None:
 @needs_shared
 def test_a_real_data_set_has_the_statistics_of_its_folder() -> None:
     built = torchvision_dataset("Imagenette", SHARED / "data", "val", options={"size": "160px"})
-    found = dataset_statistics(built, size=32, limit=20)
+    result = dataset_statistics(built, size=32, limit=20)
     photos = [np.asarray(built[index * len(built) // 20][0].convert("RGB")) for index in range(20)]
-    np.testing.assert_allclose(found.covariance.numpy(), covariance(photos), atol=1e-8)
-    assert (found.spectrum.count, found.unreadable) == (20, 0)
+    np.testing.assert_allclose(result.covariance.numpy(), covariance(photos), atol=1e-8)
+    assert (result.spectrum.count, result.unreadable) == (20, 0)
 
 
 @pytest.mark.parametrize(
@@ -301,5 +307,5 @@ def test_global_generators_are_left_alone() -> None:
 
 def test_tensors_keep_double_precision() -> None:
     photo = torch.rand(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    found: Tensor = dataset_statistics([photo], size=8).covariance
-    np.testing.assert_allclose(found.numpy(), np.cov(photo.flatten(1).numpy(), bias=True), atol=1e-15)
+    result: Tensor = dataset_statistics([photo], size=8).covariance
+    np.testing.assert_allclose(result.numpy(), np.cov(photo.flatten(1).numpy(), bias=True), atol=1e-15)

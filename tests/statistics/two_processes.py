@@ -21,16 +21,16 @@ def main(rank: int, processes: int, meeting: str, pictures: str, batch: int) -> 
     images = torch.load(pictures, weights_only=True)
     # Shares of unequal size: the last process takes what the first leaves.
     cut = len(images) // 3
-    own = images[:cut] if rank == 0 else images[cut:]
+    share = images[:cut] if rank == 0 else images[cut:]
     colors, spectrum = ColorCovariance(), AmplitudeSpectrum(8)
-    for part in own.split(batch + rank):
+    for part in share.split(batch + rank):
         colors.update(part)
         spectrum.update(part)
-    found, magnitude = colors.compute(), spectrum.compute()
+    results, magnitude = colors.compute(), spectrum.compute()
     report = {
-        "mean": found.mean.tolist(),
-        "covariance": found.covariance.tolist(),
-        "pixels": found.count,
+        "mean": results.mean.tolist(),
+        "covariance": results.covariance.tolist(),
+        "pixels": results.count,
         "magnitude": magnitude.magnitude.tolist(),
         "pictures": magnitude.count,
     }
