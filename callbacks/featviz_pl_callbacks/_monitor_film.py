@@ -19,7 +19,7 @@ MAX_COLUMNS = 16  # of the still film; the animation has all sheets
 
 
 def monitor_sheet(pictures: Tensor, labels: Sequence[tuple[str, str]] | None = None) -> Tensor:
-    """Return the contact sheet of pictures (N, C, H, W), with a target and a score under each where there are labels."""
+    """Return the contact sheet of pictures (N, C, H, W), with target and score under each where there are labels."""
     cells = [displayable(picture) for picture in pictures]
     if labels is not None:  # the width depends on the targets alone: all sheets of a film have one size
         width = max(text_width(text) for target, _ in labels for text in (target, WIDEST_SCORE))

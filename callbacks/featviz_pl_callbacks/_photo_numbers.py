@@ -56,8 +56,8 @@ class PhotoNumbers:
         numbers = next(self._batches, [])
         if len(numbers) != size:
             raise ValueError(
-                f"batch: ambiguous photo numbers: it holds {size} pictures, and its sampler gave {len(numbers)} indices; "
-                "return one picture for each index"
+                f"batch: ambiguous photo numbers: it has {size} pictures, and its sampler gave {len(numbers)} indices; "
+                "return one picture for each"
             )
         return [None if number is None else self._offset + number for number in numbers]
 

@@ -88,8 +88,8 @@ def warn_if_normalized(callback: Callback, pictures: Tensor, mean: Any, std: Any
         low, high = float(pictures.min()), float(pictures.max())
         if low < 0 or high > 1:
             rank_zero_warn(
-                f"{type(callback).__name__}: the first batch has values from {low:.3g} to {high:.3g}, and {consequence}; "
-                "give the mean and std by which the data is normalized"
+                f"{type(callback).__name__}: the first batch has values from {low:.3g} to {high:.3g}, and {consequence};"
+                " give the mean and std by which the data is normalized"
             )
 
 

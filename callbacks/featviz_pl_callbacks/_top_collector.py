@@ -88,7 +88,7 @@ class TopPhotosCollector:
         return self._patch_boxes is not None
 
     def start_batch(self, pictures: Tensor) -> None:
-        """Take the pictures (N, C, H, W) of a batch before the module does; the first ones tell the receptive fields."""
+        """Take the pictures (N, C, H, W) of a batch before the module does; the first tell the receptive fields."""
         self._pictures = pictures
         if self._patch_boxes is None:
             device = self._trainer.strategy.root_device

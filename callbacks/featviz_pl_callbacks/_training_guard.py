@@ -36,7 +36,7 @@ def check_strategy(name: str, strategy: Any, ranks: int) -> None:
 
 @contextmanager
 def undisturbed(module: LightningModule, device: torch.device) -> Iterator[None]:
-    """Restore modes and random numbers at the end, whatever happens inside; gradients are enabled inside, in full precision.
+    """Restore modes and random numbers at the end; inside, gradients are enabled and precision is full.
 
     Algorithms may be non-deterministic inside: on a GPU some of this library's have no alternative, and the training
     does not depend on them.

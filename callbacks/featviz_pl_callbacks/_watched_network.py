@@ -1,4 +1,4 @@
-"""The network inside a LightningModule in training: found by name and by one forward, run without touching the training."""
+"""The network inside a LightningModule in training: find it, and run it without changing the training."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def full_path(layer: str, network: str | None) -> str:
     """Return a layer's name in the LightningModule; ``output`` is the network, or the LightningModule itself.
 
     Example:
-        >>> full_path("layer3", "net"), full_path("output", "net"), full_path("net.layer3", None), full_path("output", None)
-        ('net.layer3', 'net', 'net.layer3', '')
+        >>> full_path("layer3", "net"), full_path("output", "net"), full_path("output", None)
+        ('net.layer3', 'net', '')
     """
     return (network or "") if layer == OUTPUT else ".".join(part for part in (network, strip_compiled(layer)) if part)
 
@@ -151,7 +151,7 @@ def _is_instance(value: Any, name: str) -> bool:
 
 
 def _without_data(module: nn.Module) -> nn.Module:
-    """Return a LightningModule with the same submodules, without data, which must not be copied, and without its Trainer."""
+    """Return a LightningModule with the same submodules, without its Trainer and data, which must not be copied."""
     light: nn.Module = object.__new__(type(module))
     attributes = {name: value for name, value in vars(module).items() if not _holds_data(value)}
     if attributes.pop("_compiler_ctx", None) is not None:

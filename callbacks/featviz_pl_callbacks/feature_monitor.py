@@ -400,7 +400,7 @@ class FeatureMonitor(Callback):
 
 
 def _creates_modules_later(module: LightningModule) -> bool:
-    """Return whether the module overrides `setup` or `configure_model`, which Lightning calls after the callback's setup."""
+    """Return whether the module overrides `setup` or `configure_model`, which Lightning calls after callbacks' setup."""
     return any(
         getattr(type(module), hook, None) is not getattr(LightningModule, hook) for hook in ("setup", "configure_model")
     )

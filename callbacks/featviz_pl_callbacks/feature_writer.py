@@ -70,13 +70,13 @@ class FeatureWriter(BasePredictionWriter):
     Example:
         >>> import tempfile, torch
         >>> from featviz_pl.sweep.module import FeatureSweep, FeatureTargets
-        >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        >>> quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False)
         >>> sweep = FeatureSweep(torch.nn.Conv2d(3, 4, 3), steps=2, size=16)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     writer = FeatureWriter(folder)
         ...     trainer = Trainer(accelerator="cpu", callbacks=[writer], **quiet)
         ...     _ = trainer.predict(sweep, FeatureTargets("output:all", batch_size=2), return_predictions=False)
-        ...     print(sorted(path.name for path in writer.folder.rglob("*.*") if path.is_file() and path.name != ".lock"))
+        ...     print(sorted(path.name for path in writer.folder.rglob("[!.]*.*") if path.is_file()))
         ['0.png', '1.png', '2.png', '3.png', 'manifest.jsonl', 'output.png']
 
     Writes:

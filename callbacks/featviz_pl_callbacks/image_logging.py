@@ -159,7 +159,9 @@ def register_image_sink(logger: type | str, sink: ImageSink) -> None:
         >>> from lightning.pytorch.loggers import CSVLogger
         >>> class Shapes(CSVLogger):
         ...     pass
-        >>> register_image_sink(Shapes, lambda logger, name, images, step, captions: print(name, tuple(images.shape), step, captions))
+        >>> def sink(logger, name, images, step, captions):
+        ...     print(name, tuple(images.shape), step, captions)
+        >>> register_image_sink(Shapes, sink)
         >>> log_images(Shapes("unused"), "conv1", torch.rand(3, 8, 8), step=7, caption="unit 3")
         conv1 (1, 3, 8, 8) 7 ['unit 3']
         1

@@ -51,8 +51,8 @@ class PictureEvaluation(Callback):
     Example:
         >>> from featviz_pl.images import FourierImage
         >>> callback = PictureEvaluation(views=2)
-        >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-        >>> trainer = Trainer(max_steps=2, accelerator="cpu", callbacks=[callback], **quiet)
+        >>> quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False)
+        >>> trainer = Trainer(max_steps=2, enable_checkpointing=False, callbacks=[callback], **quiet)
         >>> trainer.fit(FeatureVisualization(nn.Conv2d(3, 4, 3), "output:2", size=48))
         >>> callback.result.rows[0]["target"], sorted(callback.result.summary)[:3]
         ('output:2', ['clipped', 'color_distance', 'held_out'])

@@ -33,7 +33,7 @@ __all__ = ["TopActivations"]
 
 
 class TopActivations(Callback):
-    """Find the photos that excite each unit most, and least, and random ones, during any validation, test or prediction.
+    """Find the photos that excite each unit most and least, and random ones, in any validation, test or prediction.
 
     Forward hooks read the activations while the module processes its batches: there is no second pass, and hooks,
     weights, modes and random numbers are as before. The score of a photo is the mean activation of the unit over all
@@ -79,7 +79,7 @@ class TopActivations(Callback):
         >>> photos = torch.linspace(0, 1, 20).view(20, 1, 1, 1).expand(20, 1, 8, 8)
         >>> module, callback = Module(), TopActivations("net:1", k=2)
         >>> _ = torch.nn.init.ones_(module.net.weight)
-        >>> quiet = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        >>> quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False)
         >>> trainer = Trainer(accelerator="cpu", callbacks=[callback], **quiet)
         >>> _ = trainer.predict(module, DataLoader(photos, batch_size=4))
         >>> [photo.photo for photo in callback.results["net:1"].top], callback.results["net:1"].top[0].box

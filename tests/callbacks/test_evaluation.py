@@ -1,4 +1,4 @@
-"""The evaluation at the end of a run: the table of its pictures, in the log and on disk, and a run that is none the worse."""
+"""The evaluation at the end of a run: the table of its pictures, logged and on disk, and an unchanged run."""
 
 from __future__ import annotations
 

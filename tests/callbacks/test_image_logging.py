@@ -1,4 +1,4 @@
-"""Pictures to loggers: TensorBoard and CSV read back by their own readers; the others in tests/loggers, with their packages."""
+"""Pictures to loggers: TensorBoard and CSV read back by their readers; the others are in tests/loggers."""
 
 from __future__ import annotations
 

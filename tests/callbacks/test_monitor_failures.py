@@ -143,7 +143,7 @@ def ended(watch: FeatureMonitor | None, folder: Path, module: LightningModule | 
 
 
 class BreaksAlone(nn.Module):
-    """Fail whenever it is shown anything but the batches of the training and of the validation, having drawn and changed modes."""
+    """Draw random numbers and fail on anything but the batches of the training and the validation."""
 
     def forward(self, x: Tensor) -> Tensor:
         if len(x) not in (2, 8):

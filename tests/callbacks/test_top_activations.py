@@ -74,7 +74,7 @@ def look(
 
 
 def brute_force(shown: Tensor, reduction: str = "mean") -> tuple[Array, Array, Array]:
-    """Return scores and peaks (photos, units) of the toy's last convolution, and where the peaks are, from one plain pass."""
+    """Return scores and peaks (photos, units) of the toy's last convolution, and the positions of the peaks."""
     with torch.no_grad():
         maps = toy().eval().features(shown).numpy()
     flat = maps.reshape(len(maps), maps.shape[1], -1)

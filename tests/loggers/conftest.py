@@ -1,4 +1,4 @@
-"""For the packages of the extras `wandb` and `mlflow`, which only their own step of .ci/run installs: nothing leaves the test's folder."""
+"""For `wandb` and `mlflow`, which a step of .ci/run installs: nothing leaves the test's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For the trainings with ``pytorch_lightning``, a step of its own of .ci/run: what loggers write stays in the test's folder."""
+"""For the trainings with ``pytorch_lightning``, a step of .ci/run: loggers write into the test's folder."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class LayerOutputs:
 
 
 class LayerReader:
-    """Forward hook that reduces the output of a layer to numbers per unit, before a later layer can overwrite it in place.
+    """Forward hook that reduces a layer's output to numbers per unit, before a later layer can overwrite it.
 
     Args:
         layer: name, for messages.

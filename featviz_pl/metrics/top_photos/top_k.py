@@ -1,4 +1,4 @@
-"""Streaming statistics of unit scores: the top k photos and the distribution, in memory that does not grow with their number."""
+"""Streaming statistics of unit scores, in constant memory: the top k photos and the distribution."""
 
 from __future__ import annotations
 
