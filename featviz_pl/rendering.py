@@ -94,7 +94,7 @@ class RenderResult:
 
 def render(
     network: str | nn.Module | FrozenNetwork = "embedded",
-    target: str | Target | Objective | None = None,
+    target: str | Target | Objective | Sequence[str | Target | Objective] | None = None,
     *,
     weights: str = "DEFAULT",
     steps: int | None = None,
@@ -121,8 +121,8 @@ def render(
 
     Args:
         network: a name, ``"package.module:factory"``, an ``nn.Module`` or a `FrozenNetwork`.
-        target: the shorthand of a target, or any objective. Without one, the embedded network shows a class of its own
-            choice, at 128 px and in 128 steps unless these are given.
+        target: the shorthand of a target, any objective, or a list of these, one for each picture. Without one, the
+            embedded network shows a class of its own choice, at 128 px and in 128 steps unless these are given.
         weights: for a network by name; see `load_network`.
         steps: of the optimisation; the preset's unless given.
         size: of the picture, one number or (height, width); the network's own unless given, or that of `start`.

@@ -85,6 +85,15 @@ def test_several_objectives_at_once() -> None:
     assert len(result.provenance) == 3
 
 
+def test_a_list_of_targets_and_objectives_renders_each_as_if_it_were_alone() -> None:
+    result = render(toy(), ["features.5:1", Channel("features.2", 0), "head:2"], **CPU)
+    assert result.targets == ["features.5:1", "features.2:0", "head:2"]
+    for index, target in enumerate(result.targets):
+        alone = render(toy(), target, **CPU)
+        torch.testing.assert_close(result.images[index], alone.images[0], rtol=0, atol=1.5 / 255)
+        assert result.scores[index] == pytest.approx(alone.scores[0], rel=1e-3)
+
+
 def test_every_unit_of_a_layer_and_the_layer_as_a_whole_have_their_own_spelling() -> None:
     units = render(toy(), "features.5:0-7", **CPU)
     every = render(toy(), "features.5:all", **CPU)

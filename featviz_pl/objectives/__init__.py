@@ -20,6 +20,7 @@ from featviz_pl.objectives.penalty import (
     LInfinity,
     TotalVariation,
 )
+from featviz_pl.objectives.per_picture import PerPicture
 from featviz_pl.objectives.protocol import Observation, Reference, Setting, Source
 from featviz_pl.objectives.reference import Caricature, Content, Inversion
 from featviz_pl.objectives.sort_matching import SortMatching
@@ -58,6 +59,7 @@ __all__ = [
     "NeuronDirection",
     "Objective",
     "Observation",
+    "PerPicture",
     "Power",
     "Product",
     "Quotient",

@@ -101,7 +101,8 @@ class Observation:
         pictures: (N, C, H, W) in [0, 1], without views.
         activations: (N, V, …) for every source; a reference without views has V = 1, or V = R for a set of R pictures.
         class_names: of the network's output.
-        terms: filled during evaluation: the score (N, V) of every term by name, detached.
+        terms: filled during evaluation: the score (N, V) of every term by name, detached; with `PerPicture` of some
+            pictures only.
         views: (N, V, C, h, w) of the activations; None where the network was shown the pictures themselves.
         step: index of the step; None outside of an optimization, where running states do not change.
         class_names_of: the class names of every other network.

@@ -10,6 +10,7 @@ from typing import Literal
 from featviz_pl.objectives.activation import Channel, DeepDream, Neuron
 from featviz_pl.objectives.base import Objective
 from featviz_pl.objectives.classes import ClassLogit
+from featviz_pl.objectives.per_picture import PerPicture
 
 ALL: Literal["all"] = "all"
 FORMS = "layer, layer:unit, layer:0-63, layer:3,5,8, layer:all, layer:unit@y,x, output:class"
@@ -171,18 +172,23 @@ def parse_target(target: str) -> Objective:
 
 
 def parse_objective(
-    argument: str, value: Objective | Target | str, count_units: Callable[[str], int] | None = None
+    argument: str,
+    value: Objective | Target | str | Sequence[Objective | Target | str],
+    count_units: Callable[[str], int] | None = None,
 ) -> Objective:
-    """Return an objective as it is, and a target as its objective.
+    """Return an objective as it is, a target as its objective, and several of either as `PerPicture`.
 
     Args:
         argument: name of the argument, for errors.
-        value: an objective, a target, or its shorthand.
+        value: an objective, a target, its shorthand, or a list of these.
         count_units: returns the number of units of a layer, for ``layer:all``.
 
     Raises:
         TypeError: for anything else.
     """
+    if isinstance(value, (list, tuple)) and value:
+        parts = [parse_objective(argument, part, count_units) for part in value]
+        return parts[0] if len(parts) == 1 else PerPicture(parts)
     if isinstance(value, Objective):
         return value
     if not isinstance(value, (str, Target)):

@@ -98,7 +98,7 @@ class FeatureVisualization(LightningModule):
     def __init__(
         self,
         network: FrozenNetwork | nn.Module | str = "embedded",
-        objective: Objective | Target | str = "output:0",
+        objective: Objective | Target | str | Sequence[Objective | Target | str] = "output:0",
         *,
         image: Image | str | None = None,
         size: int | Sequence[int] | None = None,

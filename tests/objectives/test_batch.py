@@ -23,9 +23,12 @@ from featviz_pl.objectives import (
     Layer,
     Objective,
     Observation,
+    PerPicture,
     Setting,
     Source,
+    Target,
 )
+from featviz_pl.objectives.target_syntax import parse_objective
 
 Array = NDArray[np.float64]
 SHAPES: dict[str, tuple[int, ...]] = {"map": (4, 3, 5), "tokens": (6, 4), "vector": (4,)}
@@ -100,6 +103,35 @@ def test_the_ends_are_checked_and_logged() -> None:
     observation = seen(a=values("vector", 2, 1), b=values("vector", 2, 1))
     Interpolation("a:1", "b:2")(observation)
     assert list(observation.terms) == ["Channel.a", "Channel.b"]
+
+
+# One objective for each picture
+
+
+def test_each_picture_is_scored_and_named_by_its_own_objective() -> None:
+    first, second = values("map", 4, 2, 1), values("vector", 4, 2, 2)
+    parts = [Layer("a"), Channel("b", [2, 0]), 3 * Channel("b", 1)]
+    objective, observation = PerPicture(parts), seen(a=first, b=second)
+    scores = objective(observation).numpy()
+    np.testing.assert_allclose(scores[0], first[0].mean((1, 2, 3)), rtol=1e-12)
+    np.testing.assert_allclose(scores[1:], [second[1, :, 2], second[2, :, 0], 3 * second[3, :, 1]], rtol=1e-12)
+    assert (objective.count(), objective.targets(4)) == (4, ["a", "b:2", "b:0", "b:1"])
+    assert {name: len(score) for name, score in observation.terms.items()} == {
+        "Layer.a": 1,
+        "Channel.b": 2,
+        "Channel.b.2": 1,
+    }
+    with pytest.raises(ValueError, match="different numbers of pictures"):
+        (objective + Channel("a", [1, 2])).count()
+
+
+def test_lists_of_targets_and_objectives_are_one_objective() -> None:
+    parsed = parse_objective("target", ["a:1", Target("b", (2, 3)), Layer("a"), "c:all"], {"c": 2}.__getitem__)
+    assert parsed.targets(6) == ["a:1", "b:2", "b:3", "a", "c:0", "c:1"]
+    assert repr(parse_objective("target", ["a:1"])) == "Channel('a', 1)"
+    for wrong in ([], ["a:1", 3]):
+        with pytest.raises(TypeError, match="target must be an Objective or a target such as"):
+            parse_objective("target", wrong)  # type: ignore[arg-type]
 
 
 # Alignment

@@ -21,6 +21,7 @@ from featviz_pl.engine import Ascent, ascend
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel, Interpolation, Objective, Observation, Reference, Setting, Source, Term
+from featviz_pl.objectives.target_syntax import parse_objective
 from featviz_pl.transforms import Views
 
 IMAGE = repr(str(Path(__file__).resolve().parents[1] / "support" / "picture.png"))  # 12 x 12
@@ -57,6 +58,7 @@ SCORED: dict[str, str] = {
     "Logged": "Logged(Channel('features.3', 1))",
     "Neuron": "Neuron('features.3', 2, (1, 3))",
     "NeuronDirection": f"NeuronDirection('output', {MATRIX}, compare='cosine')",
+    "PerPicture": "PerPicture([Channel('features.3', 2), 2 * ClassLogit('b')])",
     "Power": "(DeepDream('features.3') + 1) ** 1.5",
     "Product": "Layer('features.3') * ClassLogit(1)",
     "Quotient": "Channel('features.3', 1) / L2()",
@@ -168,7 +170,9 @@ def test_scores_are_single_precision_at_least(name: str, dtype: torch.dtype) -> 
     scores = objective(large)
     assert scores.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert scores.shape in ((2, 3), (2, 1))
-    assert all(score.shape in ((2, 3), (2, 1)) and not score.requires_grad for score in large.terms.values())
+    rows = 1 if name == "PerPicture" else 2  # that have each term
+    assert all(score.shape in ((rows, 3), (rows, 1)) for score in large.terms.values())
+    assert not any(score.requires_grad for score in large.terms.values())
     exact = {source: value.double() for source, value in large.activations.items()}
     expected = objective(replace(large, pictures=large.pictures.double(), activations=exact, terms={}))
     torch.testing.assert_close(scores.double(), expected.double(), rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
@@ -287,6 +291,7 @@ INDEPENDENT: dict[str, Callable[[list[int]], Objective]] = {  # by the unit of e
     "Latent": lambda units: objectives.Latent(FEATURE, VECTORS, units),
     "Neuron": lambda units: objectives.Neuron("features.0", units, (4, 5)),
     "NeuronDirection": lambda units: objectives.NeuronDirection(FEATURE, VECTORS[units], (1, 2), compare="cosine"),
+    "PerPicture": lambda units: parse_objective("target", [f"{FEATURE}:4" if u == 4 else f"head:{u}" for u in units]),
     "Power": lambda units: Channel(FEATURE, units) ** 2,
     "Similarity": lambda units: objectives.Similarity(FEATURE, VECTORS[units]),
     "SortMatching": lambda _: objectives.SortMatching(FEATURE, PHOTOS[:2]),

@@ -194,7 +194,7 @@ def test_several_targets_are_listed_each_once() -> None:
             parse_targets(wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [3, None, ["a:3"], DeepDream])
+@pytest.mark.parametrize("value", [3, None, ["a:3", 3], [], DeepDream])
 def test_what_is_no_objective_is_named_with_its_argument(value: Any) -> None:
     with pytest.raises(TypeError, match=r"^second must be an Objective or a target such as"):
         parse_objective("second", value)

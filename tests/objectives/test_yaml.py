@@ -89,6 +89,10 @@ TABLE: list[tuple[str, str]] = [
         "{class_path: Interpolation, init_args: {first: 'a:3', second: 'a:4', weights: [0, 0.5, 1]}}",
         "Interpolation(Channel('a', 3), Channel('a', 4), weights=[0, 0.5, 1])",
     ),
+    (
+        "{class_path: PerPicture, init_args: {objectives: [{class_path: L1}, {class_path: L2}]}}",
+        "PerPicture([L1(), L2()])",
+    ),
     ("{class_path: Alignment, init_args: {layers: a}}", "Alignment('a')"),
     (
         "{class_path: Alignment, init_args: {layers: [a, b], distance: 2, decay: 5}}",
