@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import random
 import signal
@@ -40,15 +41,16 @@ CPU: dict[str, Any] = {"accelerator": "cpu", "steps": 3, "size": 12}
         ({}, {}, {}),
         ({"views": 2, "preset": "article", "lr": 0.1}, {"preset": "article", "lr": 0.1}, {"views": 2}),
         ({"preset": "xplique", "views": 2}, {"preset": "xplique"}, {"views": 2}),
+        ({}, {"image": FourierImage(size=12)}, {}),
     ],
-    ids=["defaults", "article", "xplique"],
+    ids=["defaults", "article", "xplique", "an image that is built"],
 )
 def test_module_and_augmentation_make_the_pictures_of_render(
     target: Any, arguments: dict[str, Any], of_module: dict[str, Any], of_views: dict[str, Any]
 ) -> None:
     network = FrozenNetwork(toy(), size=14)
     result = render(network, target, size=12, seed=4, steps=4, accelerator="cpu", **arguments)
-    model = FeatureVisualization(network, target, size=12, seed=4, steps=4, **of_module)
+    model = FeatureVisualization(network, target, size=12, seed=4, steps=4, **copy.deepcopy(of_module))
     Trainer(max_steps=4, callbacks=[Augmentation(**of_views)], **QUIET).fit(model)
     assert torch.equal(result.images, (model.images * 255).round() / 255)
     assert result.scores == model.scores().tolist()
