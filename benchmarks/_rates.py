@@ -18,19 +18,19 @@ IN_A_ROW = 4  # products between two moments at which the device is waited for
 Counts = dict[str, int]
 
 
-def operations(problem: Ascent, step: int = REDIRECTED_STEPS + 1) -> Counts:
-    """Count the operations of one forward and backward of a problem, a multiplication and an addition being two.
+def operations(ascent: Ascent, step: int = REDIRECTED_STEPS + 1) -> Counts:
+    """Count the operations of one forward and backward of an ascent, a multiplication and an addition being two.
 
     `FlopCounterMode` goes by the shapes of convolutions and matrix products, attention among them where it knows the
     kernel, whatever algorithm runs them: one that needs fewer, such as Winograd's, comes nearer to the peak than it is.
     Fourier transforms, resampling, and what is done number by number count as nothing.
 
     Args:
-        problem: initialised and prepared.
+        ascent: initialised and prepared.
         step: behind the first 16, which may cost a second pass.
     """
     with torch.inference_mode(False), torch.enable_grad(), FlopCounterMode(display=False) as counter:
-        torch.autograd.grad(problem.step(step, step + 2).loss, trained_parameters(problem.image), allow_unused=True)
+        torch.autograd.grad(ascent.step(step, step + 2).loss, trained_parameters(ascent.image), allow_unused=True)
     totals = {CONVOLUTIONS: 0, PRODUCTS: 0}
     for operation, count in counter.get_flop_counts().get("Global", {}).items():
         totals[CONVOLUTIONS if "convolution" in str(operation) or "conv2d" in str(operation) else PRODUCTS] += count

@@ -42,15 +42,15 @@ def _ranged(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def lay_ranges(problem: Ascent) -> None:
-    """Lay ranges around the parts of a problem's steps, from now on; nothing of the library knows of them."""
+def lay_ranges(ascent: Ascent) -> None:
+    """Lay ranges around the parts of the steps of an ascent."""
     owners: list[tuple[str, Any, str]] = [
-        ("decode", problem.image, "forward"),
-        ("forward", problem._observer, "observe"),
-        ("objective", problem, "_evaluated"),
+        ("decode", ascent.image, "forward"),
+        ("forward", ascent._observer, "observe"),
+        ("objective", ascent, "_evaluate"),
     ]
-    if problem.views is not None:
-        owners += [("draws", problem.views, "sample"), ("views", problem.views, "apply")]
+    if ascent.views is not None:
+        owners += [("draws", ascent.views, "sample"), ("views", ascent.views, "apply")]
     for part, owner, name in owners:
         setattr(owner, name, _ranged(part, getattr(owner, name)))
 

@@ -63,7 +63,7 @@ class Job(NamedTuple):
 
 
 class Batch(fv.FeatureSweep):
-    """Sweep one batch, and keep the problem that it solves.
+    """Sweep one batch, and keep its ascent.
 
     Args:
         job: what is rendered.
@@ -76,14 +76,14 @@ class Batch(fv.FeatureSweep):
         self.job, self.ranges, self.where = job, ranges, device_of(job.options.accelerator)
         self.solved: Ascent | None = None
 
-    def problem(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
-        self.solved = super().problem(layer, units, device)
+    def ascent(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
+        self.solved = super().ascent(layer, units, device)
         if self.ranges:
             _where.lay_ranges(self.solved)
         return self.solved
 
     def run(self, on_step: Callable[[int], None]) -> Ascent:
-        """Render the batch, and say after every step which one it was; return the problem."""
+        """Render the batch, and say after every step which one it was; return the ascent."""
         self.on_render_step = on_step
         Trainer(
             accelerator="gpu" if self.where.type != "cpu" else "cpu",
@@ -176,7 +176,7 @@ def whereabouts(base: Row, ms: float, host: _where.Times, kernels: _where.Times)
 
 def measure(job: Job, base: Row, rates: Mapping[str, float]) -> tuple[Row, list[Row]]:
     """Return the row of a batch, and where its time goes; of what does not fit into memory, a row that says so."""
-    gc.collect()  # the problem before, and what its steps kept, refer to one another
+    gc.collect()  # the ascent before and what its steps kept refer to one another
     reset_most_allocated(device_of(job.options.accelerator))
     try:
         seconds, memory, counts = timed(job)

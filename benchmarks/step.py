@@ -75,16 +75,16 @@ def ascend_step(
     """Return the milliseconds of a step of the bare loop."""
     sampled = Views(view_preset("lucid")[0], views) if views else None
     device = device_of(options.accelerator)
-    problem = Ascent(fv.images.FourierImage(options.size), network, Channel(layer, 0), 0, sampled)
-    problem.initialize()
-    problem.image.to(device)
+    ascent = Ascent(fv.images.FourierImage(options.size), network, Channel(layer, 0), 0, sampled)
+    ascent.initialize()
+    ascent.image.to(device)
     times: list[float] = []
 
     def note(index: int, step: Step) -> None:
         times.append(now(device))
 
     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        ascend(problem, options.steps, recipe("lucid").make_optimizer, on_step=note)
+        ascend(ascent, options.steps, recipe("lucid").make_optimizer, on_step=note)
     return median_step(times)
 
 

@@ -241,7 +241,7 @@ def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, inter
     scores = [float(score) for score in model.scores()]
     provenance = [model.provenance(index, score=score, steps=model.steps_taken) for index, score in enumerate(scores)]
     # A Trainer and its module hold one another, until Python looks for cycles: let go of what is large.
-    model._problem.release()
+    model._ascent.release()
     model.zero_grad()
     for optimizer in trainer.optimizers:
         optimizer.state.clear()

@@ -151,9 +151,9 @@ def test_float64_stays_float64() -> None:
 
 def test_autocast_does_not_reach_the_pictures() -> None:
     bound = ascent(FourierImage(8, deviation=0.5), DeepDream("features.2"), Views(Compose([Jitter(2)]), 2))
-    expected = bound.look(0, 4)
+    expected = bound.decode_and_view(0, 4)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        pictures, views, _ = bound.look(0, 4)
+        pictures, views, _ = bound.decode_and_view(0, 4)
     assert pictures.dtype == views.dtype == torch.float32
     assert torch.equal(pictures, expected[0])
     assert torch.equal(views, expected[1])
@@ -249,7 +249,7 @@ def test_a_draw_depends_on_seed_step_target_and_view_alone() -> None:
         units: list[int], step: int, seed: int = 0, view: int = 0
     ) -> dict[int, tuple[list[float], list[float]]]:
         bound = ascent(PixelImage(8), Channel("features.5", units), Views(Compose([Jitter(100)]), 4), seed)
-        drawn = bound.look(step, 10, [view])[2].parameters
+        drawn = bound.decode_and_view(step, 10, [view])[2].parameters
         (weight,) = bound.image.parameters()
         starts = weight.detach().flatten(1).tolist()
         return {unit: (starts[place], drawn[0][place].tolist()) for place, unit in enumerate(units)}

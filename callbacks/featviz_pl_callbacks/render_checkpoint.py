@@ -118,8 +118,8 @@ def _arguments(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     optimizer = module.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
     return {
         "network": module.network.name,
-        "weights": module._problem.weights_hash(),
-        "views": repr(module._problem.views),  # the callback may have taken those of the module back
+        "weights": module._ascent.weights_hash(),
+        "views": repr(module._ascent.views),  # the callback may have taken those of the module back
         **optimizer_description(optimizer),
         "lr": module.lr,
         "steps": trainer.max_steps,

@@ -123,7 +123,7 @@ def _precision(options: argparse.Namespace, sweep: FeatureSweep, targets: Featur
     device = device_to_measure(options.accelerator, options.devices, options.num_nodes)
     targets.bind(sweep, 1)
     layer, units = list(targets.units.items())[-1]  # the deepest needs most
-    fastest = fastest_precision(sweep.problem(layer, units[: targets.batch_size or 1], device), sweep.steps)
+    fastest = fastest_precision(sweep.ascent(layer, units[: targets.batch_size or 1], device), sweep.steps)
     print(f"featviz sweep: {fastest}", file=sys.stderr)
     return fastest.name
 

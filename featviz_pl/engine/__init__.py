@@ -1,4 +1,4 @@
-"""The optimisation problem that every run solves, without Lightning."""
+"""Gradient ascent on an objective, without Lightning."""
 
 from featviz_pl.engine.ascent import Ascent
 from featviz_pl.engine.loop import ascend

@@ -1,15 +1,16 @@
-"""The problem that every run solves, and the bare loop that solves it without a Trainer."""
+"""The gradient ascent of a run: the loss of each step, as a function of the image."""
 
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from featviz_pl.engine.observer import Draw, Observer
-from featviz_pl.engine.picture_health import Watch
+from featviz_pl.engine.picture_health import PictureHealth
 from featviz_pl.engine.step import Step
 from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork, redirected_relu
@@ -18,23 +19,26 @@ from featviz_pl.numerics.random import generator_for, mix
 from featviz_pl.objectives import Objective, Observation, Term
 from featviz_pl.transforms import Views
 
-REDIRECTED_STEPS = 16  # Lucid's: rectifiers that are off pass gradient only this long, and only where there is no other
+REDIRECTED_STEPS = 16  # as in Lucid; afterwards rectifiers that are off pass no gradient
 
-CHECK_EVERY = 25  # steps between looks for pictures without a gradient: each one waits for the device
+CHECK_EVERY = 25  # steps between checks for pictures without a gradient: each one waits for the device
+
+OverRanks = Callable[[Tensor], Tensor]
 
 
 class Ascent:
-    """Bind an image, a network, an objective and views into a loss for every step.
+    """Compute a loss for every step from an image, a network, an objective and views.
 
     Args:
-        image: what is trained; its pictures are allocated here, and drawn by `initialize`.
-        network: the guest; the run works on readers of it.
-        objective: what is wanted.
+        image: trained; its pictures are allocated here, and drawn by `initialize`.
+        network: frozen, and left as it is.
+        objective: maximized.
         seed: of every draw.
-        views: how the pictures are seen; None shows them as they are.
+        views: of the pictures; None for the pictures as they are.
 
     Raises:
-        ValueError: when image and objective ask for different numbers of pictures.
+        ValueError: when image and objective have different numbers of pictures, or the objective has no term to
+            maximize.
     """
 
     def __init__(
@@ -43,12 +47,12 @@ class Ascent:
         self.image, self.network, self.objective = image, network, objective
         self.seed, self.views = whole_number("seed", seed, least=0), views
         if not any(isinstance(node, Term) for node in objective.optimized()):
-            raise ValueError(f"objective: in {objective!r} nothing can be raised")
+            raise ValueError(f"objective: {objective!r} has no term to maximize")
         image.allocate(objective.count() or image.count or 1)
         assert image.count is not None
         self.targets = objective.targets(image.count)
         self.keys = picture_keys(self.targets)
-        # Pictures that are compared are seen through the same views, or jitter would hide what they have in common.
+        # Pictures that are compared have the same views: jitter would hide what they have in common.
         joint = any(node.joint for node in objective.optimized())
         self.view_keys = [self.keys[0]] * len(self.keys) if joint else self.keys
         self._observer = Observer(image, network, objective, views, image.count)
@@ -56,14 +60,14 @@ class Ascent:
         self._weights_hash: str | None = None
 
     def initialize(self) -> None:
-        """Draw the first weights of the image from the seed, each picture from its own target; started pictures stay."""
+        """Draw the first weights of each picture from the seed and its target; started pictures stay."""
         self.image.initialize(len(self.keys), [generator_for(self.seed, "image", key) for key in self.keys])
 
     def prepare(self, device: torch.device | str = "cpu", dtype: torch.dtype | None = None) -> None:
-        """Make the readers, check names and shapes with one pass over a grey picture, and read the fixed references.
+        """Copy the networks, check names and shapes with one pass over a grey picture, and read fixed references.
 
         Args:
-            device: where the run takes place.
+            device: of the run.
             dtype: of the networks; None leaves each as it is.
 
         Raises:
@@ -82,106 +86,101 @@ class Ascent:
         step: int,
         steps: int,
         indices: Sequence[int] | None = None,
-        in_all: Callable[[Tensor], Tensor] | None = None,
+        all_over_ranks: OverRanks | None = None,
     ) -> Step:
-        """Evaluate one step on a graph that leads to the image.
+        """Compute the loss and the scores of one step.
 
         Args:
             step: counted over the whole run, from 0.
             steps: of the whole run, for schedules.
             indices: of the views to evaluate; all unless given.
-            in_all: where other processes evaluate the other views: turns what holds (N,) in this one into what holds in
-                all.
+            all_over_ranks: where other processes evaluate the other views: reduces a condition (N,) over all processes.
         """
-        pictures, views, draw = self.look(step, steps, indices)
-        seen = self._observer.observe(pictures, views, draw, step)
-        scores = self._evaluated(seen).expand(-1, views.shape[1])
+        pictures, views, draw = self.decode_and_view(step, steps, indices)
+        observation = self._observer.observe(pictures, views, draw, step)
+        scores = self._evaluate(observation).expand(-1, views.shape[1])
         if views.requires_grad and scores.requires_grad:
             if step < REDIRECTED_STEPS:
-                self._revive(scores, pictures, views, draw, in_all or _as_it_is)
-            if self._names_dead(step, steps):
-                views.register_hook(lambda gradient: self._warn_of_dead(gradient, step, in_all or _as_it_is))
+                self._redirect_zero_gradients(scores, pictures, views, draw, all_over_ranks)
+            if self._reports_zero_gradient(step, steps):
+                views.register_hook(lambda gradient: self._warn_of_zero_gradient(gradient, step, all_over_ranks))
         loss = -scores.mean(1).sum()
-        return Step(loss, scores.detach().mean(1), {name: own.mean(1) for name, own in seen.terms.items()})
+        terms = {name: values.mean(1) for name, values in observation.terms.items()}
+        return Step(loss, scores.detach().mean(1), terms)
 
-    def _names_dead(self, step: int, steps: int) -> bool:
+    def _reports_zero_gradient(self, step: int, steps: int) -> bool:
         return not self._warned and (step % CHECK_EVERY == REDIRECTED_STEPS or step == steps - 1)
 
-    def look(self, step: int, steps: int, indices: Sequence[int] | None = None) -> tuple[Tensor, Tensor, Draw]:
-        """Return the pictures (N, C, H, W) before a step, the step's views of them (N, V, C, h, w), and what was drawn."""
+    def decode_and_view(
+        self, step: int, steps: int, indices: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor, Draw]:
+        """Return the pictures (N, C, H, W) before a step, its views of them (N, V, C, h, w), and the random numbers."""
         with torch.autocast(self.image.initialized.device.type, enabled=False):
             self.image.advance(step, steps)
-        pictures = self.decoded()
-        draw = self._draw(step, steps, indices)
+        pictures = self.decode()
+        draw = self._observer.draw(self.seed, step, step / max(1, steps - 1), self.view_keys, indices)
         with torch.autocast(self.image.initialized.device.type, enabled=False):
-            return pictures, self._observer.show(pictures, draw), draw
-
-    def _draw(self, step: int, steps: int, indices: Sequence[int] | None) -> Draw:
-        return self._observer.draw(self.seed, step, step / max(1, steps - 1), self.view_keys, indices)
+            return pictures, self._observer.view(pictures, draw), draw
 
     def scores(self, pictures: Tensor | None = None) -> Tensor:
-        """Score pictures (N, C, H, W) as they are, without views, on grey where they are transparent; the image's own unless given."""
+        """Score pictures (N, C, H, W), those of the image unless given, without views; transparent ones on grey."""
         with torch.no_grad():
-            shown = self.decoded() if pictures is None else pictures
+            pictures = self.decode() if pictures is None else pictures
         with torch.inference_mode(False), torch.set_grad_enabled(self._observer.needs_gradient):
-            shown = shown.detach().clone().requires_grad_(self._observer.needs_gradient)
-            seen = self._observer.observe(shown, shown[:, None], Draw())
-            return self._evaluated(seen).detach().expand(len(shown), 1).mean(1)
+            pictures = pictures.detach().clone().requires_grad_(self._observer.needs_gradient)
+            observation = self._observer.observe(pictures, pictures[:, None], Draw())
+            return self._evaluate(observation).detach().expand(len(pictures), 1).mean(1)
 
-    def _evaluated(self, seen: Observation) -> Tensor:
-        """Return the scores (N, V) in full precision: only the networks run under the Trainer's."""
-        with torch.autocast(seen.pictures.device.type, enabled=False):
-            scores: Tensor = self.objective(seen)
+    def _evaluate(self, observation: Observation) -> Tensor:
+        """Return the scores (N, V) in full precision: only the networks run in the Trainer's."""
+        with torch.autocast(observation.pictures.device.type, enabled=False):
+            scores: Tensor = self.objective(observation)
         return scores
 
-    def decoded(self) -> Tensor:
+    def decode(self) -> Tensor:
         """Return the pictures (N, C, H, W), in full precision."""
         with torch.autocast(self.image.initialized.device.type, enabled=False):
             pictures: Tensor = self.image()
         return pictures
 
-    def _revive(
-        self, scores: Tensor, pictures: Tensor, views: Tensor, draw: Draw, in_all: Callable[[Tensor], Tensor]
+    def _redirect_zero_gradients(
+        self, scores: Tensor, pictures: Tensor, views: Tensor, draw: Draw, all_over_ranks: OverRanks | None
     ) -> None:
-        """Give pictures whose whole gradient is zero, once it is known, the one that rectifiers would pass if they were on.
-
-        The whole gradient is that of all views, also of those that other processes evaluate.
-        """
+        """Replace the gradient of pictures where it is zero in all views by that of redirected rectifiers."""
         device = views.device.type
         autocast = torch.autocast(device, torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device))
-        # Whatever is done to the loss between here and backward (accumulation, a scaler) arrives as the gradient of the
-        # scores.
+        # Factors of the loss between here and backward (accumulation, a scaler) are in the gradient of the scores.
         upstream: list[Tensor] = []
         scores.register_hook(upstream.append)
-        # Detached: a hook that held the views would keep the step's whole graph, and with it the run, alive for ever.
-        pictures, shown = pictures.detach(), views.detach()
+        # Detached: a hook that refers to the views keeps the graph of the step, and with it the run, alive for ever.
+        pictures, values = pictures.detach(), views.detach()
 
-        def revived(gradient: Tensor) -> Tensor:
-            dead = in_all(gradient.flatten(1).abs().amax(1) == 0)
-            if not dead.any():
+        def redirect(gradient: Tensor) -> Tensor:
+            is_zero = _is_zero(gradient, all_over_ranks)
+            if not is_zero.any():
                 return gradient
-            fresh = shown.clone().requires_grad_(True)
+            copies = values.clone().requires_grad_(True)
             with torch.enable_grad(), autocast, redirected_relu():
-                again = self._evaluated(self._observer.observe(pictures, fresh, draw)).expand(-1, shown.shape[1])
-            (replacement,) = torch.autograd.grad(again, fresh, upstream[0])
-            return torch.where(dead.view(-1, 1, 1, 1, 1), replacement.to(gradient), gradient)
+                redirected = self._evaluate(self._observer.observe(pictures, copies, draw)).expand_as(upstream[0])
+            (replacement,) = torch.autograd.grad(redirected, copies, upstream[0])
+            return torch.where(is_zero.view(-1, 1, 1, 1, 1), replacement.to(gradient), gradient)
 
-        views.register_hook(revived)
+        views.register_hook(redirect)
 
-    def _warn_of_dead(self, gradient: Tensor, step: int, in_all: Callable[[Tensor], Tensor]) -> None:
-        dead = in_all(gradient.flatten(1).abs().amax(1) == 0).tolist()
-        names = [target for target, is_dead in zip(self.targets, dead) if is_dead]
+    def _warn_of_zero_gradient(self, gradient: Tensor, step: int, all_over_ranks: OverRanks | None) -> None:
+        zeros = _is_zero(gradient, all_over_ranks).tolist()
+        names = [target for target, is_zero in zip(self.targets, zeros) if is_zero]
         if names:
             self._warned = True
             warnings.warn(
-                f"at step {step} no gradient reaches {len(names)} of {len(self.targets)} pictures ({', '.join(names[:5])}): "
-                "nothing turns the unit on; try the layer before its rectifier, another seed, or a louder start, "
-                "such as FourierImage(deviation=0.1)",
+                f"at step {step} no gradient reaches {len(names)} of {len(self.targets)} pictures "
+                f"({', '.join(names[:5])}): nothing turns the unit on; try the layer before its rectifier, another "
+                "seed, or a louder start, such as FourierImage(deviation=0.1)",
                 stacklevel=2,
             )
 
-    def watch(self, steps: int) -> Watch:
-        """Return what watches each picture of a run of so many steps for itself.
+    def health(self, steps: int) -> PictureHealth:
+        """Return a record of the pictures that fail in a run of so many steps.
 
         Raises:
             ValueError: when pictures share weights.
@@ -191,17 +190,16 @@ class Ascent:
             raise ValueError(
                 f"image: the pictures of {type(self.image).__name__} share weights, so none can fail, or be made, alone"
             )
-        self._warned = True  # what the warning would say is in the reasons
-        # The redirected gradient of the first steps brings units to life; one that needs it for ever is dead.
-        live_from = REDIRECTED_STEPS if steps > REDIRECTED_STEPS else 0
-        return Watch(count, steps, live_from, self.image.initialized.device)
+        self._warned = True  # the reasons of the failures replace the warning
+        first_step = REDIRECTED_STEPS if steps > REDIRECTED_STEPS else 0
+        return PictureHealth(count, steps, first_step, self.image.initialized.device)
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast what the run made: readers and fixed activations."""
+        """Move or cast the copies of the networks and the fixed activations."""
         self._observer.apply_(fn)
 
     def release(self) -> None:
-        """Let go of what `prepare` made; it can be made again."""
+        """Free what `prepare` made; it can be called again."""
         self._observer.release()
 
     def weights_hash(self) -> str:
@@ -212,36 +210,36 @@ class Ascent:
 
 
 def trained_parameters(image: Image) -> list[nn.Parameter]:
-    """Return what an optimizer moves.
+    """Return the parameters of an image that an optimizer updates.
 
     Raises:
-        ValueError: when there is nothing.
+        ValueError: when there are none.
     """
     parameters = [parameter for parameter in image.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError(
-            f"image: {type(image).__name__} holds nothing that could be optimised; stack it with another image"
-        )
+        raise ValueError(f"image: {type(image).__name__} has no parameters to optimize; stack it with another image")
     return parameters
 
 
-def _as_it_is(holds: Tensor) -> Tensor:
-    return holds
+def _is_zero(gradient: Tensor, all_over_ranks: OverRanks | None) -> Tensor:
+    """Return for each picture (N,) whether the gradient of its views is zero, in all processes."""
+    is_zero = gradient.flatten(1).abs().amax(1) == 0
+    return is_zero if all_over_ranks is None else all_over_ranks(is_zero)
 
 
 def picture_keys(targets: Sequence[str]) -> list[int]:
     """Return a key for each picture, from its target and how often that target came before.
 
-    A picture so draws the same views whatever stands beside it, and two pictures of one target draw different ones.
+    The views of a picture do not depend on its companions, and two pictures of one target have different views.
 
     Example:
-        >>> a, b, again = picture_keys(["a", "b", "a"])
-        >>> picture_keys(["b"]) == [b], a == again
+        >>> first, second, third = picture_keys(["a", "b", "a"])
+        >>> picture_keys(["b"]) == [second], first == third
         (True, False)
     """
-    seen: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     keys: list[int] = []
     for target in targets:
-        keys.append(mix(target, seen.setdefault(target, 0)))
-        seen[target] += 1
+        keys.append(mix(target, counts[target]))
+        counts[target] += 1
     return keys

@@ -1,4 +1,4 @@
-"""What the processes of one run tell one another; every process must call each of these at the same place."""
+"""Reductions over the processes of a run; every process must call each of them at the same point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, distributed
 
 
 def mean_over_ranks(values: Tensor, ranks: int) -> Tensor:
-    """Return the mean of what `ranks` processes hold; of one, what it holds.
+    """Return the mean of the values of `ranks` processes.
 
     Example:
         >>> mean_over_ranks(torch.tensor([1.0, 2.0]), 1)
@@ -15,27 +15,27 @@ def mean_over_ranks(values: Tensor, ranks: int) -> Tensor:
     """
     if ranks == 1:
         return values
-    summed = values.detach().clone()
-    distributed.all_reduce(summed)
-    return summed / ranks
+    total = values.detach().clone()
+    distributed.all_reduce(total)
+    return total / ranks
 
 
-def highest_over_ranks(number: int, ranks: int, device: torch.device | str) -> int:
-    """Return the highest of the numbers that `ranks` processes hold.
+def max_over_ranks(number: int, ranks: int, device: torch.device | str) -> int:
+    """Return the largest of the numbers of `ranks` processes.
 
     Example:
-        >>> highest_over_ranks(3, 1, "cpu")
+        >>> max_over_ranks(3, 1, "cpu")
         3
     """
     if ranks == 1:
         return number
-    found = torch.tensor(number, device=device)
-    distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return int(found)
+    largest = torch.tensor(number, device=device)
+    distributed.all_reduce(largest, distributed.ReduceOp.MAX)
+    return int(largest)
 
 
-def holds_in_all(holds: Tensor) -> Tensor:
-    """Return where truth values hold in all processes, of which there are several."""
-    found = holds.to(torch.int32)
-    distributed.all_reduce(found, distributed.ReduceOp.MIN)
-    return found.bool()
+def all_over_ranks(condition: Tensor) -> Tensor:
+    """Return where a condition holds in all processes, of which there are several."""
+    minimum = condition.to(torch.int32)
+    distributed.all_reduce(minimum, distributed.ReduceOp.MIN)
+    return minimum.bool()

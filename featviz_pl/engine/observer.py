@@ -1,4 +1,4 @@
-"""Read what an objective asks for: layers of networks, reference pictures, gradients."""
+"""Compute what an objective reads: activations of networks, those of reference pictures, and gradients."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ Size = tuple[int, int]
 
 @dataclass
 class Draw:
-    """Hold what made the views of a step, so that other pictures can be seen the same way.
+    """Hold the random numbers of a step's views, so that other pictures can have the same views.
 
     Args:
-        parameters: of the transforms; None where pictures are seen as they are.
+        parameters: of the transforms; None for pictures as they are.
         progress: of the run, from 0 to 1.
-        background: what shows through transparent pictures; None for opaque ones, and for grey.
+        background: behind transparent pictures; None for grey.
     """
 
     parameters: Any = None
@@ -41,10 +41,10 @@ class Observer:
     """Turn pictures into views, and views into an `Observation` for one objective.
 
     Args:
-        image: what is trained: its size, channels and alpha are read here.
-        network: the guest; the run works on readers of it.
-        objective: what is wanted.
-        views: how the pictures are seen; None shows them as they are.
+        image: whose size, channels and alpha are used.
+        network: frozen, and left as it is.
+        objective: whose sources are read.
+        views: of the pictures; None for the pictures as they are.
         count: number of pictures.
     """
 
@@ -52,14 +52,14 @@ class Observer:
         self, image: Image, network: FrozenNetwork, objective: Objective, views: Views | None, count: int
     ) -> None:
         self.network, self.objective, self.count = network, objective, count
-        self.views = _on_backgrounds(views) if image.alpha else views
+        self.views = _with_background(views) if image.alpha else views
         self.picture = (image.channels, *image.size)
         self.alpha = image.alpha
-        self.sources = _with_what_they_need(objective.sources())
+        self.sources = _with_inputs_of_gradients(objective.sources())
         self._networks: dict[object, FrozenNetwork] = {}
         self._readers: dict[object, ActivationReader] = {}
-        self._fixed: dict[tuple[Source, Size], Tensor] = {}
-        self._moved: dict[Reference, Tensor] = {}  # where the pictures are
+        self._fixed: dict[tuple[Source, Size], Tensor] = {}  # activations of references that no view changes
+        self._references: dict[Reference, Tensor] = {}  # on the device of the pictures
         self._backgrounds = Views(Background(), 1 if views is None else views.count) if self.alpha else None
 
     @property
@@ -73,40 +73,43 @@ class Observer:
         return any(source.gradient_of is not None and source.reference is None for source in self.sources)
 
     def prepare(self, device: torch.device | str, dtype: torch.dtype | None) -> None:
-        """Make the readers, check names and shapes with one pass over a grey picture, and read the fixed references."""
-        at_references = _with_what_they_need(
+        """Copy the networks, check names and shapes with one pass over a grey picture, and read fixed references."""
+        of_references = _with_inputs_of_gradients(
             [replace(source, reference=None) for source in self.sources if source.reference is not None]
         )
-        for network in dict.fromkeys(source.network for source in [*self.sources, *at_references]):
+        for network in dict.fromkeys(source.network for source in [*self.sources, *of_references]):
             self._networks[network] = self.network if network is None else as_network(network)  # type: ignore[arg-type]
             self._readers[network] = self._networks[network].reader()
             self._readers[network].module.to(device=device, dtype=dtype)
         for source in self.sources:
             if source.gradient_of is not None and source.reference is not None:
-                self._check_inner(source, source.reference)
+                self._check_differentiated(source, source.reference)
         size = self.picture[1:]
-        seen_at = size if self.views is None else self.views.transforms.output_size(size)
-        for own in dict.fromkeys((size, seen_at)):  # scores are of the picture as it is, steps are of its views
+        size_of_views = size if self.views is None else self.views.transforms.output_size(size)
+        for input_size in dict.fromkeys((size, size_of_views)):  # of the scores, and of the steps
             for reference, sources in self._by_reference(through_views=False).items():
-                for source, read in self._read_reference(reference, sources, own, device).items():
-                    self._fixed[source, own] = read
-            self._check(own)
+                for source, activation in self._read_reference(reference, sources, input_size, device).items():
+                    self._fixed[source, input_size] = activation
+            self._check(input_size)
+
+    def _class_names(self) -> dict[object, Any]:
+        return {key: network.classes for key, network in self._networks.items() if key is not None}
 
     def _check(self, size: Size) -> None:
-        """Probe every network with a picture of this size and let the objective refuse what cannot work."""
+        """Run every network on a picture of this size, and let the objective check the shapes."""
         shapes = {
-            source: tuple(activation.shape[2:]) for (source, own), activation in self._fixed.items() if own == size
+            source: tuple(activation.shape[2:])
+            for (source, input_size), activation in self._fixed.items()
+            if input_size == size
         }
-        channels = self.picture[0] - self.alpha
         for source in self.sources:
             if source.reference is not None and source.reference.through_views:
-                self._check_moving(source.reference)
-        for network, sources in _grouped(source for source in self.sources if source not in shapes).items():
-            found = probe(
-                self._readers[network], (channels, *size), list(dict.fromkeys(source.layer for source in sources))
-            )
-            shapes |= {source: found[source.layer] for source in sources}
-        names = {network: held.classes for network, held in self._networks.items() if network is not None}
+                self._check_viewed_reference(source.reference)
+        remaining = [source for source in self.sources if source not in shapes]
+        for network, sources in _by_network(remaining).items():
+            layers = list(dict.fromkeys(source.layer for source in sources))
+            layer_shapes = probe(self._readers[network], (self.picture[0] - self.alpha, *size), layers)
+            shapes |= {source: layer_shapes[source.layer] for source in sources}
         self.objective.check(
             Setting(
                 shapes,
@@ -114,37 +117,36 @@ class Observer:
                 self.picture,
                 class_names=self.network.classes,
                 alpha=self.alpha,
-                class_names_of=names,
+                class_names_of=self._class_names(),
             )
         )
 
-    def _check_inner(self, source: Source, reference: Reference) -> None:
-        """Let an objective that is only differentiated at a reference refuse what cannot work."""
+    def _check_differentiated(self, source: Source, reference: Reference) -> None:
+        """Let an objective that is only differentiated at a reference check the shapes there."""
         assert source.gradient_of is not None
         shapes: dict[Source, tuple[int, ...]] = {}
-        picture = (int(reference.image.shape[1]), int(reference.image.shape[2]), int(reference.image.shape[3]))
-        for network, group in _grouped(source.gradient_of.sources()).items():
+        count, channels, height, width = map(int, reference.image.shape)
+        for network, sources in _by_network(source.gradient_of.sources()).items():
             reader = self._readers[source.network if network is None else network]
-            found = probe(reader, picture, [one.layer for one in group])
-            shapes |= {one: found[one.layer] for one in group}
-        names = self._networks[source.network].classes
-        source.gradient_of.check(Setting(shapes, len(reference.image), picture, class_names=names))
+            layer_shapes = probe(reader, (channels, height, width), [inner.layer for inner in sources])
+            shapes |= {inner: layer_shapes[inner.layer] for inner in sources}
+        classes = self._networks[source.network].classes
+        source.gradient_of.check(Setting(shapes, count, (channels, height, width), class_names=classes))
 
     def _by_reference(self, through_views: bool) -> dict[Reference, list[Source]]:
-        """Return what is read of each reference, of those that go through the views or of the others."""
+        """Return the sources of each reference, of those with the views of each step or of the fixed ones."""
         groups: dict[Reference, list[Source]] = {}
         for source in self.sources:
             if source.reference is not None and source.reference.through_views == through_views:
                 groups.setdefault(source.reference, []).append(source)
         return groups
 
-    def _check_moving(self, reference: Reference) -> None:
-        """Refuse a reference that cannot be seen through the picture's views."""
+    def _check_viewed_reference(self, reference: Reference) -> None:
         expected = (self.picture[0] - self.alpha, *self.picture[1:])
         if tuple(reference.image.shape[1:]) != expected:
             raise ValueError(
-                f"reference: a picture of {tuple(reference.image.shape[1:])} cannot be seen through the same views as one of "
-                f"{expected}; resize it"
+                f"reference: a picture of {tuple(reference.image.shape[1:])} cannot be seen through the same views as "
+                f"one of {expected}; resize it"
             )
         self._check_count(reference)
 
@@ -155,16 +157,15 @@ class Observer:
             )
 
     def draw(self, seed: int, step: int, progress: float, keys: Sequence[int], indices: Sequence[int] | None) -> Draw:
-        """Draw how every picture is seen in one step."""
+        """Draw the views of every picture in one step."""
         parameters = None if self.views is None else self.views.sample(seed, step, keys, indices)
         background = None
         if self._backgrounds is not None:
-            background = self._backgrounds.sample(
-                mix(seed, "background"), step, keys, [0] if self.views is None else indices
-            )
+            of_views = [0] if self.views is None else indices
+            background = self._backgrounds.sample(mix(seed, "background"), step, keys, of_views)
         return Draw(parameters, progress, background)
 
-    def show(self, pictures: Tensor, draw: Draw) -> Tensor:
+    def view(self, pictures: Tensor, draw: Draw) -> Tensor:
         """Return the views (N, V, C, h, w) of pictures."""
         if self.views is None or draw.parameters is None:
             return pictures[:, None]
@@ -172,79 +173,83 @@ class Observer:
         return views
 
     def observe(self, pictures: Tensor, views: Tensor, draw: Draw, step: int | None = None) -> Observation:
-        """Read everything that the objective asks for."""
+        """Compute everything that the objective reads."""
         with torch.autocast(views.device.type, enabled=False):
-            opaque = self._opaque(views, draw)
-        own = [source for source in self.sources if source.reference is None]
-        seen = self._observation(pictures, views, opaque, own, step)
-        activations = dict(seen.activations)
+            opaque = self._on_background(views, draw)
+        sources = [source for source in self.sources if source.reference is None]
+        observation = self._observation(pictures, views, opaque, sources, step)
+        activations = dict(observation.activations)
         size = (int(views.shape[-2]), int(views.shape[-1]))
-        activations |= {
-            source: self._fixed[source, size] for sources in self._by_reference(False).values() for source in sources
-        }
-        for reference, sources in self._by_reference(True).items():
-            activations |= self._read_moving(reference, sources, pictures, draw)
-        return replace(seen, activations=activations)
+        for sources in self._by_reference(through_views=False).values():
+            activations |= {source: self._fixed[source, size] for source in sources}
+        for reference, sources in self._by_reference(through_views=True).items():
+            activations |= self._read_viewed_reference(reference, sources, pictures, draw)
+        return replace(observation, activations=activations)
 
     def _observation(
         self, pictures: Tensor, views: Tensor, opaque: Tensor, sources: list[Source], step: int | None
     ) -> Observation:
-        """Read sources of the views themselves, activations first and then gradients by them."""
+        """Read sources of the views, activations first and then gradients by them."""
         activations: dict[Source, Tensor] = {}
-        graph: dict[Source, Tensor] = {}
-        wanted = [source for source in sources if source.gradient_of is None]
-        by_gradient = {replace(source, gradient_of=None) for source in sources if source.gradient_of is not None}
-        for network, group in _grouped(wanted).items():
-            self._read(network, group, opaque, activations, graph if by_gradient & set(group) else None)
-        names = {network: held.classes for network, held in self._networks.items() if network is not None}
-        seen = Observation(
-            pictures, activations, class_names=self.network.classes, views=views, step=step, class_names_of=names
+        results: dict[Source, Tensor] = {}
+        layers = [source for source in sources if source.gradient_of is None]
+        differentiated = {replace(source, gradient_of=None) for source in sources if source.gradient_of is not None}
+        for network, group in _by_network(layers).items():
+            self._read(network, group, opaque, activations, results if differentiated & set(group) else None)
+        observation = Observation(
+            pictures,
+            activations,
+            class_names=self.network.classes,
+            views=views,
+            step=step,
+            class_names_of=self._class_names(),
         )
         for source in sources:
             if source.gradient_of is not None:
-                activations[source] = self._gradient(source, seen, graph[replace(source, gradient_of=None)])
-        return seen
+                result = results[replace(source, gradient_of=None)]
+                activations[source] = self._gradient(source, observation, result)
+        return observation
 
     def _read(
         self,
         network: object,
         sources: list[Source],
         views: Tensor,
-        into: dict[Source, Tensor],
-        graph: dict[Source, Tensor] | None,
+        activations: dict[Source, Tensor],
+        results: dict[Source, Tensor] | None,
     ) -> None:
-        """Read layers for views (N, V, C, h, w); with `graph`, keep also what deeper layers were computed from."""
+        """Read layers for views (N, V, C, h, w); with `results`, also the tensors that deeper layers are computed from."""
         reader, layers = self._readers[network], [source.layer for source in sources]
-        results: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
 
-        def keeper(layer: str) -> Callable[..., None]:
-            def keep(module: nn.Module, inputs: Any, result: Any) -> None:
+        def hook(layer: str) -> Callable[..., None]:
+            def record(module: nn.Module, inputs: Any, result: Any) -> None:
                 tensor = reader.tensor(layer, result)
                 if tensor is not None:
-                    results[layer] = tensor
+                    tensors[layer] = tensor
 
-            return keep
+            return record
 
-        with reader.hooked({layer: keeper(layer) for layer in layers} if graph is not None else {}):
-            read = reader.activations(views.flatten(0, 1), layers)
+        with reader.hooked({} if results is None else {layer: hook(layer) for layer in layers}):
+            outputs = reader.activations(views.flatten(0, 1), layers)
         for source in sources:
-            into[source] = read[source.layer].unflatten(0, views.shape[:2])
-            if graph is not None:
-                graph[source] = results[source.layer]
+            activations[source] = outputs[source.layer].unflatten(0, views.shape[:2])
+            if results is not None:
+                results[source] = tensors[source.layer]
 
-    def _gradient(self, source: Source, seen: Observation, root: Tensor) -> Tensor:
-        """Return the gradient of an objective by an activation, laid out as the activation is."""
+    def _gradient(self, source: Source, observation: Observation, result: Tensor) -> Tensor:
+        """Return the gradient of an objective by an activation, with the axes of the activation."""
         assert source.gradient_of is not None
-        objective = source.gradient_of
-        with torch.autocast(seen.pictures.device.type, enabled=False):
-            scores = objective(
-                seen.without_logging() if source.network is None else seen.without_logging().for_network(source.network)
-            )
+        unlogged = observation.without_logging()
+        with torch.autocast(observation.pictures.device.type, enabled=False):
+            scores = source.gradient_of(unlogged if source.network is None else unlogged.for_network(source.network))
         with untraced():
-            (gradient,) = torch.autograd.grad(scores.sum(), root, retain_graph=True, allow_unused=True)
+            (gradient,) = torch.autograd.grad(scores.sum(), result, retain_graph=True, allow_unused=True)
         if gradient is None:
-            raise ValueError(f"layer: {source.layer!r} does not lead to {objective!r}; choose a layer before it")
-        shape = seen.network_input().shape[:2]
+            raise ValueError(
+                f"layer: {source.layer!r} does not lead to {source.gradient_of!r}; choose a layer before it"
+            )
+        shape = observation.network_input().shape[:2]
         layout = self._readers[source.network].layout(source.layer)
         standard = None if layout is None else layout.standardized(gradient.detach(), shape.numel())
         assert standard is not None  # as the activation was
@@ -254,43 +259,41 @@ class Observer:
     def _read_reference(
         self, reference: Reference, sources: list[Source], size: Size, device: torch.device | str
     ) -> dict[Source, Tensor]:
-        """Read a reference as it is; one of the picture's size follows it to the size of the views."""
+        """Read a reference as it is, resized like the picture where it has the size of the picture."""
         self._check_count(reference)
         channels = self.picture[0] - self.alpha
         if reference.image.shape[1] != channels:
-            raise ValueError(
-                f"reference: it has {reference.image.shape[1]} channels, and the network is shown {channels}"
-            )
+            raise ValueError(f"reference: it has {reference.image.shape[1]} channels, and the network sees {channels}")
         image = reference.image.to(device)
         if tuple(image.shape[-2:]) == self.picture[1:]:
             image = resize(image, size)
         return self._read_views(sources, image[None] if reference.together else image[:, None])
 
-    def _read_moving(
+    def _read_viewed_reference(
         self, reference: Reference, sources: list[Source], pictures: Tensor, draw: Draw
     ) -> dict[Source, Tensor]:
         """Read a reference through the views of this step."""
-        image = self._moved.get(reference)
+        image = self._references.get(reference)
         if image is None or image.device != pictures.device or image.dtype != pictures.dtype:
-            image = self._moved[reference] = reference.image.to(device=pictures.device, dtype=pictures.dtype)
+            image = self._references[reference] = reference.image.to(device=pictures.device, dtype=pictures.dtype)
         if self.alpha:
-            image = torch.cat([image, torch.ones_like(image[:, :1])], 1)  # opaque, where views may want to know
+            image = torch.cat([image, torch.ones_like(image[:, :1])], 1)  # opaque: the views may use the alpha
         with torch.autocast(image.device.type, enabled=False):
-            views = self._opaque(self.show(image.expand(len(pictures), -1, -1, -1), draw), draw)
+            views = self._on_background(self.view(image.expand(len(pictures), -1, -1, -1), draw), draw)
         return self._read_views(sources, views)
 
     def _read_views(self, sources: list[Source], views: Tensor) -> dict[Source, Tensor]:
-        """Read views of a reference, in one pass for each network; what is read is detached."""
-        wanted = {source: replace(source, reference=None) for source in sources}
+        """Read views of a reference, in one pass for each network, without a graph."""
+        of_views = {source: replace(source, reference=None) for source in sources}
         needs_gradient = any(source.gradient_of is not None for source in sources)
         with torch.inference_mode(False), torch.set_grad_enabled(needs_gradient):
             views = views.detach().clone().requires_grad_(needs_gradient)
-            own = _with_what_they_need(list(wanted.values()))
-            read = self._observation(views[:, 0], views, views, own, None).activations
-        return {source: read[plain].detach() for source, plain in wanted.items()}
+            inputs = _with_inputs_of_gradients(list(of_views.values()))
+            activations = self._observation(views[:, 0], views, views, inputs, None).activations
+        return {source: activations[plain].detach() for source, plain in of_views.items()}
 
-    def _opaque(self, views: Tensor, draw: Draw) -> Tensor:
-        """Put transparent views on the background that was drawn, or on grey; views that a transform made opaque stay."""
+    def _on_background(self, views: Tensor, draw: Draw) -> Tensor:
+        """Put transparent views on the background that was drawn, or on grey; opaque views stay."""
         if not self.alpha or views.shape[2] != self.picture[0]:
             return views
         if draw.background is None or self._backgrounds is None:
@@ -300,48 +303,45 @@ class Observer:
         return opaque
 
     def apply_(self, fn: Callable[[Tensor], Tensor]) -> None:
-        """Move or cast what the run made: readers and fixed activations."""
+        """Move or cast the copies of the networks and the fixed activations."""
         for reader in self._readers.values():
             reader.apply_(fn)
         self._fixed = {key: fn(activation) for key, activation in self._fixed.items()}
 
     def release(self) -> None:
-        """Let go of what `prepare` made."""
-        for held in (self._readers, self._fixed, self._moved):
-            held.clear()
+        """Free what `prepare` made."""
+        for values in (self._readers, self._fixed, self._references):
+            values.clear()
 
 
-def _on_backgrounds(views: Views | None) -> Views | None:
-    """Put a random background before the first transform of colors: opacity is no color, and must not be shifted as one."""
+def _with_background(views: Views | None) -> Views | None:
+    """Put a random background before the first transform of colors, which must not change the opacity."""
     if views is None:
         return None
-    listed = views.transforms.listed()
-    first = next(
-        (place for place, one in enumerate(listed) if isinstance(one, (Noise, ColorShift, Torchvision, Background))),
-        None,
-    )
-    if first is None or isinstance(listed[first], Background):
+    transforms = views.transforms.listed()
+    of_colors = (Noise, ColorShift, Torchvision, Background)
+    first = next((index for index, transform in enumerate(transforms) if isinstance(transform, of_colors)), None)
+    if first is None or isinstance(transforms[first], Background):
         return views
-    return Views(
-        Compose([*listed[:first], Background(), *listed[first:]], views.transforms.size), views.count, views.schedule
-    )
+    with_background = Compose([*transforms[:first], Background(), *transforms[first:]], views.transforms.size)
+    return Views(with_background, views.count, views.schedule)
 
 
-def _grouped(sources: Iterable[Source]) -> dict[object, list[Source]]:
+def _by_network(sources: Iterable[Source]) -> dict[object, list[Source]]:
     groups: dict[object, list[Source]] = {}
     for source in sources:
         groups.setdefault(source.network, []).append(source)
     return groups
 
 
-def _with_what_they_need(sources: Sequence[Source]) -> list[Source]:
-    """Add what gradients by activations are computed from: the activations, and what the differentiated objective reads."""
-    found = dict.fromkeys(sources)
+def _with_inputs_of_gradients(sources: Sequence[Source]) -> list[Source]:
+    """Add what gradients by activations are computed from: the activations, and the sources of the objective."""
+    complete = dict.fromkeys(sources)
     for source in sources:
         if source.gradient_of is not None and source.reference is None:
             inner = [
-                replace(one, network=source.network if one.network is None else one.network)
-                for one in source.gradient_of.sources()
+                replace(read, network=source.network if read.network is None else read.network)
+                for read in source.gradient_of.sources()
             ]
-            found |= dict.fromkeys(_with_what_they_need([replace(source, gradient_of=None), *inner]))
-    return list(found)
+            complete |= dict.fromkeys(_with_inputs_of_gradients([replace(source, gradient_of=None), *inner]))
+    return list(complete)

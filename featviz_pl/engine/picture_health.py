@@ -1,4 +1,4 @@
-"""Watch each picture of a batch for itself: which have failed, and why."""
+"""Find the pictures of a batch that fail, and keep them from the others."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-STRETCH = 32  # steps of a picture between two looks at it: each look waits for the device
-DEAD_AFTER = 64  # steps: a picture that no gradient of its own has reached by then gets no more
+CHECK_INTERVAL = 32  # steps between two calls of `failures`: each waits for the device
+DEAD_AFTER = 64  # steps: a picture that has had no gradient by then fails
 
 
-class Watch:
-    """Keep what is not finite from the other pictures, and remember which failed, and why.
+class PictureHealth:
+    """Record for each picture the first step that is not finite, and whether a gradient reaches it.
 
     On an accelerator only `failures` waits for the device.
 
     Args:
         count: number of pictures.
-        steps: of each, at most.
-        live_from: the first step whose gradient counts as a picture's own.
+        steps: of the run.
+        first_step: the first one whose gradient counts: earlier ones may be redirected.
         device: of the pictures.
 
     Example:
-        >>> watch = Watch(2, steps=3, live_from=0, device="cpu")
-        >>> kept = watch.kept(torch.tensor([1.0, float("nan")]), [torch.ones(2, 4)])
-        >>> [int(own) for own in kept[0].sum(1)], watch.failures()
-        ([4, 0], {1: 'the score or the gradient of step 0 is not finite'})
+        >>> health = PictureHealth(2, steps=3, first_step=0, device="cpu")
+        >>> masked = health.mask_failed(torch.tensor([1.0, float("nan")]), [torch.ones(2, 4)])
+        >>> masked[0].sum(1).tolist(), health.failures()
+        ([4.0, 0.0], {1: 'the score or the gradient of step 0 is not finite'})
     """
 
-    def __init__(self, count: int, steps: int, live_from: int, device: torch.device | str) -> None:
-        self._live_from, self._dead_at = live_from, min(steps, DEAD_AFTER) - 1
-        self._age = 0  # steps taken
-        self._first_bad = torch.full((count,), -1, device=device)
-        self._reached = torch.zeros(count, dtype=torch.bool, device=device)
+    def __init__(self, count: int, steps: int, first_step: int, device: torch.device | str) -> None:
+        self._first_step, self._last_chance = first_step, min(steps, DEAD_AFTER) - 1
+        self._step = 0
+        self._first_bad_step = torch.full((count,), -1, device=device)
+        self._has_gradient = torch.zeros(count, dtype=torch.bool, device=device)
         self._dead = torch.zeros(count, dtype=torch.bool, device=device)
 
-    def kept(self, scores: Tensor, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
-        """Take in a step of every picture, and return the gradients with zeros for those that have failed."""
-        finite, reached = torch.isfinite(scores), torch.zeros_like(self._reached)
+    def mask_failed(self, scores: Tensor, gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+        """Record a step, and return its gradients with zeros for the pictures that have failed."""
+        finite, nonzero = torch.isfinite(scores), torch.zeros_like(self._has_gradient)
         for gradient in gradients:
             if gradient is not None:
-                largest = gradient.flatten(1).abs().amax(1)  # not a number, or infinite, where one of them is
-                finite, reached = finite & torch.isfinite(largest), reached | (largest > 0)
-        if self._age >= self._live_from:
-            self._reached |= reached
-        self._first_bad = torch.where((self._first_bad < 0) & ~finite, self._age, self._first_bad)
-        if self._age == self._dead_at:
-            self._dead = ~self._reached
-        self._age += 1
-        healthy = (self._first_bad < 0) & ~self._dead
-        if healthy.device.type == "cpu" and bool(healthy.all()):  # elsewhere, asking would wait for the device
+                largest = gradient.flatten(1).abs().amax(1)  # NaN or infinite where one value is
+                finite, nonzero = finite & torch.isfinite(largest), nonzero | (largest > 0)
+        if self._step >= self._first_step:
+            self._has_gradient |= nonzero
+        self._first_bad_step = torch.where((self._first_bad_step < 0) & ~finite, self._step, self._first_bad_step)
+        if self._step == self._last_chance:
+            self._dead = ~self._has_gradient
+        self._step += 1
+        healthy = (self._first_bad_step < 0) & ~self._dead
+        if healthy.device.type == "cpu" and bool(healthy.all()):
             return tuple(gradients)
         return tuple(
             None
@@ -60,11 +60,11 @@ class Watch:
         )
 
     def failures(self) -> dict[int, str]:
-        """Return the reason of every picture that has failed; this waits for the device."""
+        """Return the reason of every picture that has failed, by its index; this waits for the device."""
         reasons = {}
-        for index, (bad, dead) in enumerate(zip(self._first_bad.tolist(), self._dead.tolist())):
-            if bad >= 0:
-                reasons[index] = f"the score or the gradient of step {bad} is not finite"
-            elif dead:
+        for index, (step, is_dead) in enumerate(zip(self._first_bad_step.tolist(), self._dead.tolist())):
+            if step >= 0:
+                reasons[index] = f"the score or the gradient of step {step} is not finite"
+            elif is_dead:
                 reasons[index] = "no gradient reaches the picture: nothing turns the unit on"
         return reasons

@@ -24,7 +24,7 @@ def automatic_batch_size(
     No batch is larger than the largest layer, or than the share of a process.
 
     Args:
-        make: makes the problem of a batch of units of a layer.
+        make: makes the ascent of a batch of units of a layer.
         units: of each layer that is swept.
         device: where the sweep takes place.
         ranks: processes of the sweep.
@@ -37,16 +37,16 @@ def automatic_batch_size(
     return largest_fitting(saved_bytes(make(layer, indices[:1])), free_memory(device), min(MAX_BATCH_SIZE, useful))
 
 
-def saved_bytes(problem: Ascent) -> int:
+def saved_bytes(ascent: Ascent) -> int:
     """Take one step and return the bytes that it saves for the gradient.
 
     Example:
         >>> from featviz_pl.images import PixelImage
         >>> from featviz_pl.networks import FrozenNetwork
         >>> from featviz_pl.objectives import Channel
-        >>> problem = Ascent(PixelImage(8), FrozenNetwork(torch.nn.Conv2d(3, 4, 3)), Channel("output", 1))
-        >>> problem.initialize(); problem.prepare()
-        >>> saved_bytes(problem) > 8 * 8 * 3 * 4
+        >>> ascent = Ascent(PixelImage(8), FrozenNetwork(torch.nn.Conv2d(3, 4, 3)), Channel("output", 1))
+        >>> ascent.initialize(); ascent.prepare()
+        >>> saved_bytes(ascent) > 8 * 8 * 3 * 4
         True
     """
     saved: dict[int, int] = {}
@@ -57,7 +57,7 @@ def saved_bytes(problem: Ascent) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        problem.step(0, 1)
+        ascent.step(0, 1)
     return sum(saved.values())
 
 

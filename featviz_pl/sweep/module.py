@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from featviz_pl.engine import Ascent, ascend
-from featviz_pl.engine.threads import available_cores, fair_threads, fewer_threads, processes_here
+from featviz_pl.engine.threads import available_cores, fair_threads, fewer_threads, local_processes
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved
 from featviz_pl.io.provenance import provenance
@@ -222,7 +222,7 @@ class FeatureSweep(LightningModule):
             image.start_from(self._plan.start)
         return image
 
-    def problem(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
+    def ascent(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
         """Make what one batch solves, on a device; outside of a run, where it is for measuring, nothing is compiled."""
         held = self.network.compiled(False) if self._guest is None else self._guest
         made = Ascent(
@@ -238,7 +238,7 @@ class FeatureSweep(LightningModule):
         precision, device = trainer.strategy.precision_plugin, trainer.strategy.root_device
         precision.convert_module(self)  # as Lightning does a little later
         with torch.inference_mode(False), torch.enable_grad(), precision.predict_step_context():
-            size = automatic_batch_size(partial(self.problem, device=device), targets.units, device, trainer.world_size)
+            size = automatic_batch_size(partial(self.ascent, device=device), targets.units, device, trainer.world_size)
         rank_zero_info(f"batch size {size}")
         return size
 
@@ -251,7 +251,7 @@ class FeatureSweep(LightningModule):
         self._guest = self.network.replace(module=module)
         self._parent = os.getppid()
         self._settings = self.settings(str(self.trainer.precision))
-        processes = processes_here(self.trainer)
+        processes = local_processes(self.trainer)
         if fair_threads(processes) < torch.get_num_threads():
             rank_zero_info(
                 f"{processes} processes share {available_cores()} cores: {fair_threads(processes)} threads in each"
@@ -266,10 +266,10 @@ class FeatureSweep(LightningModule):
         if not batch.units:
             return RenderedBatch(torch.empty(0, self.image.channels, *self.image.size))
         failures: dict[int, str] = {}
-        with torch.inference_mode(False), torch.enable_grad(), fewer_threads(processes_here(self._trainer)):
-            problem = self.problem(batch.layer, batch.units, self.device)
+        with torch.inference_mode(False), torch.enable_grad(), fewer_threads(local_processes(self._trainer)):
+            ascent = self.ascent(batch.layer, batch.units, self.device)
             ascend(
-                problem,
+                ascent,
                 self.steps,
                 partial(self._make_optimizer, layer=batch.layer),
                 on_step=lambda step, _: self._after_step(step),
@@ -277,8 +277,8 @@ class FeatureSweep(LightningModule):
                 scheduler=self.recipe.make_scheduler,
             )
             with torch.no_grad():
-                pictures = as_saved(problem.decoded())
-            scores = problem.scores(pictures).tolist()[: len(batch.targets)]
+                pictures = as_saved(ascent.decode())
+            scores = ascent.scores(pictures).tolist()[: len(batch.targets)]
         for index, score in enumerate(scores):
             if not math.isfinite(score):
                 failures.setdefault(index, "the score of the picture is not finite")

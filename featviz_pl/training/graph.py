@@ -66,15 +66,15 @@ class GraphModule(nn.Module):
         super().__init__()
         # One copy of both: an objective may hold the image's own parts.
         image, objective = copy.deepcopy((model.image, model.objective))
-        problem = Ascent(image, model.network, objective, model.seed, views)
-        problem.initialize()
-        problem.prepare(model.device)
+        ascent = Ascent(image, model.network, objective, model.seed, views)
+        ascent.initialize()
+        ascent.prepare(model.device)
         steps = max(model.total_steps, step + 1)
         image.advance(step, steps)
-        drawn = problem._observer.draw(model.seed, step, step / max(1, steps - 1), problem.view_keys, None)
+        drawn = ascent._observer.draw(model.seed, step, step / max(1, steps - 1), ascent.view_keys, None)
         self.image = image
-        self.views = Viewing(problem, drawn)
-        self.score = Scoring(problem, drawn, step)
+        self.views = Viewing(ascent, drawn)
+        self.score = Scoring(ascent, drawn, step)
         self.example_input_array = ()  # what a graph logger passes: nothing, the pictures are parameters
         self()  # networks are probed once, which belongs in no graph
 
@@ -94,22 +94,22 @@ class GraphModule(nn.Module):
 class Viewing(nn.Module):
     """Show pictures through the views that were drawn."""
 
-    def __init__(self, problem: Ascent, drawn: Any) -> None:
+    def __init__(self, ascent: Ascent, drawn: Any) -> None:
         super().__init__()
-        self.observer, self.drawn = problem._observer, drawn
+        self.observer, self.drawn = ascent._observer, drawn
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return the views (N, V, C, h, w)."""
-        return self.observer.show(pictures, self.drawn)
+        return self.observer.view(pictures, self.drawn)
 
 
 class Scoring(nn.Module):
     """Run the networks on views and score what is found there."""
 
-    def __init__(self, problem: Ascent, drawn: Any, step: int) -> None:
+    def __init__(self, ascent: Ascent, drawn: Any, step: int) -> None:
         super().__init__()
-        self.observer, self.drawn, self.step = problem._observer, drawn, step
-        self.objective = problem.objective
+        self.observer, self.drawn, self.step = ascent._observer, drawn, step
+        self.objective = ascent.objective
         for index, reader in enumerate(self.observer._readers.values()):
             self.add_module("network" if index == 0 else f"network_{index + 1}", reader.module)
             for part in reader.module.modules():

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from featviz_pl.engine import Ascent, Step
 from featviz_pl.engine.ascent import trained_parameters
-from featviz_pl.engine.distributed import highest_over_ranks, holds_in_all, mean_over_ranks
+from featviz_pl.engine.distributed import all_over_ranks, max_over_ranks, mean_over_ranks
 from featviz_pl.engine.step import non_finite, require_finite
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved, save_png
@@ -134,7 +134,7 @@ class FeatureVisualization(LightningModule):
         self.extra_provenance: dict[str, Any] = {}  # entries of the provenance of every picture
         self.views: Views | None = None  # see set_views
         self.last: Step | None = None  # the latest step's scores, for callbacks
-        self._problem = self._new_problem()
+        self._ascent = self._new_ascent()
         self._network_dtype: torch.dtype | None = None
         self._first_bad_step: Tensor | None = None  # on an accelerator; -1 while there is none
         self._signals: HeldSignals | None = None  # during a run
@@ -150,7 +150,7 @@ class FeatureVisualization(LightningModule):
         start = self.images[:, : self.image.channels - self.image.alpha] if started else None
         return self.recipe.make_objective(objective, self.network, size, start)
 
-    def _new_problem(self) -> Ascent:
+    def _new_ascent(self) -> Ascent:
         return Ascent(self.image, self.network, self.objective, self.seed, self.views)
 
     def set_views(self, views: Views | None) -> None:
@@ -163,7 +163,7 @@ class FeatureVisualization(LightningModule):
     @property
     def targets(self) -> list[str]:
         """What each picture looks for."""
-        return list(self._problem.targets)
+        return list(self._ascent.targets)
 
     @property
     def images(self) -> Tensor:
@@ -213,16 +213,16 @@ class FeatureVisualization(LightningModule):
 
     def scores(self, pictures: Tensor | None = None) -> Tensor:
         """Score the pictures (N,) as they are saved, in 256 levels and without views; the module's own unless given."""
-        problem = self._problem
-        if not problem.prepared:
-            problem.prepare(self.device, self._network_dtype)
-        return problem.scores(as_saved(self.images if pictures is None else pictures))
+        ascent = self._ascent
+        if not ascent.prepared:
+            ascent.prepare(self.device, self._network_dtype)
+        return ascent.scores(as_saved(self.images if pictures is None else pictures))
 
     def provenance(self, index: int = 0, **more: Any) -> dict[str, Any]:
         """Return where picture `index` comes from: plain values, equal for equal runs."""
         values = {
             "network": self.network.name,
-            "weights": self._problem.weights_hash(),
+            "weights": self._ascent.weights_hash(),
             "target": self.targets[index],
             "objective": self.objective.portable_formula(),
             "image": repr(self.image),
@@ -248,8 +248,8 @@ class FeatureVisualization(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Bind the views and draw the pictures; a checkpoint that is loaded next replaces them."""
-        self._problem = self._new_problem()
-        self._problem.initialize()
+        self._ascent = self._new_ascent()
+        self._ascent.initialize()
         self._run["steps"] = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -331,7 +331,7 @@ class FeatureVisualization(LightningModule):
     def on_fit_start(self) -> None:
         """Check everything that can be checked, once, where the run takes place."""
         self.last = self._first_bad_step = None
-        self._problem.prepare(self.device, self._network_dtype)
+        self._ascent.prepare(self.device, self._network_dtype)
         if self.trainer.global_step >= self.trainer.max_steps > 0:
             warnings.warn(
                 f"this Trainer has already taken its {self.trainer.max_steps} steps and will take none; make a new Trainer for each run",
@@ -361,7 +361,7 @@ class FeatureVisualization(LightningModule):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """Return the loss of one step over this process's share of the views."""
         views = self.views_of_this_rank
-        step = self._problem.step(batch, self.total_steps, views, None if len(views) == views.stop else holds_in_all)
+        step = self._ascent.step(batch, self.total_steps, views, None if len(views) == views.stop else all_over_ranks)
         self.last, loss = replace(step, loss=step.loss.detach()), step.loss
         if self.trainer.world_size > 1:
             # A score that is not finite in one process must stop all of them: it does so through the gradient, which
@@ -392,7 +392,7 @@ class FeatureVisualization(LightningModule):
     def _deliver_signal(self) -> None:
         """Let a signal act, in all processes after the same step: what it starts, such as a checkpoint, needs all of them."""
         own = 0 if self._signals is None else self._signals.waiting
-        waiting = highest_over_ranks(own, self.trainer.world_size, self.device)
+        waiting = max_over_ranks(own, self.trainer.world_size, self.device)
         if waiting and self._signals is not None:
             self._signals.deliver(waiting)
 
@@ -452,14 +452,14 @@ class FeatureVisualization(LightningModule):
         if single == double:  # a cast, not a move
             self._network_dtype = single
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._problem.apply_(fn)
+        self._ascent.apply_(fn)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave readers behind: they are made anew where the module arrives."""
-        return {**super().__getstate__(), "_problem": None, "last": None, "_first_bad_step": None, "_signals": None}
+        return {**super().__getstate__(), "_ascent": None, "last": None, "_first_bad_step": None, "_signals": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and bind image, network and objective again."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._problem = self._new_problem()
+        self._ascent = self._new_ascent()

@@ -252,7 +252,7 @@ def test_a_layer_that_does_not_lead_to_the_objective_is_refused() -> None:
 
 
 def test_a_reference_with_other_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match="reference: it has 1 channels, and the network is shown 3"):
+    with pytest.raises(ValueError, match="reference: it has 1 channels, and the network sees 3"):
         bound(Notes(Source("1"), Source("1", reference=Reference(torch.rand(1, 1, 9, 9).double()))))
 
 
@@ -261,9 +261,9 @@ def test_what_is_only_watched_changes_no_draw_and_asks_for_no_pictures() -> None
     plain, watched = (
         bound(objective, views) for objective in (Channel("1", 0), Channel("1", 0) + Logged(Diversity("1")))
     )
-    assert torch.equal(plain.look(0, 2)[1], watched.look(0, 2)[1])
+    assert torch.equal(plain.decode_and_view(0, 2)[1], watched.decode_and_view(0, 2)[1])
     assert (Channel("1", 0) + Logged(Channel("1", [1, 2, 3]))).count() is None
-    with pytest.raises(ValueError, match=r"objective: in Logged.* nothing can be raised"):
+    with pytest.raises(ValueError, match=r"objective: Logged.* has no term to maximize"):
         bound(Logged("1:0"))
 
 

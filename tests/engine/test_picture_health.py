@@ -10,18 +10,18 @@ from sweep_networks import partly_dead
 from toys import adam
 
 from featviz_pl.engine import Ascent, ascend
-from featviz_pl.engine.picture_health import DEAD_AFTER, Watch
+from featviz_pl.engine.picture_health import DEAD_AFTER, PictureHealth
 from featviz_pl.images import PixelImage
 from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import Channel
 
 
 def test_what_is_not_finite_and_what_no_gradient_reaches_have_failed() -> None:
-    watch = Watch(3, 100, 0, "cpu")
+    watch = PictureHealth(3, 100, 0, "cpu")
     for step in range(DEAD_AFTER):
         assert watch.failures().keys() == ({1} if step > 2 else set())
         scores = torch.tensor([1.0, math.inf if step == 2 else 1.0, 1.0])
-        (gradient,) = watch.kept(scores, [torch.tensor([[1.0], [1.0], [0.0]])])
+        (gradient,) = watch.mask_failed(scores, [torch.tensor([[1.0], [1.0], [0.0]])])
         assert gradient is not None
         assert gradient.flatten().tolist() == [1.0, 0.0 if step >= 2 else 1.0, 0.0]
     failures = watch.failures()

@@ -18,7 +18,7 @@ from torch import nn
 import featviz_pl as fv
 from featviz_pl.cli.main import main
 from featviz_pl.engine import Ascent
-from featviz_pl.engine.precision import FastestPrecision, chosen, fastest_precision
+from featviz_pl.engine.precision import FastestPrecision, choose, fastest_precision
 from featviz_pl.io import read_provenance
 from featviz_pl.sweep.manifest import read_manifest
 
@@ -35,7 +35,7 @@ QUIET: dict[str, Any] = {"accelerator": "cpu", "size": 16, "steps": 2, "preset":
     ],
 )
 def test_less_precision_must_be_clearly_faster(seconds: dict[str, float], name: str) -> None:
-    assert chosen(seconds).name == name
+    assert choose(seconds).name == name
 
 
 def test_the_choice_says_what_was_measured() -> None:

@@ -52,7 +52,7 @@ class Seen(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, FeatureVisualization)
-        problem, views = pl_module._problem, self.views
+        problem, views = pl_module._ascent, self.views
         given = problem._observer.draw
 
         def draw(seed: int, step: int, progress: float, keys: Any, indices: Any) -> Any:

@@ -35,8 +35,8 @@ def test_memory_decides_on_an_accelerator(
 ) -> None:
     monkeypatch.setattr(room, "free_memory", lambda _: free)
     monkeypatch.setattr(room, "saved_bytes", lambda _: 1000)
-    problem = FeatureSweep(toy(), "lucid", size=8).problem("features.5", [0], "cpu")
-    size = automatic_batch_size(lambda *_: problem, {"features.5": range(units)}, torch.device("meta"), ranks)
+    ascent = FeatureSweep(toy(), "lucid", size=8).ascent("features.5", [0], "cpu")
+    size = automatic_batch_size(lambda *_: ascent, {"features.5": range(units)}, torch.device("meta"), ranks)
     assert size == expected
 
 
