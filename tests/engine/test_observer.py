@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from featviz_pl.engine import Ascent
 from featviz_pl.images import FixedImage, PixelImage
@@ -224,24 +225,22 @@ def test_an_objective_that_is_differentiated_at_a_reference_is_checked_too() -> 
 def test_each_reference_is_read_in_one_pass() -> None:
     passes: list[int] = []
 
-    class Counting(nn.Conv2d):
-        def forward(self, x: Tensor) -> Tensor:
-            passes.append(len(x))
-            return super().forward(x)
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is torch.ops.aten.convolution.default and args[1].shape == (4, 3, 3, 3):  # the first layer
+                passes.append(len(args[0]))
+            return func(*args, **(kwargs or {}))
 
-    network = net()
-    counting = Counting(3, 4, 3).double()
-    counting.load_state_dict(network[0].state_dict())
     reference = Reference(PHOTOS[:1], through_views=True)
     wanted = [
         Source("1", reference=reference),
         Source("3", reference=reference),
         Source("1", reference=reference, gradient_of=Channel("3", 0)),
     ]
-    made = bound(Notes(Source("1"), *wanted), network=nn.Sequential(counting, *network[1:]))
+    made = bound(Notes(Source("1"), *wanted))
     made.step(20, 30)
-    passes.clear()
-    made.step(21, 30)
+    with Count():
+        made.step(21, 30)
     assert passes == [2, 2], "one of the pictures, one of the reference"
 
 
