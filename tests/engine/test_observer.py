@@ -239,7 +239,7 @@ def test_each_reference_is_read_in_one_pass() -> None:
     ]
     made = bound(Notes(Source("1"), *wanted))
     made.step(20, 30)
-    with Count():
+    with Count():  # type: ignore[no-untyped-call]
         made.step(21, 30)
     assert passes == [2, 2], "one of the pictures, one of the reference"
 
