@@ -73,6 +73,16 @@ def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
     return Path(path).open("rb")
 
 
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: with the reason.
+    """
+    with open_regular(path) as file:
+        return file.read()
+
+
 def layer_folder(folder: str | os.PathLike[str], layer: str) -> Path:
     """Return the folder of a layer; names of modules may hold what names of files cannot."""
     return Path(folder) / quote(layer, safe=" ()[],+=@~")

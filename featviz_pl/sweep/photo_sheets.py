@@ -17,9 +17,11 @@ import torch
 from PIL import Image as Pillow
 from PIL import ImageDraw, ImageFont
 
-from featviz_pl.io.files import layer_folder, write_whole
+from featviz_pl.io.files import layer_folder, read_regular, write_whole
+from featviz_pl.io.json_files import parse_object
 from featviz_pl.io.pictures import write_png
 from featviz_pl.io.provenance import as_plain
+from featviz_pl.io.reading import open_picture
 from featviz_pl.io.sheets import save_sheet
 from featviz_pl.numerics.digest import digest
 from featviz_pl.objectives import Target
@@ -169,7 +171,7 @@ def _found(
 def _read_record(folder: Path, settings: Mapping[str, Any]) -> tuple[Found, list[str]]:
     """Return what an earlier run has found, nothing where it had other settings."""
     try:
-        held = json.loads((folder / PHOTO_RECORD).read_text(encoding="utf-8"))
+        held = parse_object(read_regular(folder / PHOTO_RECORD), finite=False)
         if held["settings"] == settings:
             units = {target: [Shown(*one) for one in shown] for target, shown in held["units"].items()}
             return units, list(held["unreadable"])
@@ -202,8 +204,7 @@ def _save_unit(
     patches = [source.patch(one, channels, (size[0], size[1])) for one in shown]
     picture: Pillow.Image | None = None
     if "path" in entry:
-        with Pillow.open(folder / entry["path"]) as opened:
-            picture = opened.copy()
+        picture = open_picture(folder / entry["path"])
     sheet = unit_sheet(picture, (height, width), patches, source.count, _captions(entry, origin["target"], shown))
     write_png(sheet, path, origin)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,10 @@ from PIL import Image as Pillow
 from torch import Tensor
 
 from featviz_pl.io import to_pillow
+from featviz_pl.io.files import read_regular
+from featviz_pl.io.json_files import parse_object, path_inside
 from featviz_pl.io.photos import photo_batches, photo_paths, useful_workers
-from featviz_pl.io.reading import read_picture
+from featviz_pl.io.reading import open_picture, read_picture
 from featviz_pl.metrics.top_photos.layer_reader import LayerReader
 from featviz_pl.metrics.top_photos.results import INDEX
 from featviz_pl.metrics.top_photos.top_k import TopPhotos
@@ -247,9 +248,9 @@ class PatchIndex:
 
     def __init__(self, folder: Path, count: int | None) -> None:
         try:
-            text = (folder / INDEX).read_bytes()
+            text = read_regular(folder / INDEX)
             self._held: dict[str, list[dict[str, Any]]] = {
-                name: list(unit["top"]) for name, unit in json.loads(text)["units"].items()
+                name: list(unit["top"]) for name, unit in parse_object(text, finite=False)["units"].items()
             }
             most = max((len(top) for top in self._held.values()), default=0)
             self._layers = list(dict.fromkeys(Target.parse(target).layer for target in self._held))
@@ -304,9 +305,8 @@ class PatchIndex:
     def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
         """Return a patch as it was written."""
         try:
-            with Pillow.open(self.folder / shown.photo) as patch:
-                return patch.copy()
-        except (OSError, SyntaxError) as error:
+            return open_picture(path_inside(self.folder, shown.photo))
+        except ValueError as error:
             self.unreadable.append(shown.photo)
             self.reason = self.reason or f"{shown.photo}: {error}"
             return None
