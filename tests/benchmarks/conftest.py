@@ -1,4 +1,4 @@
-"""The benchmarks are no installed package: they, and the libraries that stand in for peers, are found from here."""
+"""The benchmarks are no installed package: they, and the libraries that replace peers, are imported from here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ for folder in (HERE.parents[1], HERE):
 
 @pytest.fixture
 def _loud_again() -> Iterator[None]:
-    """Give Lightning back the voice that a benchmark takes from it."""
+    """Restore Lightning's logging level, which a benchmark changes."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     yield

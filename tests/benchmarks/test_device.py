@@ -1,4 +1,4 @@
-"""Where the benchmarks of speed run: on the processor unless they are told otherwise. No GPU is needed to see what they ask for."""
+"""Where the benchmarks of speed run: on the processor unless they are told otherwise. No GPU is needed."""
 
 from __future__ import annotations
 
@@ -9,45 +9,41 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import _device, _field, _worker, memory, peers, step, sweep
+from benchmarks import _device, _field, _worker, gpu, memory, peers, step, sweep
 from benchmarks._networks import TINY
 
 GPU = torch.device("cuda", 0)  # named, never used
 
 
-def test_an_accelerator_that_is_not_there_is_refused_before_anything_runs(
+def test_a_missing_accelerator_is_refused_before_anything_runs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    for name, words in (
-        ("gpu", "torch finds no GPU on this machine"),
-        ("abacus", "'abacus' is none of cpu, gpu, auto"),
-    ):
-        for benchmark in (step, peers, sweep, memory):
+    messages = {"gpu": "torch finds no GPU on this machine", "abacus": "'abacus' is none of cpu, gpu, auto"}
+    for name, message in messages.items():
+        for benchmark in (step, peers, sweep, memory, gpu):
             monkeypatch.setattr(sys, "argv", [str(benchmark.__file__), "--accelerator", name])
             with pytest.raises(SystemExit) as ended:
                 benchmark.main()
             assert ended.value.code == 2
-            assert words in capsys.readouterr().err
+            assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("name", "there", "expected"),
+    ("name", "present", "expected"),
     [
         ("cpu", "cuda", "cpu"),
         ("gpu", "cuda", "cuda:0"),
         ("auto", "cuda", "cuda:0"),
-        ("auto", None, "cpu"),
+        ("auto", "", "cpu"),
         ("gpu", "mps", "mps:0"),
     ],
 )
 def test_the_first_device_of_an_accelerator(
-    name: str, there: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+    name: str, present: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: there is not None)
-    monkeypatch.setattr(
-        torch.accelerator, "current_accelerator", lambda: None if there is None else torch.device(there)
-    )
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: bool(present))
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device(present) if present else None)
     assert str(_device.device_of(name)) == expected
 
 
@@ -60,7 +56,7 @@ def test_a_gpu_is_waited_for_and_a_processor_is_not(monkeypatch: pytest.MonkeyPa
     assert waited == [GPU]
 
 
-def test_a_library_on_a_gpu_tells_the_memory_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_on_a_gpu_reports_the_memory_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = _worker.Desk("fake_peers:Steady", "auto")
     desk.load()
     assert desk.contestant.accelerator == "auto"
@@ -69,7 +65,7 @@ def test_a_library_on_a_gpu_tells_the_memory_of_its_tensors(monkeypatch: pytest.
     assert desk.memory() == {"now": 3.0, "peak": 5.0}
 
 
-def test_every_library_is_told_where_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_library_gets_the_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Any] = []
 
     class Told:

@@ -1,4 +1,4 @@
-"""The benchmark of GPUs, as far as a CPU goes: all of it in small, and what it works out from what a GPU would say."""
+"""The benchmark of GPUs on a CPU: all of it in small, and what it computes from values of a GPU."""
 
 from __future__ import annotations
 
@@ -18,10 +18,8 @@ from benchmarks import _rates, _where, gpu
 from benchmarks._networks import QUICK_LAYER, TINY, build
 from featviz_pl.engine import Ascent
 
-OF_TINY = 2 * 15 * 15 * 8 * (3 * 3 * 3) + 2 * 7 * 7 * 64 * (
-    8 * 3 * 3
-)  # both convolutions, for one picture of 32 x 32 pixels
-
+# Both convolutions, for one picture of 32 x 32 pixels.
+OF_TINY = 2 * 15 * 15 * 8 * (3 * 3 * 3) + 2 * 7 * 7 * 64 * (8 * 3 * 3)
 
 pytestmark = pytest.mark.usefixtures("_loud_again")
 
@@ -34,26 +32,24 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
     return json.loads(file.read_text())
 
 
-def test_every_batch_has_a_row_and_its_time_goes_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_every_batch_has_a_row_and_shares_of_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = torch.autograd.grad
-    found = run(tmp_path, monkeypatch)
+    report = run(tmp_path, monkeypatch)
     assert torch.autograd.grad is plain
-    parts = found["parts"]
+    parts = report["parts"]
     (peak,), rows, where = parts["peak"], parts["steps"], parts["where the time goes, %"]
-    assert [(row["network"], row["layer"], row["precision"], row["batch"]) for row in rows] == [
-        (TINY, QUICK_LAYER, "32-true", 1),
-        (TINY, QUICK_LAYER, "32-true", 2),
-    ]
+    jobs = [(row["network"], row["layer"], row["precision"], row["batch"]) for row in rows]
+    assert jobs == [(TINY, QUICK_LAYER, "32-true", batch) for batch in (1, 2)]
     for row in rows:
         count, seconds = row["batch"], row["ms per step"] / 1e3
         assert row["pictures' steps per second"] == pytest.approx(count / seconds)
         assert row["features per hour"] == pytest.approx(3600 * count / (256 * seconds))
-        assert row["share of peak, %"] == pytest.approx(
-            100 * row["TFLOP per second"] / peak["TFLOP per second, products"]
-        )
+        share = 100 * row["TFLOP per second"] / peak["TFLOP per second, products"]
+        assert row["share of peak, %"] == pytest.approx(share)
         assert row["GFLOP"] * 1e9 > 2 * count * OF_TINY  # and what mixes the colors
         assert row["memory, MiB"] is None
-    assert found["notes"] == ["features of 256 steps each"]
+    assert report["notes"] == ["features of 256 steps each"]
     assert [row["of"] for row in where] == ["host", "host"]
     for row in where:
         shares = [row[part] for part in (*_where.PARTS, _where.REST)]
@@ -75,26 +71,29 @@ def test_a_batch_that_does_not_fit_has_a_row_that_says_so(tmp_path: Path, monkey
     monkeypatch.setattr(gpu, "profiled", lambda _: ({"decode": 1.0, "rest": 1.0}, {"decode": 0.0, "rest": 0.0}))
     monkeypatch.setattr(gpu, "quicken", quicken)
     parts = run(tmp_path, monkeypatch)["parts"]
-    rows = parts["steps"]
-    assert [(row["batch"], row["ms per step"], row.get("note")) for row in rows] == [
-        (1, 500.0, None),
-        (2, None, "out of memory"),
-        (4, 500.0, None),
-    ]
+    rows = [(row["batch"], row["ms per step"], row.get("note")) for row in parts["steps"]]
+    assert rows == [(1, 500.0, None), (2, None, "out of memory"), (4, 500.0, None)]
     assert [row["batch"] for row in parts["where the time goes, %"]] == [1, 4]
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_operations_of_a_small_network_are_those_worked_out_by_hand(pictures: int) -> None:
-    image = fv.images.PixelImage(32, color="none")
-    problem = Ascent(image, fv.FrozenNetwork(build(TINY)), fv.objectives.Channel(QUICK_LAYER, list(range(pictures))))
+def operations(size: int, network: torch.nn.Module, layer: str, units: Any) -> dict[str, int]:
+    image = fv.images.PixelImage(size, color="none")
+    problem = Ascent(image, fv.FrozenNetwork(network), fv.objectives.Channel(layer, units))
     problem.initialize()
     problem.prepare()
-    # The gradient by the input of each convolution costs what the convolution does; weights get none.
-    assert _rates.operations(problem) == {"convolutions": 2 * pictures * OF_TINY, "products": 0}
+    return _rates.operations(problem)
 
 
-def test_memory_that_ends_while_a_run_is_watched_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operations_are_counted_by_kind() -> None:
+    """The gradient by the input costs what the layer does; weights get none."""
+    for count in (1, 3):
+        expected = {"convolutions": 2 * count * OF_TINY, "products": 0}
+        assert operations(32, build(TINY), QUICK_LAYER, list(range(count))) == expected
+    linear = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
+    assert operations(8, linear, "1", 2) == {"convolutions": 0, "products": 2 * 2 * 192 * 5}
+
+
+def test_an_out_of_memory_error_ends_the_profiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(batch: gpu.Batch, on_step: Callable[[int], None]) -> None:
         on_step(gpu.STRETCH)
         assert torch._C._autograd._profiler_enabled()
@@ -107,25 +106,6 @@ def test_memory_that_ends_while_a_run_is_watched_leaves_nothing_behind(monkeypat
         gpu.profiled(gpu.Job(fv.FrozenNetwork(build(TINY)), QUICK_LAYER, 1, "32-true", options))
     assert torch.autograd.grad is plain
     assert not torch._C._autograd._profiler_enabled()
-
-
-def test_a_missing_gpu_is_no_processor_unless_that_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    monkeypatch.setattr(sys, "argv", ["gpu.py"])
-    with pytest.raises(SystemExit) as ended:
-        gpu.main()
-    assert ended.value.code == 2
-    assert "torch finds no GPU on this machine" in capsys.readouterr().err
-
-
-def test_operations_of_products_are_counted_apart() -> None:
-    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 5))
-    problem = Ascent(fv.images.PixelImage(8, color="none"), fv.FrozenNetwork(network), fv.objectives.Channel("1", 2))
-    problem.initialize()
-    problem.prepare()
-    assert _rates.operations(problem) == {"convolutions": 0, "products": 2 * 2 * 192 * 5}
 
 
 def test_the_peak_is_that_of_the_best_round(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,41 +124,26 @@ def test_the_peak_is_that_of_the_best_round(monkeypatch: pytest.MonkeyPatch) -> 
         ("32-true", "cpu", True, False, ("float32", "float32")),
     ],
 )
-def test_each_kind_of_operation_is_held_against_the_peak_of_its_own_arithmetic(
-    precision: str,
-    device: str,
-    tf32_convolutions: bool,
-    tf32_products: bool,
-    expected: tuple[str, str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_each_kind_of_operation_has_the_peak_of_its_arithmetic(
+    precision: str, device: str, tf32_convolutions: bool, tf32_products: bool, expected: Any, monkeypatch: Any
 ) -> None:
-    def product_rate(where: torch.device, dtype: torch.dtype, side: int | None = None) -> str:
+    def product_rate(device: torch.device, dtype: torch.dtype, side: int | None = None) -> str:
         name = str(dtype).removeprefix("torch.")
-        return (
-            f"{name} {torch.get_float32_matmul_precision()}"
-            if where.type == "cuda" and dtype == torch.float32
-            else name
-        )
+        reduced = device.type == "cuda" and dtype == torch.float32
+        return f"{name} {torch.get_float32_matmul_precision()}" if reduced else name
 
     monkeypatch.setattr(_rates, "product_rate", product_rate)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", tf32_convolutions)
     before = torch.get_float32_matmul_precision()
     with _rates.tensor_float(tf32_products):
-        found: Any = _rates.peaks(torch.device(device), precision)
-    assert (found["convolutions"], found["products"]) == expected
+        peaks: Any = _rates.peaks(torch.device(device), precision)
+    assert (peaks["convolutions"], peaks["products"]) == expected
     assert torch.get_float32_matmul_precision() == before
 
 
 def test_what_follows_from_the_time_of_a_step() -> None:
-    row = gpu.step_row(
-        0.25,
-        {"convolutions": 30 * 10**9, "products": 10 * 10**9},
-        {"convolutions": 1e12, "products": 5e11},
-        16,
-        256,
-        99.0,
-    )
-    assert row == {
+    counts = {"convolutions": 30 * 10**9, "products": 10 * 10**9}
+    assert gpu.step_row(0.25, counts, {"convolutions": 1e12, "products": 5e11}, 16, 256, 99.0) == {
         "ms per step": 250.0,
         "pictures' steps per second": 64.0,
         "features per hour": 900.0,
@@ -189,10 +154,8 @@ def test_what_follows_from_the_time_of_a_step() -> None:
     }
 
 
-def event(
-    name: str, start: float, end: float, *kernels: float, device: str = "CPU", marked: bool = False
-) -> SimpleNamespace:
-    """Stand in for what the profiler saw, in microseconds."""
+def event(name: str, start: float, end: float, *kernels: float, device: str = "CPU", marked: bool = False) -> Any:
+    """Return an event of the profiler, in microseconds."""
     return SimpleNamespace(
         name=name,
         time_range=SimpleNamespace(start=start, end=end),
@@ -216,18 +179,9 @@ def test_kernels_belong_to_the_part_in_which_they_were_launched() -> None:
         event("aten::_foreach_mul_", 8100, 8200, 500),
     ]
     host, kernels = _where.times(events)
-    assert {part: own for part, own in host.items() if own} == {
-        "decode": 1.0,
-        "backward": 4.0,
-        "optimizer": 1.0,
-        "rest": 2.0,
-    }
-    assert {part: own for part, own in kernels.items() if own} == {
-        "decode": 4.0,
-        "backward": 8.0,
-        "optimizer": 0.5,
-        "rest": 11.0,
-    }
+    used = [{part: value for part, value in times.items() if value} for times in (host, kernels)]
+    assert used[0] == {"decode": 1.0, "backward": 4.0, "optimizer": 1.0, "rest": 2.0}
+    assert used[1] == {"decode": 4.0, "backward": 8.0, "optimizer": 0.5, "rest": 11.0}
 
 
 def test_shares_of_the_device_leave_what_is_idle() -> None:

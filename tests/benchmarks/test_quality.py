@@ -1,4 +1,4 @@
-"""``benchmarks/quality.py``: that its tables say what was measured, and that it runs in small."""
+"""``benchmarks/quality.py``: its tables, and that it runs in small."""
 
 from __future__ import annotations
 
@@ -25,31 +25,20 @@ def benchmark() -> dict[str, Any]:
 
 
 def result(held_out: list[float], **summary: float | None) -> dict[str, Any]:
-    """Return what the benchmark found of one preset, with two channels and two classes."""
-    of_channels = {
-        "percentile": 99.96,
-        "slope": -1.056,
-        "clipped": 0.0431,
-        "high_frequency": 0.2,
-        "nearest": 0.76,
-        "forced_choice": None,
-    }
+    """Return the results of one preset, with two channels and two classes."""
+    of_channels = {"percentile": 99.96, "slope": -1.056, "clipped": 0.0431, "high_frequency": 0.2, "nearest": 0.76}
+    of_channels |= {"forced_choice": None}  # type: ignore[dict-item]
     of_sets = {"color_distance": 0.3, "variation": 0.25, "pairwise_distance": 0.22, "vendi": 2.5, "agreement": None}
     channels = {**of_channels, **of_sets, "agreement_with_the_reference": 0.5, **summary}
+    classes = {**of_sets, "agreement": 0.75, "recognised": 7, "transfer": 0.999, "slope": -1.01}
+    rows, path = [{"held_out": value} for value in held_out], {"a": 0.5, "b": None}
     return {
-        "channels": {
-            "rows": [{"held_out": value} for value in held_out],
-            "summary": channels,
-            "path": {"a": 0.5, "b": None},
-        },
-        "classes": {
-            "rows": [{"held_out": 14.0}, {"held_out": -1.0}],
-            "summary": {**of_sets, "agreement": 0.75, "recognised": 7, "transfer": 0.999, "slope": -1.01},
-        },
+        "channels": {"rows": rows, "summary": channels, "path": path},
+        "classes": {"rows": [{"held_out": 14.0}, {"held_out": -1.0}], "summary": classes},
     }
 
 
-def test_scores_of_units_of_any_scale_count_alike(benchmark: dict[str, Any]) -> None:
+def test_scores_of_units_of_any_scale_have_equal_weight(benchmark: dict[str, Any]) -> None:
     against = benchmark["against"]
     rows = [[{"held_out": value} for value in values] for values in ([2.0, 400.0], [1.0, 100.0])]
     assert against(*rows) == pytest.approx((2 * 4) ** 0.5)
@@ -57,7 +46,7 @@ def test_scores_of_units_of_any_scale_count_alike(benchmark: dict[str, Any]) -> 
     assert against([{"held_out": -5.0}], [{"held_out": 1.0}]) == pytest.approx(1e-3)  # does not respond at all
 
 
-def test_the_rows_of_the_tables_hold_what_was_measured(benchmark: dict[str, Any]) -> None:
+def test_the_tables_have_a_row_for_each_preset(benchmark: dict[str, Any]) -> None:
     table = {"own": result([2.0, 400.0]), "lucid": result([1.0, 100.0], agreement_with_the_reference=None)}
     lines = benchmark["markdown"](table).splitlines()
     assert lines == [
@@ -71,55 +60,42 @@ def test_the_rows_of_the_tables_hold_what_was_measured(benchmark: dict[str, Any]
 
 
 def test_agreement_is_over_the_seeds_and_over_the_recipes(benchmark: dict[str, Any], tmp_path: Path) -> None:
-    shown = as_saved(torch.rand(4, 3, 40, 40, generator=torch.Generator().manual_seed(0)))
-    files = [save_png(picture, tmp_path / f"{index}.png") for index, picture in enumerate(shown)]
+    pictures = as_saved(torch.rand(4, 3, 40, 40, generator=torch.Generator().manual_seed(0)))
+    files = [save_png(picture, tmp_path / f"{index}.png") for index, picture in enumerate(pictures)]
     expected = Agreement()
-    expected.update(shown, ["a:1", "a:2", "a:1", "a:2"])
+    expected.update(pictures, ["a:1", "a:2", "a:1", "a:2"])
     assert benchmark["agreement"]([files[:2], files[2:]], ["a:1", "a:2"]) == pytest.approx(float(expected.compute()))
     assert benchmark["agreement"]([files], ["a:1", "a:2", "a:1", "a:2"]) is None
 
-    def preset(own: list[Path]) -> dict[str, Any]:
-        rows = [{"picture": str(file), "target": target} for file, target in zip(own, ("a:1", "a:2"))]
+    def preset(files: list[Path]) -> dict[str, Any]:
+        rows = [{"picture": str(file), "target": target} for file, target in zip(files, ("a:1", "a:2"))]
         return {"channels": {"rows": rows, "summary": {}}}
 
     table = {"own": preset(files[:2]), "lucid": preset(files[2:])}
     benchmark["compare_with_the_reference"](table)
-    summaries = [found["channels"]["summary"]["agreement_with_the_reference"] for found in table.values()]
+    summaries = [entry["channels"]["summary"]["agreement_with_the_reference"] for entry in table.values()]
     assert summaries == [pytest.approx(float(expected.compute())), None]
 
 
 @pytest.mark.slow
-def test_the_benchmark_runs_in_small_and_takes_pictures_that_are_there(
+def test_the_benchmark_runs_in_small_and_reuses_pictures(
     benchmark: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own = load_network("embedded")
+    embedded = load_network("embedded")
+    judge = FrozenNetwork(toy(classes=10), size=40, classes=embedded.classes, name="toy")
 
     def load(name: str, weights: str = "DEFAULT") -> FrozenNetwork:
-        return own if name == "embedded" else FrozenNetwork(toy(classes=10), size=40, classes=own.classes, name="toy")
+        return embedded if name == "embedded" else judge
 
     main = benchmark["main"]
     monkeypatch.setitem(main.__globals__, "LAYERS", {"features.2": 8, "features.5": 8})
     monkeypatch.setattr("featviz_pl.load_network", load)
     for index in range(24):
-        save_png(
-            torch.rand(3, 50, 50, generator=torch.Generator().manual_seed(index)),
-            tmp_path / "photos" / f"{index:02}.png",
-        )
-    arguments = [
-        "--photos",
-        str(tmp_path / "photos"),
-        "--presets",
-        "featviz",
-        "lucid",
-        "--steps",
-        "8",
-        "--rounds",
-        "1",
-        "--seeds",
-        "1",
-        "2",
-    ]
-    monkeypatch.setattr(sys, "argv", ["quality", *arguments, "-o", str(tmp_path / "out")])
+        photo = torch.rand(3, 50, 50, generator=torch.Generator().manual_seed(index))
+        save_png(photo, tmp_path / "photos" / f"{index:02}.png")
+    arguments = ["--presets", "featviz", "lucid", "--steps", "8", "--rounds", "1", "--seeds", "1", "2"]
+    folders = ["--photos", str(tmp_path / "photos"), "-o", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["quality", *arguments, *folders])
     printed, pictures = [], []
     for _ in range(2):
         main()
@@ -128,15 +104,13 @@ def test_the_benchmark_runs_in_small_and_takes_pictures_that_are_there(
     assert printed[0] == printed[1]
     assert pictures[0] == pictures[1]
     assert [line.split(" | ")[0] for line in printed[0]] == ["| `featviz`", "| `lucid`", "", "| `featviz`", "| `lucid`"]
-    found = json.loads((tmp_path / "out" / "quality.json").read_text())["table"]
-    channels = found["featviz"]["channels"]
-    assert [row["target"] for row in channels["rows"]] == [
-        f"features.{layer}:{unit}" for layer in (2, 5) for unit in (1, 3, 5, 7)
-    ]
-    assert all(
-        isinstance(value, float) for name, value in channels["summary"].items() if name not in ("score", "held_out")
-    )
-    assert {"agreement", "agreement_with_the_reference", "forced_choice", "vendi"} <= set(channels["summary"])
-    assert len(found["lucid"]["classes"]["rows"]) == 10
+    table = json.loads((tmp_path / "out" / "quality.json").read_text())["table"]
+    channels = table["featviz"]["channels"]
+    targets = [f"features.{layer}:{unit}" for layer in (2, 5) for unit in (1, 3, 5, 7)]
+    assert [row["target"] for row in channels["rows"]] == targets
+    values = {name: value for name, value in channels["summary"].items() if name not in ("score", "held_out")}
+    assert all(isinstance(value, float) for value in values.values())
+    assert {"agreement", "agreement_with_the_reference", "forced_choice", "vendi"} <= set(values)
+    assert len(table["lucid"]["classes"]["rows"]) == 10
     for name in ("featviz", "lucid"):
         assert (tmp_path / "out" / f"{name}-channels.jpg").is_file()

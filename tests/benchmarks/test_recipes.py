@@ -35,15 +35,15 @@ def test_shares_are_of_lucids_longer_run_and_their_mean_is_geometric(monkeypatch
     monkeypatch.setattr(recipes, "measured", measured)
     options: Any = type("Options", (), {"targets": ["a:0", "b:0"], "goal_steps": 512, "steps": 160})
     network: Any = None
-    found = recipes.rows(network, {"it": replace(lucid(), name="other")}, options)
-    assert found == [{"recipe": "it", "of lucid in 512": pytest.approx(2.0), "clipped": 0.25, "a:0": 4.0, "b:0": 1.0}]
+    rows = recipes.rows(network, {"it": replace(lucid(), name="other")}, options)
+    assert rows == [{"recipe": "it", "of lucid in 512": pytest.approx(2.0), "clipped": 0.25, "a:0": 4.0, "b:0": 1.0}]
 
 
 def test_the_fast_preset_is_the_recipe_that_was_compared() -> None:
     (compared,) = [recipe for name, recipe in recipes.RECIPES.items() if name.startswith("fast")]
-    made, parameters = fast(), [torch.nn.Parameter(torch.zeros(1))]
-    assert made.make_optimizer(parameters).defaults == compared.make_optimizer(parameters).defaults
-    assert made.optimizer is compared.optimizer
-    assert made.scheduler is compared.scheduler
-    assert repr(made.transforms) == repr(compared.transforms)
-    assert repr(made.image(size=8)) == repr(compared.image(size=8))
+    preset, parameters = fast(), [torch.nn.Parameter(torch.zeros(1))]
+    assert preset.make_optimizer(parameters).defaults == compared.make_optimizer(parameters).defaults
+    assert preset.optimizer is compared.optimizer
+    assert preset.scheduler is compared.scheduler
+    assert repr(preset.transforms) == repr(compared.transforms)
+    assert repr(preset.image(size=8)) == repr(compared.image(size=8))

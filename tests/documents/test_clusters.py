@@ -1,4 +1,4 @@
-"""What examples/clusters/ shows: scripts and manifests that parse, commands that this version takes, and jobs that come back."""
+"""The files of examples/clusters/: scripts and manifests that parse, commands that this version takes, and real jobs."""
 
 from __future__ import annotations
 
@@ -17,27 +17,21 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from featviz_pl.cli.main import parser
+from featviz_pl.cli.main import main, parser
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 CLUSTERS = Path(__file__).resolve().parents[2] / "examples" / "clusters"
 README = (CLUSTERS / "README.md").read_text()
-SWEEP = ["sweep", "squeezenet1_0", "features.*", "-o", "/shared/atlas"]
+SWEEP = ["sweep", "squeezenet1_0", "features.*:all", "-o", "/shared/atlas"]
 SLURM = {"SLURM_JOB_ID": "4242", "SLURM_NNODES": "2", "SLURM_NTASKS_PER_NODE": "3", "SLURM_CPUS_PER_TASK": "4"}
-DIRECTIVES = {
-    *("job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task"),
-    *("time", "requeue", "signal", "open-mode", "output"),
-}
-
-
-def parsed(arguments: list[str]) -> Any:
-    """Read a command of featviz; a wrong one ends the test."""
-    return parser().parse_args(arguments)
+NODES = {"NODES": "3", "NODE": "2", "MAIN": "10.0.0.1", "DEVICES": "8"}
+DIRECTIVES = {"job-name", "nodes", "ntasks-per-node", "gpus-per-node", "cpus-per-task"}
+DIRECTIVES |= {"time", "requeue", "signal", "open-mode", "output"}
 
 
 @pytest.fixture
 def tools(tmp_path: Path) -> Path:
-    """Return a folder for programs that stand for those of a cluster."""
+    """Return a folder for programs that replace those of a cluster."""
     (tmp_path / "tools").mkdir()
     return tmp_path / "tools"
 
@@ -49,113 +43,92 @@ def stub(tools: Path, name: str, text: str) -> None:
 
 
 def start(script: str, *arguments: str, tools: Path, **variables: str) -> subprocess.Popen[str]:
-    """Start a script of the folder, in a session of its own."""
-    paths = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    found = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": os.pathsep.join(paths), **variables}
+    """Start a script of the folder in a new session."""
+    paths = os.pathsep.join([str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": paths, **variables}
     command, pipe = ["bash", str(CLUSTERS / script), *arguments], subprocess.PIPE
-    return subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, env=found, cwd=tools.parent, start_new_session=True
-    )
+    options: dict[str, Any] = {"stdout": pipe, "stderr": pipe, "text": True, "start_new_session": True}
+    return subprocess.Popen(command, env=environment, cwd=tools.parent, **options)
 
 
-def finish(running: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen[str], seconds: float = 60) -> tuple[int, str, str]:
     """Wait for a script and everything that it has started."""
     try:
-        out, err = running.communicate(timeout=seconds)
+        out, err = process.communicate(timeout=seconds)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.pid, signal.SIGKILL)
-    return running.returncode, out, err
+            os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, out, err
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
-    }
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-# What is written there.
+# Text.
 
 
-def test_every_file_is_explained() -> None:
+def test_every_file_is_explained_and_scripts_parse() -> None:
     for path in CLUSTERS.iterdir():
         assert path.name == "README.md" or f"({path.name})" in README, path.name
-
-
-@pytest.mark.parametrize("script", sorted(path.name for path in CLUSTERS.glob("*.sh")))
-def test_a_script_parses_and_can_be_started(script: str) -> None:
-    assert subprocess.run(["bash", "-n", str(CLUSTERS / script)], check=False, capture_output=True).stderr == b""
-    assert os.access(CLUSTERS / script, os.X_OK)
+    for path in CLUSTERS.glob("*.sh"):
+        assert subprocess.run(["bash", "-n", str(path)], check=False, capture_output=True).stderr == b""
+        assert os.access(path, os.X_OK)
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return what follows ``featviz`` in a text: at the beginning of a line, or handed to a script."""
-    text = text.replace("\\\n", " ")
+    """Return what follows ``featviz`` in a text: at the beginning of a line, or as arguments of a script."""
     before = r"(?:#\s+)?(?:[A-Z_]+=\S+ )*(?:ip netns exec \S+ )?"
     words = r"(?:featviz|\S*torchrun\.sh|sbatch \S*slurm\.sh)"
-    return [
-        shlex.split(found, comments=True)
-        for found in re.findall(rf"^\s*{before}\s*{words} (\w+ [^&\n]*)", text, re.MULTILINE)
-    ]
+    lines = re.findall(rf"^\s*{before}\s*{words} (\w+ [^&\n]*)", text.replace("\\\n", " "), re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
 
 
-@pytest.mark.parametrize("name", ["README.md", "torchrun.sh", "slurm.sh"])
-def test_commands_that_are_shown_are_commands(name: str) -> None:
-    found = commands((CLUSTERS / name).read_text())
-    assert len(found) == {"README.md": 6, "torchrun.sh": 1, "slurm.sh": 2}[name]
-    for arguments in found:
-        assert parsed(arguments).command in ("sweep", "render")
+@pytest.mark.parametrize(("name", "count"), [("README.md", 6), ("torchrun.sh", 1), ("slurm.sh", 2)])
+def test_commands_in_the_text_are_commands(name: str, count: int) -> None:
+    listed_commands = commands((CLUSTERS / name).read_text())
+    assert len(listed_commands) == count
+    for arguments in listed_commands:
+        assert parser().parse_args(arguments).command in ("sweep", "render")
 
 
 def test_sizes_in_the_guide_follow_from_its_numbers() -> None:
-    """The arithmetic of a million features, done again."""
+    """The arithmetic of a million features."""
     number = {name: float(value) for name, value in re.findall(r"^\| `(\w+)` \|[^|]*\| ([\d.]+)", README, re.MULTILINE)}
     assert set(number) == {"N", "S", "t", "png", "line", "read", "sheet"}
-    seconds = number["N"] * number["S"] * number["t"]
-    told = {
-        "core-days": seconds / 86400,
+    expected = {
+        "core-days": number["N"] * number["S"] * number["t"] / 86400,
         "GB of pictures": number["N"] * number["png"] / 1e6,
         "MB of manifest": number["N"] * number["line"] / 1e6,
         "minutes of reading": number["N"] * number["read"] / 1e3 / 60,
         "minutes of sheets": number["N"] * number["sheet"] / 1e3 / 60,
     }
-    for what, value in told.items():
-        (shown,) = re.findall(rf"\*\*([\d,]+) {what}\*\*", README)
-        assert float(shown.replace(",", "")) == pytest.approx(value, rel=0.05), what
+    for unit, value in expected.items():
+        (text,) = re.findall(rf"\*\*([\d,]+) {unit}\*\*", README)
+        assert float(text.replace(",", "")) == pytest.approx(value, rel=0.05), unit
 
 
 # torchrun.
 
 
-def test_torchrun_is_started_with_the_same_numbers_as_the_command(tools: Path) -> None:
+def test_torchrun_starts_with_the_same_numbers_as_the_command(tools: Path) -> None:
     stub(tools, "torchrun", 'printf "%s\\n" "$@"')
-    code, out, err = finish(
-        start("torchrun.sh", *SWEEP, tools=tools, NODES="3", NODE="2", MAIN="10.0.0.1", DEVICES="8")
-    )
+    code, out, err = finish(start("torchrun.sh", *SWEEP, tools=tools, **NODES))
     assert (code, err) == (0, "")
-    words = out.splitlines()
-    place = words.index("featviz")
-    launcher, options = words[: place - 1], parsed(words[place + 1 :])
-    assert words[place - 1] == "--no-python"
-    assert dict(zip(launcher[::2], launcher[1::2])) == {
-        "--nnodes": "3",
-        "--node-rank": "2",
-        "--nproc-per-node": "8",
-        "--master-addr": "10.0.0.1",
-        "--master-port": "29400",
-    }
-    assert (options.num_nodes, options.devices, options.layers) == (3, "8", ["features.*"])
+    launcher, _, command = out.partition("--no-python\nfeatviz\n")
+    words, options = launcher.split(), parser().parse_args(command.splitlines())
+    expected = {"--nnodes": "3", "--node-rank": "2", "--nproc-per-node": "8"}
+    expected |= {"--master-addr": "10.0.0.1", "--master-port": "29400"}
+    assert dict(zip(words[::2], words[1::2])) == expected
+    assert (options.num_nodes, options.devices, options.layers) == (3, "8", ["features.*:all"])
 
 
-@pytest.mark.parametrize("missing", ["NODES", "NODE", "MAIN", "DEVICES"])
-def test_torchrun_needs_to_know_where_it_is(missing: str, tools: Path) -> None:
+@pytest.mark.parametrize("missing", NODES)
+def test_torchrun_needs_every_variable(missing: str, tools: Path) -> None:
     stub(tools, "torchrun", "exit 0")
-    given = {"NODES": "3", "NODE": "2", "MAIN": "10.0.0.1", "DEVICES": "8"}
-    code, _, err = finish(
-        start("torchrun.sh", *SWEEP, tools=tools, **{name: value for name, value in given.items() if name != missing})
-    )
+    variables = {name: value for name, value in NODES.items() if name != missing}
+    code, _, err = finish(start("torchrun.sh", *SWEEP, tools=tools, **variables))
     assert code != 0
     assert f"{missing}: " in err
 
@@ -163,172 +136,129 @@ def test_torchrun_needs_to_know_where_it_is(missing: str, tools: Path) -> None:
 # SLURM.
 
 
-def test_what_slurm_is_asked_for_fits_together() -> None:
-    asked = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", (CLUSTERS / "slurm.sh").read_text(), re.MULTILINE))
-    assert set(asked) == DIRECTIVES
-    assert asked["ntasks-per-node"] == asked["gpus-per-node"]  # one process for each device
-    assert (
-        asked["signal"] == "B:USR1@120"
-    )  # to the script alone: Lightning would save a checkpoint, of which a sweep has no need
-    assert asked["open-mode"] == "append"
+def test_directives_for_slurm_fit_together() -> None:
+    text = (CLUSTERS / "slurm.sh").read_text()
+    directives = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", text, re.MULTILINE))
+    assert set(directives) == DIRECTIVES
+    assert directives["ntasks-per-node"] == directives["gpus-per-node"]  # one process for each device
+    # To the script alone: Lightning would save a checkpoint, which a sweep does not need.
+    assert directives["signal"] == "B:USR1@120"
+    assert directives["open-mode"] == "append"
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_slurm_starts_as_many_processes_as_the_command_expects_and_hands_on_the_exit_code(
+def test_slurm_starts_as_many_processes_as_the_command_expects_and_returns_their_exit_code(
     code: int, tools: Path
 ) -> None:
     stub(tools, "srun", f'printf "%s\\n" "$OMP_NUM_THREADS" "$@"; exit {code}')
-    ended, out, err = finish(start("slurm.sh", *SWEEP, tools=tools, **SLURM))
-    assert (ended, err) == (code, "")
+    returned, out, err = finish(start("slurm.sh", *SWEEP, tools=tools, **SLURM))
+    assert (returned, err) == (code, "")
     threads, program, *words = out.splitlines()
     assert (threads, program) == ("4", "featviz")
-    options = parsed(words)
+    options = parser().parse_args(words)
     assert (options.num_nodes, options.devices) == (2, "3")
 
 
-def test_slurm_is_asked_to_requeue_before_the_time_is_over_and_the_script_waits_for_its_processes(tools: Path) -> None:
-    stub(tools, "scontrol", f'echo "$@" >> {tools}/asked; touch {tools}/go')
-    stub(
-        tools,
-        "srun",
-        f"touch {tools}/began; while [ ! -e {tools}/go ]; do sleep 0.01; done; sleep 0.05; echo ended; exit 143",
-    )
-    running = start("slurm.sh", *SWEEP, tools=tools, **SLURM)
-    patience = time.monotonic() + 30
-    while not (tools / "began").exists() and time.monotonic() < patience:
+def test_the_script_requeues_its_job_before_the_time_is_over_and_waits_for_its_processes(tools: Path) -> None:
+    stub(tools, "scontrol", f'echo "$@" >> {tools}/requests; touch {tools}/go')
+    wait = f"while [ ! -e {tools}/go ]; do sleep 0.01; done; sleep 0.05"
+    stub(tools, "srun", f"touch {tools}/began; {wait}; echo ended; exit 143")
+    process = start("slurm.sh", *SWEEP, tools=tools, **SLURM)
+    deadline = time.monotonic() + 30
+    while not (tools / "began").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
-    running.send_signal(signal.SIGUSR1)
-    code, out, err = finish(running)
-    assert (code, out, err) == (143, "ended\n", "")
-    assert (tools / "asked").read_text() == "requeue 4242\n"
+    process.send_signal(signal.SIGUSR1)
+    assert finish(process) == (143, "ended\n", "")
+    assert (tools / "requests").read_text() == "requeue 4242\n"
 
 
 # Kubernetes.
 
 
 def job() -> dict[str, Any]:
-    held: dict[str, Any] = yaml.safe_load((CLUSTERS / "pytorchjob.yaml").read_text())
-    return held
+    manifest: dict[str, Any] = yaml.safe_load((CLUSTERS / "pytorchjob.yaml").read_text())
+    return manifest
 
 
 def test_the_manifest_is_a_job_whose_numbers_fit_together() -> None:
-    held = job()
-    assert (held["apiVersion"], held["kind"]) == ("kubeflow.org/v1", "PyTorchJob")
-    replicas = held["spec"]["pytorchReplicaSpecs"]
+    manifest = job()
+    assert (manifest["apiVersion"], manifest["kind"]) == ("kubeflow.org/v1", "PyTorchJob")
+    replicas = manifest["spec"]["pytorchReplicaSpecs"]
     assert set(replicas) == {"Master", "Worker"}
     assert replicas["Master"]["replicas"] == 1
     for replica in replicas.values():
         pod = replica["template"]["spec"]
         (container,) = pod["containers"]
         assert container["name"] == "pytorch"
-        program, *flags, name = container["command"]
-        assert (program, flags, name) == ("torchrun", ["--no-python"], "featviz")
-        options = parsed(container["args"])
-        assert options.num_nodes == sum(one["replicas"] for one in replicas.values())
-        assert (
-            options.devices == held["spec"]["nprocPerNode"] == str(container["resources"]["limits"]["nvidia.com/gpu"])
-        )
-        places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
-        assert set(places) == {volume["name"] for volume in pod["volumes"]}
-        assert options.output.startswith(places["shared"])
-        assert options.weights.startswith(places["shared"])
-        assert all(isinstance(one["value"], str) for one in container["env"])
+        assert container["command"] == ["torchrun", "--no-python", "featviz"]
+        options = parser().parse_args(container["args"])
+        assert options.num_nodes == sum(part["replicas"] for part in replicas.values())
+        gpus = str(container["resources"]["limits"]["nvidia.com/gpu"])
+        assert options.devices == manifest["spec"]["nprocPerNode"] == gpus
+        mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
+        assert all(path.startswith(mounts["shared"]) for path in (options.output, options.weights))
+        assert all(isinstance(variable["value"], str) for variable in container["env"])
 
 
-# All of it for real, in small.
+# Real jobs in small.
 
-TINY = [
-    "sweep",
-    "toys:toy",
-    "features.[35]",
-    "head",
-    "--steps",
-    "3",
-    "--size",
-    "10",
-    "--batch-size",
-    "3",
-    "--accelerator",
-    "cpu",
-]
+TINY = ["sweep", "toys:toy", "features.[35]:all", "head:all", "--steps", "3", "--size", "10"]
+TINY += ["--batch-size", "3", "--accelerator", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from featviz_pl.cli.main import main
-
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Return the files of a sweep by one process."""
     folder = tmp_path_factory.mktemp("alone") / "atlas"
     assert main([*TINY, "-o", str(folder)]) == 0
-    return folder
+    return files(folder)
 
 
 def free_port() -> str:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return str(held.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
 
 
-def programs(tools: Path) -> None:
+@pytest.fixture
+def programs(tools: Path) -> Path:
     """Let the scripts find the programs of this environment."""
     stub(tools, "featviz", f'exec {sys.executable} -m featviz_pl "$@"')
     stub(tools, "torchrun", f'exec {sys.executable} -m torch.distributed.run "$@"')
+    return tools
 
 
 @pytest.mark.slow
-def test_torchrun_on_two_nodes_makes_the_files_of_one_process(alone: Path, tools: Path) -> None:
-    programs(tools)
-    given = {"NODES": "2", "MAIN": "127.0.0.1", "PORT": free_port(), "DEVICES": "1", "OMP_NUM_THREADS": "1"}
-    running = [start("torchrun.sh", *TINY, "-o", "atlas", tools=tools, **given, NODE=str(node)) for node in range(2)]
-    ended = [finish(one, 120) for one in running]
-    assert [code for code, _, _ in ended] == [0, 0], ended
-    assert files(tools.parent / "atlas") == files(alone)
+@pytest.mark.parametrize("kind", ["torchrun.sh", "pods of the manifest"])
+def test_two_nodes_write_the_files_of_one_process(kind: str, alone: dict[str, bytes], programs: Path) -> None:
+    port, arguments = free_port(), [*TINY, "-o", "atlas"]
+    if kind == "torchrun.sh":
+        script, index = kind, "NODE"
+        variables = {"NODES": "2", "MAIN": "127.0.0.1", "PORT": port, "DEVICES": "1"}
+    else:  # with the variables that the training operator sets
+        script, index = str(programs / "pod.sh"), "PET_NODE_RANK"
+        command = job()["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["command"]
+        Path(script).write_text(shlex.join([*command, *arguments, "--num-nodes", "2", "--devices", "1"]))
+        variables = {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "1", "PET_MASTER_ADDR": "127.0.0.1"}
+        variables |= {"PET_MASTER_PORT": port}
+        arguments = []
+    variables["OMP_NUM_THREADS"] = "1"
+    processes = [start(script, *arguments, tools=programs, **variables, **{index: str(node)}) for node in range(2)]
+    results = [finish(process, 120) for process in processes]
+    assert [code for code, _, _ in results] == [0, 0], results
+    assert files(programs.parent / "atlas") == alone
 
 
 @pytest.mark.slow
-def test_processes_that_slurm_starts_make_the_files_of_one_process(alone: Path, tools: Path) -> None:
-    programs(tools)
+def test_processes_of_slurm_write_the_files_of_one_process(alone: dict[str, bytes], programs: Path) -> None:
     each = 'SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & '
-    stub(
-        tools,
-        "srun",
-        f"code=0; for task in 0 1; do {each} done; for job in $(jobs -p); do wait $job || code=$?; done; exit $code",
-    )
-    own = {
-        "SLURM_NNODES": "1",
-        "SLURM_NTASKS_PER_NODE": "2",
-        "SLURM_NTASKS": "2",
-        "SLURM_NODEID": "0",
-        "SLURM_CPUS_PER_TASK": "1",
-    }
-    named = {
-        "SLURM_JOB_ID": "4242",
-        "SLURM_JOB_NAME": "featviz",
-        "SLURM_NODELIST": "127.0.0.1",
-        "MASTER_PORT": free_port(),
-    }
-    code, out, err = finish(start("slurm.sh", *TINY, "-o", "atlas", tools=tools, **own, **named), 120)
+    wait = "for job in $(jobs -p); do wait $job || code=$?; done; exit $code"
+    stub(programs, "srun", f"code=0; for task in 0 1; do {each} done; {wait}")
+    variables = {"SLURM_NNODES": "1", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NTASKS": "2", "SLURM_NODEID": "0"}
+    variables |= {"SLURM_CPUS_PER_TASK": "1", "SLURM_JOB_ID": "4242", "SLURM_JOB_NAME": "featviz"}
+    variables |= {"SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": free_port()}
+    code, out, err = finish(start("slurm.sh", *TINY, "-o", "atlas", tools=programs, **variables), 120)
     assert code == 0, err
     assert out.count("pictures of toys:toy") == 1
-    assert files(tools.parent / "atlas") == files(alone)
-
-
-@pytest.mark.slow
-def test_the_pods_of_the_manifest_make_the_files_of_one_process(alone: Path, tools: Path) -> None:
-    """With the variables that the training operator gives to the first and the second of two nodes."""
-    programs(tools)
-    command = job()["spec"]["pytorchReplicaSpecs"]["Master"]["template"]["spec"]["containers"][0]["command"]
-    where = [*TINY, "-o", "atlas", "--num-nodes", "2", "--devices", "1"]
-    (tools / "pod.sh").write_text(shlex.join([*command, *where]))
-    given = {
-        "PET_NNODES": "2",
-        "PET_NPROC_PER_NODE": "1",
-        "PET_MASTER_ADDR": "127.0.0.1",
-        "PET_MASTER_PORT": free_port(),
-    }
-    running = [
-        start(str(tools / "pod.sh"), tools=tools, **given, PET_NODE_RANK=str(rank), OMP_NUM_THREADS="1")
-        for rank in range(2)
-    ]
-    ended = [finish(one, 120) for one in running]
-    assert [code for code, _, _ in ended] == [0, 0], ended
-    assert files(tools.parent / "atlas") == files(alone)
+    assert files(programs.parent / "atlas") == alone

@@ -60,9 +60,9 @@ def test_console_command_runs(
 
 def test_the_picture_was_made_by_the_code_beneath_it() -> None:
     """Its origin names the network that ships now and the arguments of the first block; the pixels are not compared."""
-    shown = re.search(r"!\[.*\]\((.*)\)", README)
-    assert shown is not None
-    origin = read_provenance(ROOT / shown[1])
+    picture = re.search(r"!\[.*\]\((.*)\)", README)
+    assert picture is not None
+    origin = read_provenance(ROOT / picture[1])
     block = blocks("python")[0]
     assert '"output:0-9", size=128, steps=128, seed=0' in block
     assert origin["target"] == [f"output:{index}" for index in range(10)]
@@ -71,11 +71,8 @@ def test_the_picture_was_made_by_the_code_beneath_it() -> None:
     assert origin["weights"] == load_network("embedded").weights_hash()
 
 
-def test_both_install_lines_stand_in_the_readme() -> None:
+def test_the_readme_has_both_install_lines_and_blocks_to_run() -> None:
     assert "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/featviz render" in README
     assert "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest" in README
-
-
-def test_there_is_something_to_run() -> None:
     assert len(blocks("python")) >= 2
     assert len(commands()) >= 3
