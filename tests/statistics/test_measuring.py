@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import pickle
 import random
 from importlib import resources
@@ -86,25 +85,6 @@ def test_real_photos_have_numpy_s_covariance() -> None:
     result = folder_statistics(root, size=32, limit=25)  # every fortieth of a thousand
     np.testing.assert_allclose(result.covariance.numpy(), covariance(photos), atol=1e-8)
     assert result.spectrum.count == 25
-
-
-def test_grayscale_palettes_and_transparency_are_converted(tmp_path: Path) -> None:
-    grey = levels(8, 8, 1, 1)[..., 0]
-    Pillow.fromarray(grey).save(tmp_path / "grey.png")
-    result = folder_statistics(tmp_path, size=8)
-    np.testing.assert_allclose(result.covariance.numpy(), np.full((3, 3), np.var(grey / 255)), atol=1e-8)
-    Pillow.fromarray(levels(8, 8, 2)).quantize(16).save(tmp_path / "palette.png")
-    Pillow.fromarray(grey).save(tmp_path / "see-through.png", transparency=3)
-    Pillow.fromarray(grey).convert("P").save(tmp_path / "palette-see-through.png", transparency=b"\x00\x80" * 8)
-    Pillow.fromarray(levels(8, 8, 3, 4)).save(tmp_path / "alpha.png")
-    Pillow.fromarray(grey).convert("1").save(tmp_path / "bits.png")
-    result = folder_statistics(tmp_path, size=8)
-    assert (result.spectrum.count, result.unreadable) == (6, 0)
-
-
-def test_cmyk_is_converted_to_what_it_looks_like(tmp_path: Path) -> None:
-    Pillow.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "red.jpg")  # magenta and yellow ink
-    np.testing.assert_allclose(folder_statistics(tmp_path, size=8).mean.numpy(), [1, 0, 0], atol=0.02)
 
 
 def test_what_cannot_be_read_is_skipped_and_counted(folder: tuple[Path, list[Pixels]]) -> None:
@@ -325,20 +305,6 @@ def test_digits_tell_colors_and_spectra_apart_and_nothing_else(tmp_path: Path) -
         Statistics(original.color, spectrum) for spectrum in spectra
     ]
     assert len({original.digest, *(variant.digest for variant in variants)}) == 5
-
-
-def test_a_failed_write_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = statistics().save(tmp_path / "own.pt")
-    before = path.read_bytes()
-
-    def full(*_: Any) -> None:
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="disk full"):
-        statistics(1).save(path)
-    assert path.read_bytes() == before
-    assert names(tmp_path) == ["own.pt"]
 
 
 def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
