@@ -30,11 +30,13 @@ class Draw:
         parameters: of the transforms; None for pictures as they are.
         progress: of the run, from 0 to 1.
         background: behind transparent pictures; None for grey.
+        noise_seeds: of the random numbers of forwards: one for all views, and one for each view.
     """
 
     parameters: Any = None
     progress: float = 0.0
     background: Any = None
+    noise_seeds: Sequence[int] = ()
 
 
 class Observer:
@@ -163,7 +165,12 @@ class Observer:
         if self._backgrounds is not None:
             of_views = [0] if self.views is None else indices
             background = self._backgrounds.sample(mix(seed, "background"), step, keys, of_views)
-        return Draw(parameters, progress, background)
+        noise_seeds: list[int] = []
+        if any(reader.draws for reader in self._readers.values()):
+            views = indices if indices is not None else range(1 if self.views is None else self.views.count)
+            noise_seeds = [mix(seed, "forward", step, key, view) for key in keys for view in views]
+            noise_seeds.insert(0, mix(seed, "forward", step))
+        return Draw(parameters, progress, background, noise_seeds)
 
     def view(self, pictures: Tensor, draw: Draw) -> Tensor:
         """Return the views (N, V, C, h, w) of pictures."""
@@ -174,6 +181,8 @@ class Observer:
 
     def observe(self, pictures: Tensor, views: Tensor, draw: Draw, step: int | None = None) -> Observation:
         """Compute everything that the objective reads."""
+        for reader in self._readers.values():
+            reader.noise_seeds = draw.noise_seeds
         with torch.autocast(views.device.type, enabled=False):
             opaque = self._on_background(views, draw)
         sources = [source for source in self.sources if source.reference is None]

@@ -43,6 +43,7 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, StridedConv2d)
 _BATCH_NORM = inspect.signature(functional.batch_norm)
 # Folding reorders sums; a difference of more than this share of the largest value is another function.
 _TOLERANCES, _REDUCED_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}, 0.05
+_GRADIENT_TOLERANCE = 0.02  # of the norm, in less than double precision
 
 Read = Callable[[Tensor], Sequence[Tensor]]
 
@@ -251,10 +252,16 @@ def _with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 
 def _agrees(reader: Read, read: Read, like: Tensor) -> bool:
-    """Compare values and gradient with the network's own, on a picture of noise that is the same in every run."""
+    """Compare values and gradient with the network's own, on a picture of noise that is the same in every run.
+
+    Rounding may turn a rectifier near 0 on or off, or pick another maximum of a window: values then stay, and single
+    numbers of the gradient differ by as much as they are. Its norm hardly does.
+    """
     noise, tolerance = _noise(1, like), _TOLERANCES.get(like.dtype, _REDUCED_TOLERANCE)
-    pairs = zip(_values_and_gradient(read, noise), _values_and_gradient(reader, noise))
-    return all(_is_close(actual, expected, tolerance) for expected, actual in pairs)
+    (*values, gradient), (*expected, expected_gradient) = (_values_and_gradient(f, noise) for f in (reader, read))
+    error, norm = (torch.linalg.vector_norm(x.double()) for x in (gradient - expected_gradient, expected_gradient))
+    share = max(tolerance, _GRADIENT_TOLERANCE) if like.dtype != torch.float64 else tolerance
+    return bool(error <= share * norm) and all(_is_close(*pair, tolerance) for pair in zip(values, expected))
 
 
 def _values_and_gradient(read: Read, noise: Tensor) -> list[Tensor]:

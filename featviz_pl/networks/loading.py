@@ -22,6 +22,7 @@ from featviz_pl.networks.frozen import FrozenNetwork
 from featviz_pl.networks.importing import current_folder_importable, import_object
 from featviz_pl.networks.weights import State, class_count, fitting_state, load_weights, read_state_dicts
 from featviz_pl.numerics.checks import unknown
+from featviz_pl.numerics.private_randomness import PrivateRandomness
 
 EMBEDDED = "embedded"
 # Builders that otherwise warn about, or spend a minute on, an initialisation that random weights do not need.
@@ -103,7 +104,7 @@ def _embedded(name: str, weights: str) -> FrozenNetwork:
     source = resources.files("featviz_pl.networks").joinpath("embedded.pt")
     with resources.as_file(source) as path:
         saved = read_torch_file(path)
-    with _seeded_initialization():
+    with PrivateRandomness(0):
         module = EmbeddedNetwork(len(saved["classes"]), saved["width"])
     if weights == "DEFAULT":
         module.load_state_dict(saved["state_dict"])
@@ -178,7 +179,7 @@ def _from_torchvision(name: str, weights: str) -> FrozenNetwork:
     if name.startswith("vit_"):  # built for the one size that its weights accept
         arguments["image_size"] = described.meta["min_size"][0]
     classes = described.meta["categories"]
-    with _seeded_initialization():
+    with PrivateRandomness(0):
         module = builder(weights=None, **arguments)
         if states is not None:
             expected = module.state_dict()
@@ -229,7 +230,7 @@ def _download(name: str, weights: Any) -> dict[str, torch.Tensor]:
 
 @contextmanager
 def _seeded_initialization() -> Iterator[None]:
-    """Build a network from seed 0 and leave the global generators as they were."""
+    """Run a factory from seed 0, unless it seeds itself, and leave the global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         yield

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from featviz_pl.networks.layouts import Layout, find_layouts
 from featviz_pl.networks.strided_conv import speed_up_strided
 from featviz_pl.numerics.checks import near
 from featviz_pl.numerics.isolated_copy import frozen_copy
+from featviz_pl.numerics.private_randomness import PrivateRandomness
 from featviz_pl.numerics.resampling import resize
 
 
@@ -66,6 +67,8 @@ class ActivationReader:
         weights = (*module.parameters(), *module.buffers()) if compiler else ()
         self._weights = tuple((weight.data_ptr(), _version(weight)) for weight in weights)
         self._open_hooks = 0
+        self.draws = False  # whether a forward has drawn random numbers
+        self.noise_seeds: Sequence[int] = ()  # of what a forward draws: one that pictures share, and one for each
 
     @property
     def layer_names(self) -> list[str]:
@@ -220,14 +223,20 @@ class ActivationReader:
 
             return hook
 
-        with self.hooked({layer: keep(layer) for layer in calls}):
+        with self.hooked({layer: keep(layer) for layer in calls}), self._randomness(len(inputs)) as randomness:
             try:
                 self._root(inputs)
             except Exception as error:
                 # What fails behind every layer, such as a head that takes another size, no pass will reach.
                 if isinstance(error, LayerError) or not all(calls.values()):
                     raise
+        self.draws = self.draws or randomness.drew
         return results
+
+    def _randomness(self, count: int) -> PrivateRandomness:
+        """Return a context in which a forward draws for each of `count` pictures from its seed, or from its index."""
+        shared, *pictures = self.noise_seeds if len(self.noise_seeds) == count + 1 else range(count + 1)
+        return PrivateRandomness(shared, pictures)
 
     def _no_part(self, layer: str, address: LayerAddress, result: Any) -> LayerError:
         names = part_names(result)
@@ -239,8 +248,8 @@ class ActivationReader:
     def _read_traced(self, inputs: Tensor, layers: tuple[str, ...]) -> dict[str, Tensor] | None:
         """Read layers from the traced network, or return None where it cannot be traced or where that does not pay."""
         tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
-        if self._open_hooks or GradientRules.are_open() or tracing:
-            return None  # hooks see every layer, and rules every rectifier in the network's order
+        if self._open_hooks or GradientRules.are_open() or tracing or self.draws:
+            return None  # hooks see every layer, rules every rectifier in the network's order, and noise is drawn anew
         if not inputs.requires_grad or not torch.is_grad_enabled():
             return None
 
@@ -304,7 +313,8 @@ class ActivationReader:
 
             return hook
 
-        with self.hooked({layer: keep(layer) for layer in layers}), suppress(LastLayerReached):
+        randomness = self._randomness(len(inputs)) if self.draws else nullcontext()
+        with self.hooked({layer: keep(layer) for layer in layers}), randomness, suppress(LastLayerReached):
             self._root(inputs)
         for layer in layers:
             if layer not in results:

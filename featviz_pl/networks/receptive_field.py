@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from featviz_pl.networks.frozen import FrozenNetwork
+from featviz_pl.networks.gradient_rules import GradientRules
 from featviz_pl.networks.loading import as_network
 from featviz_pl.networks.probing import probe
 from featviz_pl.networks.reader import ActivationReader
@@ -85,7 +87,7 @@ def receptive_boxes(
         activation = reader.activations(pictures.requires_grad_(True), [layer])[layer]
         return at_positions(activation.detach()[:, None])[:, 0].isnan().any(-1).cpu()
 
-    with torch.inference_mode(False), torch.enable_grad(), _pixel_by_pixel(), reader.uncompiled():
+    with torch.inference_mode(False), torch.enable_grad(), GradientRules(_RULES), reader.uncompiled():
         visible = reached(0, False, torch.tensor([size[0]]))[0]
         if not visible.any():
             raise ValueError(
@@ -120,19 +122,24 @@ def _at_least_single(value: Tensor) -> Tensor:
     return value.float() if value.is_floating_point() and value.element_size() < 4 else value
 
 
-@contextlib.contextmanager
-def _pixel_by_pixel() -> Iterator[None]:
-    """Use no convolutions that compute several positions together: Winograd's, Fourier's, those of half precision."""
-    cudnn = torch.backends.cudnn.flags(enabled=False) if torch.cuda.is_available() else contextlib.nullcontext()
-    precision = torch.get_float32_matmul_precision()
-    try:
-        if precision != "highest":  # "medium" lets processors compute in half precision
-            torch.set_float32_matmul_precision("highest")
-        with torch.backends.nnpack.flags(enabled=False), cudnn:
-            yield
-    finally:
-        if precision != "highest":
-            torch.set_float32_matmul_precision(precision)
+def _in_double(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a function of torch that computes in double precision.
+
+    In less, convolutions may compute several positions together (Winograd's, Fourier's, those of half precision).
+    """
+
+    def cast(value: object) -> object:
+        return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    def call(*args: Any, **kwargs: Any) -> Tensor:
+        return function(*map(cast, args), **{name: cast(value) for name, value in kwargs.items()}).to(args[0].dtype)
+
+    return call
+
+
+_CONVOLUTIONS = (torch.conv1d, torch.conv2d, torch.conv3d, *(getattr(torch, f"conv_transpose{n}d") for n in (1, 2, 3)))
+_PRODUCTS = (functional.linear, torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm)
+_RULES = {function: _in_double(function) for function in (*_CONVOLUTIONS, *_PRODUCTS)}
 
 
 def whole_picture(size: Sequence[int], positions: Sequence[int] = ()) -> Tensor:
