@@ -10,23 +10,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from featviz_pl.numerics.checks import finite_number, size_pair, whole_number
+from featviz_pl.numerics.checks import finite_number, learning_rate, size_pair, whole_number
 
 if TYPE_CHECKING:
     from featviz_pl.networks import FrozenNetwork
 
 RUN_OPTIONS = ("steps", "size", "views", "seed", "preset", "lr", "image", "start", "stats")  # of render and sweep
 _CPU_PROCESSES_PER_CORE = 4
+MAX_WORKERS = 1024
+MANY = 65_536  # views, nodes, pictures in a batch: more than any machine can hold
 
 
-def whole(name: str, least: int = 1) -> Callable[[str], int]:
+def whole(name: str, least: int = 1, most: int = 2**63 - 1) -> Callable[[str], int]:
     """Return a reader of whole numbers, for the `type` of an argument.
 
     Example:
         >>> whole("steps")("64")
         64
     """
-    return _reader(int, lambda value: whole_number(name, value, least))
+    return _reader(int, lambda value: whole_number(name, value, least, most))
 
 
 def number(name: str, **bounds: float) -> Callable[[str], float]:
@@ -95,17 +97,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what decides the pictures of `render` and `sweep`."""
     add = parser.add_argument
     add("--steps", type=whole("steps"), help="optimisation steps of a picture (the preset's unless given)")
-    add("--views", type=whole("views"), help="views per step (the preset's unless given)")
+    add("--views", type=whole("views", most=MANY), help="views per step (the preset's unless given)")
     add("--seed", type=whole("seed", 0), default=0, help="of every draw (default: 0)")
     add("--preset", default="featviz", help="named recipe; `featviz presets` lists them (default: featviz)")
-    add("--lr", type=number("lr", above=0.0), help="learning rate (the preset's unless given)")
+    add("--lr", type=_reader(float, learning_rate), help="learning rate (the preset's unless given)")
     add("--image", metavar="NAME", help="parameterization: fourier, pixel, maco … (the preset's unless given)")
     add("--start", metavar="PICTURE", help="picture file to start from")
     stats = "from `featviz stats`: colors of your own photos, and with maco their spectrum"
     add("--stats", metavar="FILE", help=stats)
     add("--accelerator", default="auto", help="of the Lightning Trainer (default: auto)")
     add("--devices", default="1", help="of the Lightning Trainer (default: 1)")
-    add("--num-nodes", type=whole("num_nodes"), default=1, help="of the Lightning Trainer (default: 1)")
+    add("--num-nodes", type=whole("num_nodes", most=MANY), default=1, help="of the Lightning Trainer (default: 1)")
     add("--precision", default="32-true", help="of the network: bf16-mixed, auto (measured) … (default: 32-true)")
     compiling = "use torch.compile on the network: a minute or more before the first step"
     add("--compile", action="store_true", help=compiling)

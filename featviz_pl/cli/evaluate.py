@@ -6,7 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from featviz_pl.cli.arguments import add_json_argument, add_network_arguments, load_network, quiet_stdout, whole
+from featviz_pl.cli.arguments import (
+    MANY,
+    MAX_WORKERS,
+    add_json_argument,
+    add_network_arguments,
+    load_network,
+    quiet_stdout,
+    whole,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limit = "read at most so many photos, evenly spread"
     add("--limit", type=whole("limit"), metavar="N", help=limit)
     workers = "processes that read photos beside this one (default: 0)"
-    add("--workers", type=whole("workers", 0), default=0, metavar="N", help=workers)
-    add("--views", type=whole("views"), default=16, help="held-out views of each picture (default: 16)")
+    add("--workers", type=whole("workers", 0, MAX_WORKERS), default=0, metavar="N", help=workers)
+    add("--views", type=whole("views", most=MANY), default=16, help="held-out views of each picture (default: 16)")
     add("-o", "--output", metavar="FILE", help="write the table too: .csv, or .json with everything")
     add_json_argument(parser)
     purpose = "that of the pictures unless given: "

@@ -25,6 +25,7 @@ CONFIGURED = {  # with a parser of their own: importing it is slow
     "fit": "run a Lightning configuration: featviz fit --config FILE.yaml",
     "predict": "sweep as a Lightning configuration: featviz predict --config FILE.yaml",
 }
+_OUT_OF_MEMORY = ("allocate memory", "out of memory", "not enough memory")  # torch's words, on all devices
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -81,9 +82,10 @@ def _guarded(run: Callable[[], int], program: str) -> int:
     except OSError as error:  # a full disk, a folder that has gone
         message = f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}"
     except Exception as error:
-        # ImportError: a precision whose package is not installed. The last is Lightning's, for a flag that it refuses.
-        usage = isinstance(error, (ValueError, TypeError, ImportError))
-        if not usage and type(error).__name__ != "MisconfigurationException":
+        # ImportError: a precision whose package is not installed.
+        usage = isinstance(error, (ValueError, TypeError, ImportError, MemoryError))
+        misconfigured = type(error).__name__ == "MisconfigurationException"  # Lightning's
+        if not usage and not misconfigured and not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
         message = str(error)
     print(f"{program}: error: {_one_line(message)}", file=sys.stderr)

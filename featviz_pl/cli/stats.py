@@ -10,7 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from featviz_pl.cli.arguments import add_json_argument, add_network_arguments, load_network, quiet_stdout, whole
+from featviz_pl.cli.arguments import (
+    MANY,
+    MAX_WORKERS,
+    add_json_argument,
+    add_network_arguments,
+    load_network,
+    quiet_stdout,
+    whole,
+)
 
 _SIZE = 128  # of a spectrum
 _BATCH_SIZE = 32
@@ -38,9 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     limit = "read at most so many photos, evenly spread"
     add("--limit", type=whole("limit"), metavar="N", help=limit)
     workers = "processes that read photos (as many as help unless given)"
-    add("--workers", type=whole("workers", 0), metavar="N", help=workers)
+    add("--workers", type=whole("workers", 0, MAX_WORKERS), metavar="N", help=workers)
     batch_size = "photos at once in the network (default: 32)"
-    add("--batch-size", type=whole("batch_size"), metavar="N", help=batch_size)
+    add("--batch-size", type=whole("batch_size", most=MANY), metavar="N", help=batch_size)
     add("--compact", action="store_true", help="store the spectrum in half precision")
     add_json_argument(parser)
     size_help = "of the spectrum (128), or of what the network sees (its own)"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featviz_pl.cli.arguments import (
+    MANY,
     RUN_OPTIONS,
     add_json_argument,
     add_network_arguments,
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _batch_size(text: str) -> int | str:
-    return text if text == "auto" else whole("batch_size")(text)
+    return text if text == "auto" else whole("batch_size", most=MANY)(text)
 
 
 def run(options: argparse.Namespace) -> int:

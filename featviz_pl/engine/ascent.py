@@ -15,6 +15,7 @@ from featviz_pl.engine.step import Step
 from featviz_pl.images import Image
 from featviz_pl.networks import FrozenNetwork, redirected_relu
 from featviz_pl.numerics.checks import whole_number
+from featviz_pl.numerics.host_memory import BYTES_PER_WEIGHT, require_memory
 from featviz_pl.numerics.random import generator_for, mix
 from featviz_pl.objectives import Objective, Observation, Term
 from featviz_pl.transforms import Views
@@ -48,7 +49,10 @@ class Ascent:
         self.seed, self.views = whole_number("seed", seed, least=0), views
         if not any(isinstance(node, Term) for node in objective.optimized()):
             raise ValueError(f"objective: {objective!r} has no term to maximize")
-        image.allocate(objective.count() or image.count or 1)
+        count = objective.count() or image.count or 1
+        pixels = count * image.channels * image.size[0] * image.size[1]
+        require_memory("size", f"{count} pictures of {image.size[0]} x {image.size[1]}", pixels * BYTES_PER_WEIGHT)
+        image.allocate(count)
         assert image.count is not None
         self.targets = objective.targets(image.count)
         self.keys = picture_keys(self.targets)

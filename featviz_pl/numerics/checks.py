@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from featviz_pl.numerics.host_memory import BYTES_PER_WEIGHT, require_memory
+
 
 def first_line(error: BaseException) -> str:
     r"""Return the first line of an error's message, or its class where it has none.
@@ -33,14 +35,22 @@ def unknown(argument: str, kind: str, name: str, names: Iterable[str]) -> ValueE
     return ValueError(f"{argument}: unknown {kind} {name!r}; {near(name, names)}")
 
 
-def whole_number(argument: str, value: Any, least: int = 1) -> int:
-    """Return a whole number that is at least `least`, or raise."""
+def whole_number(argument: str, value: Any, least: int = 1, most: int = 2**63 - 1) -> int:
+    """Return a whole number of at least `least` and at most `most`, or raise."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{argument} must be a whole number of at least {least}, got {value!r}")
     number = int(value.__index__())
     if number < least:
         raise ValueError(f"{argument} must be at least {least}, got {number}")
+    if number > most:
+        shown = str(number) if number < 10**40 else "more than 40 digits"
+        raise ValueError(f"{argument} must be at most {most}, got {shown}")
     return number
+
+
+def learning_rate(value: Any) -> float:
+    """Return a learning rate: above 0, and small enough for float32, or raise."""
+    return finite_number("lr", value, above=0.0, most=3.4e38)
 
 
 def finite_number(
@@ -58,10 +68,10 @@ def finite_number(
 
 
 def size_pair(argument: str, value: Any) -> tuple[int, int]:
-    """Return ``(height, width)`` from one whole number or two."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if len(value) != 2:
-            raise ValueError(f"{argument} must be one number or (height, width), got {value!r}")
-        return whole_number(argument, value[0]), whole_number(argument, value[1])
-    side = whole_number(argument, value)
-    return side, side
+    """Return ``(height, width)`` from one whole number or two, if memory could hold one channel of so many pixels."""
+    sides = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    if len(sides) != 2:
+        raise ValueError(f"{argument} must be one number or (height, width), got {value!r}")
+    height, width = (whole_number(argument, side) for side in sides)
+    require_memory(argument, f"{height} x {width} pixels", height * width * BYTES_PER_WEIGHT)
+    return height, width

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 import torch
 
 from featviz_pl.engine import Ascent
+from featviz_pl.numerics.host_memory import total_memory
 
 # On CPUs, sizes of 1 to 8 measured within 4 % of each other: benchmarks/SPEED.md. On accelerators memory decides.
 CPU_BATCH_SIZE, MAX_BATCH_SIZE = 4, 64
@@ -72,14 +70,5 @@ def largest_fitting(bytes_per_picture: int, free: int, most: int) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free bytes of a device; of one that shares the host's memory, those of the machine or its container."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = [os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else [4 << 30]
-    with suppress(OSError):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable")]
-    with suppress(OSError, ValueError):  # no container, or one without a limit
-        limit, used = (int(Path("/sys/fs/cgroup", name).read_text()) for name in ("memory.max", "memory.current"))
-        free.append(limit - used)
-    return max(0, min(free, default=4 << 30))
+    """Return the free bytes of a GPU; of a device that shares the memory of the machine, all of that."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else total_memory()

@@ -22,7 +22,7 @@ from featviz_pl.io import as_saved
 from featviz_pl.io.provenance import provenance
 from featviz_pl.networks import FrozenNetwork, as_network
 from featviz_pl.networks.layer_address import OUTPUT
-from featviz_pl.numerics.checks import finite_number, whole_number
+from featviz_pl.numerics.checks import learning_rate, whole_number
 from featviz_pl.objectives import Channel, Objective, Target
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
 from featviz_pl.statistics import Statistics
@@ -120,7 +120,7 @@ class FeatureSweep(LightningModule):
         self.recipe = recipe(preset)
         self.steps = self.recipe.steps if steps is None else whole_number("steps", steps)
         self.seed = whole_number("seed", seed, least=0)
-        self.lr = self.recipe.lr if lr is None else finite_number("lr", lr, above=0.0)
+        self.lr = self.recipe.lr if lr is None else learning_rate(lr)
         self.optimizer = optimizer
         seen = self.recipe.make_views(self.network, views)
         measured = None if stats is None else as_statistics(stats, self.network.channels)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from featviz_pl.io.files import open_regular
 from featviz_pl.networks import FrozenNetwork, LayerInfo
 from featviz_pl.numerics.checks import unknown
 from featviz_pl.objectives import Target
@@ -82,7 +82,8 @@ def _parse(entry: str | Target) -> Target:
 
 def _in_file(name: str) -> Iterator[Target]:
     try:
-        lines = Path(name).read_text(encoding="utf-8").splitlines()
+        with open_regular(name) as file:
+            lines = file.read().decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"targets: cannot read {name!r}: {getattr(error, 'strerror', None) or error}") from error
     empty = True

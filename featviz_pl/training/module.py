@@ -23,7 +23,7 @@ from featviz_pl.io import as_saved, save_png
 from featviz_pl.io.provenance import provenance
 from featviz_pl.io.sheets import sheet
 from featviz_pl.networks import FrozenNetwork, as_network
-from featviz_pl.numerics.checks import finite_number, whole_number
+from featviz_pl.numerics.checks import learning_rate, whole_number
 from featviz_pl.objectives import Objective, Target
 from featviz_pl.objectives.target_syntax import parse_objective
 from featviz_pl.presets import DEFAULT_PRESET, Recipe, recipe
@@ -118,7 +118,7 @@ class FeatureVisualization(LightningModule):
         self.recipe = recipe(preset).for_layers(source.layer for source in objective.sources())
         self.steps = self.recipe.steps if steps is None else whole_number("steps", steps)
         self.seed = whole_number("seed", seed, least=0)
-        self.lr = self.recipe.lr if lr is None else finite_number("lr", lr, above=0.0)
+        self.lr = self.recipe.lr if lr is None else learning_rate(lr)
         self.save_hyperparameters(  # of this class: a subclass may take others
             {"steps": self.steps, "seed": self.seed, "lr": self.lr}
             | ({"preset": preset} if isinstance(preset, str) else {})

@@ -23,6 +23,19 @@ def test_whole_numbers_below_the_least_are_refused(value: int) -> None:
         whole_number("views", value)
 
 
+@pytest.mark.parametrize("value", [2**63, 10**30, 10**5000], ids=["int64", "30", "5000"])
+def test_whole_numbers_without_bound_are_refused(value: int) -> None:
+    with pytest.raises(ValueError, match="views must be at most 9223372036854775807, got") as refusal:
+        whole_number("views", value)
+    assert len(str(refusal.value)) < 120
+
+
+@pytest.mark.parametrize("value", [10**7, (1, 10**13)])
+def test_sizes_beyond_memory_are_refused_with_what_they_would_take(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"^size: 1\d* x 1\d* pixels take at least [\d,]+ GiB of memory, and this mac"):
+        size_pair("size", value)
+
+
 @pytest.mark.parametrize("value", [2.0, "2", None, True, [2]])
 def test_what_is_no_whole_number_is_refused(value: Any) -> None:
     with pytest.raises(TypeError, match="views must be a whole number of at least 1, got"):

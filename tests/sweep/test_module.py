@@ -291,6 +291,9 @@ def test_arguments_go_before_the_recipe() -> None:
         ({"steps": 0}, "steps must be at least 1"),
         ({"views": 0}, "views must be at least 1"),
         ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": 1e40}, "lr must be above 0 and at most"),
+        ({"size": 10**6}, "size: .* take at least"),
+        ({"steps": 10**30}, "steps must be at most"),
         ({"seed": -1}, "seed must be at least 0"),
         ({"size": 0}, "size must be at least 1"),
         ({"preset": "lucit"}, "unknown preset 'lucit'; did you mean 'lucid'"),
@@ -302,6 +305,14 @@ def test_arguments_go_before_the_recipe() -> None:
 def test_impossible_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FeatureSweep(toy(), **arguments)
+
+
+def test_batches_beyond_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("featviz_pl.numerics.host_memory.total_memory", lambda: 3 * 16 * 100 * 100 * 7)
+    sweep = FeatureSweep(toy(), "lucid", size=100)
+    sweep.ascent("features.5", range(7), "cpu")
+    with pytest.raises(ValueError, match="size: 8 pictures of 100 x 100 take at least"):
+        sweep.ascent("features.5", range(8), "cpu")
 
 
 def test_pictures_that_share_weights_are_refused() -> None:
