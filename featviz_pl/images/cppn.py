@@ -45,6 +45,7 @@ class CPPNImage(LatentImage):
             ``"unbiased"``: ``(a / .67, (a ** 2 - .45) / .396)``; ``"relu"``: ``(max(x, 0) - .40) / .58``.
         tile: whether opposite borders continue each other. Coordinates are then sine and cosine along each axis, times
             sqrt(2) so that their variance is 1 as well, and each axis of the picture is one period.
+        contrast: see `LatentImage`.
 
     Raises:
         ValueError: when an argument cannot work, and by `start_from`: a network that draws a given picture would have
@@ -72,8 +73,9 @@ class CPPNImage(LatentImage):
         depth: int = 8,
         activation: Literal["composite", "unbiased", "relu"] = "composite",
         tile: bool = False,
+        contrast: float | Literal["photos"] | None = None,
     ) -> None:
-        super().__init__(size, channels=channels, color=color, deviation=deviation)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, contrast=contrast)
         self.width, self.depth = whole_number("width", width), whole_number("depth", depth)
         if activation not in _ACTIVATIONS:
             raise unknown("activation", "activation", str(activation), _ACTIVATIONS)
@@ -101,6 +103,11 @@ class CPPNImage(LatentImage):
             layers[-1][:, -1] = 0.0
         layers[-1].zero_()
         return torch.cat([layer.flatten() for layer in layers])
+
+    def scale_latent(self, scale: Tensor) -> None:
+        """Scale the last layer, which is linear."""
+        outputs, inputs = self.layer_shapes()[-1]
+        self.required_weight()[:, -outputs * inputs :].mul_(scale.view(-1, 1))
 
     def decode_latent(self, weight: Tensor) -> Tensor:
         """Evaluate every picture's network at every pixel."""

@@ -36,6 +36,7 @@ class FourierImage(LatentImage):
         decay: exponent of the frequency; 1 is the spectrum of photos and Lucid's, more makes smoother pictures. The
             default is that of the default recipe, see `featviz_pl.presets.featviz`.
         squash: see `LatentImage`.
+        contrast: see `LatentImage`.
 
     Example:
         >>> image = FourierImage.from_image(torch.full((3, 5, 7), 0.25))
@@ -58,8 +59,9 @@ class FourierImage(LatentImage):
         deviation: float = 0.01,
         decay: float = DECAY,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
+        contrast: float | Literal["photos"] | None = None,
     ) -> None:
-        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash, contrast=contrast)
         self.decay = finite_number("decay", decay)
         with torch.inference_mode(False):
             self.register_buffer("scale", spectrum_scale(self.size, self.decay) / _CONTRAST, persistent=False)

@@ -39,6 +39,7 @@ class InterpolationBasisImage(ColorImage):
         color: see `LatentImage`.
         deviation: standard deviation of the first weights of every part.
         squash: see `LatentImage`.
+        contrast: see `LatentImage`.
 
     Example:
         >>> image = InterpolationBasisImage(objectives=3, steps=5, size=16)
@@ -64,8 +65,9 @@ class InterpolationBasisImage(ColorImage):
         color: Any = "auto",
         deviation: float = 0.01,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
+        contrast: float | Literal["photos"] | None = None,
     ) -> None:
-        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash, contrast=contrast)
         self.objectives = whole_number("objectives", objectives, least=2)
         self.steps = whole_number("steps", steps, least=2)
         pairs = self.objectives * (self.objectives - 1) // 2

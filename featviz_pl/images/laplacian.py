@@ -33,6 +33,7 @@ class LaplacianPyramidImage(LatentImage):
         deviation: standard deviation of the first weights of every level.
         levels: number of levels, 1 or more; a level has at least one pixel.
         squash: see `LatentImage`.
+        contrast: see `LatentImage`.
 
     Example:
         >>> image = LaplacianPyramidImage(size=(9, 16), levels=3)
@@ -53,8 +54,9 @@ class LaplacianPyramidImage(LatentImage):
         deviation: float = 0.01,
         levels: int = 4,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
+        contrast: float | Literal["photos"] | None = None,
     ) -> None:
-        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash, contrast=contrast)
         self.levels = whole_number("levels", levels)
         if count is not None:
             self.allocate(count)

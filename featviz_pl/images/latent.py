@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from featviz_pl.images.base import Image, check_pictures
+from featviz_pl.images.contrast import contrast_limit, contrast_scale
 from featviz_pl.numerics.checks import finite_number, unknown, whole_number
 from featviz_pl.numerics.color import COLOR_SPACES, color_matrix, color_mean, mix_channels
 
@@ -31,6 +32,7 @@ class ColorImage(Image):
 
     color_matrix: Tensor | None
     color_mean: Tensor | None
+    contrast_limit: Tensor | None
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class ColorImage(Image):
         color: Any = "auto",
         deviation: float = 0.01,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
+        contrast: float | Literal["photos"] | None = None,
     ) -> None:
         super().__init__(size, channels)
         self.deviation = finite_number("deviation", deviation, least=0.0)
@@ -47,20 +50,28 @@ class ColorImage(Image):
         self.color = color if color is None or isinstance(color, str) else "own"
         if squash not in ("sigmoid", "clip"):
             raise unknown("squash", "squash", str(squash), ["sigmoid", "clip"])
-        self.squash = squash
+        if contrast is not None and squash == "clip":
+            raise ValueError("contrast: is bounded before a sigmoid; leave it out with squash='clip'")
+        self.squash, self.contrast = squash, contrast
         with torch.inference_mode(False):
             self.register_buffer("color_matrix", color_matrix(color, self.channels), persistent=False)
             mean = color_mean(color, self.channels).view(-1, 1, 1) if squash == "clip" else None
             self.register_buffer("color_mean", mean, persistent=False)
+            self.register_buffer("contrast_limit", contrast_limit(contrast, self.size), persistent=False)
 
     def to_rgb(self, latent: Tensor) -> Tensor:
-        """Mix the decorrelated channels (N, C, H, W) into colors and squash them into [0, 1]."""
-        if self.color_matrix is not None:
-            latent = mix_channels(latent, self.color_matrix)
+        """Mix the decorrelated channels (N, C, H, W) into colors, bound the contrast, and squash into [0, 1]."""
+        latent = self.mix_colors(latent)
+        if self.contrast_limit is not None:
+            latent = latent * contrast_scale(latent, self.contrast_limit)
         return torch.sigmoid(latent) if self.color_mean is None else (latent + self.color_mean.to(latent)).clamp(0, 1)
 
+    def mix_colors(self, latent: Tensor) -> Tensor:
+        """Mix the decorrelated channels (N, C, H, W) into colors before the squash."""
+        return latent if self.color_matrix is None else mix_channels(latent, self.color_matrix)
+
     def from_rgb(self, pictures: Tensor) -> Tensor:
-        """Invert `to_rgb`, in float64."""
+        """Invert `to_rgb` in float64, for pictures within the bound of the contrast."""
         latent = pictures.double().clamp(_SQUASH_MARGIN, 1 - _SQUASH_MARGIN)
         latent = torch.logit(latent) if self.color_mean is None else latent - self.color_mean.to(latent)
         if self.color_matrix is None:
@@ -73,7 +84,8 @@ class ColorImage(Image):
         default = inspect.signature(type(self)).parameters.get("deviation")
         if default is None or default.default != self.deviation:
             text += f", deviation={self.deviation:g}"
-        return text if self.squash == "sigmoid" else f"{text}, squash={self.squash!r}"
+        contrast = "" if self.contrast is None else f", contrast={self.contrast!r}"
+        return f"{text}{contrast}" if self.squash == "sigmoid" else f"{text}, squash={self.squash!r}"
 
 
 class LatentImage(ColorImage):
@@ -94,6 +106,9 @@ class LatentImage(ColorImage):
         deviation: standard deviation of the first weights.
         squash: ``"sigmoid"``, or ``"clip"`` to [0, 1] about the mean color of photos, or of the statistics; about grey
             where colors are not decorrelated.
+        contrast: largest standard deviation over the pixels and colors of a picture before the sigmoid, a number or
+            ``"photos"`` for the median of photos of this size: ``z <- z * min(1, contrast / std(z))``. Pictures do not
+            saturate then. A start picture of more contrast loses the excess. None sets no bound.
     """
 
     weight: nn.Parameter | None
@@ -107,8 +122,9 @@ class LatentImage(ColorImage):
         color: Any = "auto",
         deviation: float = 0.01,
         squash: Literal["sigmoid", "clip"] = "sigmoid",
+        contrast: float | Literal["photos"] | None = None,
     ) -> None:
-        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, squash=squash, contrast=contrast)
         self.register_parameter("weight", None)
         if count is not None:
             self.allocate(count)
@@ -180,6 +196,18 @@ class LatentImage(ColorImage):
         weight = self.required_weight()
         weight.copy_(self.encode_latent(self.from_rgb(pictures)).expand_as(weight))
         self.initialized.fill_(True)
+
+    @torch.no_grad()
+    def advance(self, step: int, steps: int) -> None:
+        """Scale the weights to the bound of the contrast: beyond it, the pictures do not depend on their scale."""
+        if self.contrast_limit is not None:
+            weight = self.required_weight()
+            self.scale_latent(contrast_scale(self.mix_colors(self.decode_latent(weight)), self.contrast_limit))
+
+    def scale_latent(self, scale: Tensor) -> None:
+        """Scale the latent of each picture by (N, 1, 1, 1), in place; override it where decoding is not linear."""
+        weight = self.required_weight()
+        weight.mul_(scale.view(-1, *[1] * (weight.ndim - 1)))
 
     def forward(self) -> Tensor:
         """Decode the pictures.

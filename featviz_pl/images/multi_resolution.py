@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class MultiResolutionImage(LatentImage):
             picture's own, 1, 2, 4, … as a third party's implementation; the authors' blog takes 1, 5, 9, … The inverse
             is exact where the picture's own resolution is among them.
         interpolation: how resolutions are enlarged, ``"bicubic"`` as in the source or ``"bilinear"``.
+        contrast: see `LatentImage`.
 
     Raises:
         ValueError: when a resolution is larger than the picture.
@@ -57,8 +58,9 @@ class MultiResolutionImage(LatentImage):
         deviation: float = 0.0,
         resolutions: Sequence[int] | None = None,
         interpolation: Interpolation = "bicubic",
+        contrast: float | Literal["photos"] | None = None,
     ) -> None:
-        super().__init__(size, channels=channels, color=color, deviation=deviation)
+        super().__init__(size, channels=channels, color=color, deviation=deviation, contrast=contrast)
         longest = max(self.size)
         if resolutions is None:
             resolutions = [*(2**power for power in range((longest - 1).bit_length())), longest]

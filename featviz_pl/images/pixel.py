@@ -24,6 +24,7 @@ class PixelImage(LatentImage):
         color: see `LatentImage`.
         deviation: standard deviation of the first weights.
         squash: see `LatentImage`.
+        contrast: see `LatentImage`.
 
     Example:
         >>> PixelImage(size=(4, 6), count=2)().shape
@@ -43,7 +44,8 @@ class PixelImage(LatentImage):
 
     @torch.no_grad()
     def advance(self, step: int, steps: int) -> None:
-        """Project clipped pixels onto [0, 1], where they have a gradient."""
+        """Project clipped pixels onto [0, 1], where they have a gradient; see `LatentImage` for the contrast."""
+        super().advance(step, steps)
         if self.squash == "clip":
             weight = self.required_weight()
             weight.copy_(self.from_rgb(self.to_rgb(weight)))

@@ -210,10 +210,11 @@ def test_views_are_of_the_network_s_size_where_the_source_resizes() -> None:
     sizes: list[tuple[int, int]] = []
     network = toy()
     network.features[0].register_forward_pre_hook(lambda _, inputs: sizes.append(tuple(inputs[0].shape[-2:])))
-    for name, expected in (("lucent", {(16, 16), (40, 40)}), ("lucid", {(40, 40)})):
+    for name, at_network_size in (("lucent", True), ("lucid", False)):
         sizes.clear()
         render(FrozenNetwork(network, size=16), "features.5:1", preset=name, size=40, steps=2, accelerator="cpu")
-        assert set(sizes) == expected  # the score is of the picture as it is
+        assert ((16, 16) in sizes) == at_network_size
+        assert (40, 40) in sizes, "the score is of the picture as it is"
 
 
 def test_a_scheduler_of_a_recipe_ends_with_the_run() -> None:
