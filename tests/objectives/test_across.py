@@ -32,13 +32,16 @@ from featviz_pl.objectives import (
 
 def seen(**layers: Any) -> Observation:
     """Give each network's layer a value, by ``layer`` or ``network__layer``."""
-    given = {}
+    argument = {}
     for name, value in layers.items():
         network, _, layer = name.rpartition("__")
-        given[Source(layer, network or None)] = torch.tensor(value, dtype=torch.float64)
+        argument[Source(layer, network or None)] = torch.tensor(value, dtype=torch.float64)
     names: dict[object, tuple[str, ...]] = {"other": ("hen", "cat")}
     return Observation(
-        torch.zeros(len(next(iter(given.values()))), 3, 4, 4), given, class_names=("cat", "hen"), class_names_of=names
+        torch.zeros(len(next(iter(argument.values()))), 3, 4, 4),
+        argument,
+        class_names=("cat", "hen"),
+        class_names_of=names,
     )
 
 
@@ -52,10 +55,10 @@ def test_the_score_is_the_mean_over_networks() -> None:
 
 def test_each_network_may_have_an_objective_of_its_own() -> None:
     observation = seen(a=[[[1.0, 5.0]]], other__b=[[[2.0, 9.0]]])
-    made = Across(["a:0", Channel("b", 1)], [None, "other"])
-    assert made(observation).item() == 5.0
-    assert made.sources() == [Source("a"), Source("b", "other")]
-    assert made.targets(1) == ["a:0"]
+    objective = Across(["a:0", Channel("b", 1)], [None, "other"])
+    assert objective(observation).item() == 5.0
+    assert objective.sources() == [Source("a"), Source("b", "other")]
+    assert objective.targets(1) == ["a:0"]
 
 
 def test_classes_are_those_of_each_network() -> None:
@@ -83,8 +86,8 @@ class Average(Term):
     def term_sources(self) -> list[Source]:
         return [Source("a")]
 
-    def score(self, seen: Observation) -> Tensor:
-        self.scored.append(float(seen.activation(Source("a")).mean()))
+    def score(self, observation: Observation) -> Tensor:
+        self.scored.append(float(observation.activation(Source("a")).mean()))
         return torch.full((1, 1), sum(self.scored) / len(self.scored))
 
     def formula(self) -> str:
@@ -92,12 +95,12 @@ class Average(Term):
 
 
 def test_running_states_are_not_mixed() -> None:
-    given = Average()
-    made = Across(given, [None, "other"])
+    value = Average()
+    term = Across(value, [None, "other"])
     for step in (0.0, 2.0):
-        score = made(seen(a=[[[step]]], other__a=[[[10 + step]]]))
+        score = term(seen(a=[[[step]]], other__a=[[[10 + step]]]))
     assert score.item() == (1 + 11) / 2
-    assert [objective.scored for objective in made.objectives] == [[0, 2], [10, 12]]
+    assert [objective.scored for objective in term.objectives] == [[0, 2], [10, 12]]
 
 
 def test_counts_and_joint_terms_go_through() -> None:
@@ -109,9 +112,9 @@ def test_networks_within_networks() -> None:
     """Read another network by its name inside an objective that is asked of several."""
     observation = seen(a=[[[1.0]]], other__a=[[[2.0]]], third__a=[[[5.0]]])
     inner = Layer("a") * Across("a:0", ["third", None])
-    made = Across(inner, [None, "other"])
-    assert made.sources() == [Source("a"), Source("a", "third"), Source("a", "other")]
-    assert made(observation).item() == (1 * (5 + 1) / 2 + 2 * (5 + 2) / 2) / 2
+    objective = Across(inner, [None, "other"])
+    assert objective.sources() == [Source("a"), Source("a", "third"), Source("a", "other")]
+    assert objective(observation).item() == (1 * (5 + 1) / 2 + 2 * (5 + 2) / 2) / 2
 
 
 def test_formulas() -> None:
@@ -123,10 +126,10 @@ def test_formulas() -> None:
 
 def bound(objective: Objective, network: nn.Module, count: int = 1) -> Ascent:
     image = PixelImage(12, count=count, color="none", deviation=0.3).double()
-    made = Ascent(image, FrozenNetwork(network.double()), objective, seed=3)
-    made.initialize()
-    made.prepare(dtype=torch.float64)
-    return made
+    run = Ascent(image, FrozenNetwork(network.double()), objective, seed=3)
+    run.initialize()
+    run.prepare(dtype=torch.float64)
+    return run
 
 
 @pytest.mark.parametrize("wrap", [lambda network: network, FrozenNetwork], ids=["module", "frozen"])
@@ -143,13 +146,13 @@ def test_networks_run_as_if_each_were_the_run_s_own(wrap: Any) -> None:
 
 def test_networks_are_shared_by_copies_and_are_no_part_of_the_objective() -> None:
     network = toy()
-    made = Across("features.3:2", [network, None])
-    assert not list(made.parameters())
-    assert not made.state_dict()
-    twin = copy.deepcopy(made)
+    objective = Across("features.3:2", [network, None])
+    assert not list(objective.parameters())
+    assert not objective.state_dict()
+    twin = copy.deepcopy(objective)
     assert twin.networks[0] is network
-    assert twin.objectives[0] is not made.objectives[0]
-    assert repr(twin) == repr(pickle.loads(pickle.dumps(made))) == repr(made)
+    assert twin.objectives[0] is not objective.objectives[0]
+    assert repr(twin) == repr(pickle.loads(pickle.dumps(objective))) == repr(objective)
 
 
 # Only watched
@@ -171,17 +174,17 @@ def test_a_score_that_is_not_finite_may_be_watched() -> None:
 
 
 def test_what_is_logged_is_read_and_checked_but_names_no_picture() -> None:
-    made = Channel("a", [1, 2]) + Logged("b:1")
-    assert made.sources() == [Source("a"), Source("b")]
-    assert made.targets(2) == ["a:1", "a:2"]
-    assert repr(made) == "Channel('a', [1, 2]) + Logged(Channel('b', 1))"
+    objective = Channel("a", [1, 2]) + Logged("b:1")
+    assert objective.sources() == [Source("a"), Source("b")]
+    assert objective.targets(2) == ["a:1", "a:2"]
+    assert repr(objective) == "Channel('a', [1, 2]) + Logged(Channel('b', 1))"
     with pytest.raises(ValueError, match="unit: 'b' has 1 units"):
-        made.check(Setting({Source("a"): (4,), Source("b"): (1,)}, 2, (3, 8, 8)))
+        objective.check(Setting({Source("a"): (4,), Source("b"): (1,)}, 2, (3, 8, 8)))
 
 
 def test_what_is_logged_changes_no_picture() -> None:
-    wanted = Channel("features.3", 2)
-    plain, watched = bound(wanted, toy()), bound(wanted + Logged("features.5:1"), toy())
+    expected = Channel("features.3", 2)
+    plain, watched = bound(expected, toy()), bound(expected + Logged("features.5:1"), toy())
     ascend(plain, steps=3, optimizer=adam())
     names: list[list[str]] = []
     ascend(watched, steps=3, optimizer=adam(), on_step=lambda _, step: names.append(list(step.terms)))

@@ -57,23 +57,23 @@ def value(objective: Objective) -> float:
 
 def read_back(formula: str) -> Objective:
     """Evaluate a formula as a user would who pastes it."""
-    made = eval(formula, {name: getattr(objectives, name) for name in objectives.__all__})
-    return made if isinstance(made, Objective) else Constant(made)
+    objective = eval(formula, {name: getattr(objectives, name) for name in objectives.__all__})
+    return objective if isinstance(objective, Objective) else Constant(objective)
 
 
 @pytest.mark.parametrize("symbol", OPERATIONS)
-@pytest.mark.parametrize(("other", "worth", "written"), OTHERS, ids=[written for *_, written in OTHERS])
-def test_both_orders_have_the_value_and_the_formula(symbol: str, other: Any, worth: float, written: str) -> None:
+@pytest.mark.parametrize(("second", "worth", "written"), OTHERS, ids=[written for *_, written in OTHERS])
+def test_both_orders_have_the_value_and_the_formula(symbol: str, second: Any, worth: float, written: str) -> None:
     operation, layer = OPERATIONS[symbol], Layer("a")
-    for made, expected, formula in (
-        (operation(layer, other), operation(A, worth), f"Layer('a') {symbol} {written}"),
-        (operation(other, layer), operation(worth, A), f"{written} {symbol} Layer('a')"),
+    for objective, expected, formula in (
+        (operation(layer, second), operation(A, worth), f"Layer('a') {symbol} {written}"),
+        (operation(second, layer), operation(worth, A), f"{written} {symbol} Layer('a')"),
     ):
-        assert isinstance(made, Objective)
-        assert value(made) == pytest.approx(expected, rel=1e-12)
-        assert repr(made) == formula
+        assert isinstance(objective, Objective)
+        assert value(objective) == pytest.approx(expected, rel=1e-12)
+        assert repr(objective) == formula
     assert (repr(layer), value(layer)) == ("Layer('a')", A)
-    assert not isinstance(other, Objective) or (repr(other), value(other)) == (written, worth)
+    assert not isinstance(second, Objective) or (repr(second), value(second)) == (written, worth)
 
 
 def test_negation() -> None:
@@ -144,9 +144,9 @@ def test_numbers_are_written_exactly(number: float) -> None:
 def test_sums_inside_sums_are_flattened() -> None:
     first, second, third = a(), b(), TotalVariation()
     left = first + second
-    for made in ((left + third), (first + (second + third)), Sum([left, third])):
-        assert isinstance(made, Sum)
-        assert made.children_objectives() == [first, second, third]
+    for objective in ((left + third), (first + (second + third)), Sum([left, third])):
+        assert isinstance(objective, Sum)
+        assert objective.children_objectives() == [first, second, third]
     assert left.children_objectives() == [first, second]  # as it was
     assert sum([first, second, third]).terms() == [first, second, third]  # type: ignore[union-attr]
 
@@ -165,18 +165,18 @@ def test_nodes_can_be_built_by_hand() -> None:
 
 def test_operands_share_nothing_that_a_tree_changes() -> None:
     layer, penalty = Channel("a", 0), L2(0.5)
-    before = {name: dict(vars(one)) for name, one in (("layer", layer), ("penalty", penalty))}
-    one = layer - 1e-3 * penalty
-    two = -(one * 2) / 3 + layer**1
-    assert {name: dict(vars(one)) for name, one in (("layer", layer), ("penalty", penalty))} == before
-    assert repr(one) == "Channel('a', 0) - 0.001 * L2(0.5)"
+    before = {name: dict(vars(single)) for name, single in (("layer", layer), ("penalty", penalty))}
+    single = layer - 1e-3 * penalty
+    two = -(single * 2) / 3 + layer**1
+    assert {name: dict(vars(single)) for name, single in (("layer", layer), ("penalty", penalty))} == before
+    assert repr(single) == "Channel('a', 0) - 0.001 * L2(0.5)"
     assert value(two) == pytest.approx(-(A - 1e-3 * value(penalty)) * 2 / 3 + A)
 
 
 @pytest.mark.parametrize("symbol", OPERATIONS)
-@pytest.mark.parametrize("other", [torch.tensor(2.0), torch.ones(2), "2", True, None, [1], 2j], ids=repr)
-def test_other_operands_are_refused(symbol: str, other: Any) -> None:
-    for left, right in ((Layer("a"), other), (other, Layer("a"))):
+@pytest.mark.parametrize("second", [torch.tensor(2.0), torch.ones(2), "2", True, None, [1], 2j], ids=repr)
+def test_other_operands_are_refused(symbol: str, second: Any) -> None:
+    for left, right in ((Layer("a"), second), (second, Layer("a"))):
         with pytest.raises(TypeError):
             OPERATIONS[symbol](left, right)
 
@@ -206,8 +206,8 @@ def test_division_by_zero_and_empty_sums_are_refused() -> None:
 
 def test_scores_without_views_count_in_each_view() -> None:
     activation = torch.arange(6.0).view(2, 3, 1, 1)
-    seen = Observation(torch.full((2, 3, 4, 4), 0.5), {Source("a"): activation})
-    assert (Layer("a") - L1() + 1)(seen).tolist() == [
+    observation = Observation(torch.full((2, 3, 4, 4), 0.5), {Source("a"): activation})
+    assert (Layer("a") - L1() + 1)(observation).tolist() == [
         [0 - 24 + 1, 1 - 24 + 1, 2 - 24 + 1],
         [3 - 24 + 1, 4 - 24 + 1, 5 - 24 + 1],
     ]

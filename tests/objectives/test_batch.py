@@ -39,9 +39,9 @@ def values(kind: str, pictures: int, views: int, seed: int = 0) -> Array:
 
 
 def seen(**layers: Array | Tensor) -> Observation:
-    given = {Source(layer): torch.as_tensor(value) for layer, value in layers.items()}
-    count = len(next(iter(given.values())))
-    return Observation(torch.zeros(count, 3, 4, 4, dtype=torch.float64), given)
+    argument = {Source(layer): torch.as_tensor(value) for layer, value in layers.items()}
+    count = len(next(iter(argument.values())))
+    return Observation(torch.zeros(count, 3, 4, 4, dtype=torch.float64), argument)
 
 
 def setting(shape: tuple[int, ...], count: int) -> Setting:
@@ -56,30 +56,30 @@ def setting(shape: tuple[int, ...], count: int) -> Setting:
 @pytest.mark.parametrize("kind", SHAPES)
 def test_interpolation_goes_from_one_to_the_other(kind: str, pictures: int, views: int) -> None:
     first, second = values(kind, pictures, views, 1), values(kind, pictures, views, 2)
-    for made in (Interpolation("a:1", Channel("b", 3)), Interpolation("a:1", "b:3", count=pictures)):
-        scores = made(seen(a=first, b=second))
+    for objective in (Interpolation("a:1", Channel("b", 3)), Interpolation("a:1", "b:3", count=pictures)):
+        scores = objective(seen(a=first, b=second))
         assert scores.shape == (pictures, views)
         for n, v in itertools.product(range(pictures), range(views)):
             ends = [
-                (own[n, v, :, unit] if kind == "tokens" else own[n, v, unit]).mean()
-                for own, unit in ((first, 1), (second, 3))
+                (source[n, v, :, unit] if kind == "tokens" else source[n, v, unit]).mean()
+                for source, unit in ((first, 1), (second, 3))
             ]
             weight = n / (pictures - 1)
             assert scores[n, v].item() == pytest.approx((1 - weight) * ends[0] + weight * ends[1], rel=1e-12)
 
 
 def test_weights_may_be_given() -> None:
-    made = Interpolation("a:0", "a:1", weights=[0, 0.25, 1.5])
+    objective = Interpolation("a:0", "a:1", weights=[0, 0.25, 1.5])
     activation = torch.tensor([10.0, 20.0]).expand(3, 1, 2)
-    assert made(seen(a=activation)).flatten().tolist() == [10.0, 12.5, 25.0]
-    assert made.count() == 3
-    assert repr(made) == "Interpolation(Channel('a', 0), Channel('a', 1), weights=[0, 0.25, 1.5])"
+    assert objective(seen(a=activation)).flatten().tolist() == [10.0, 12.5, 25.0]
+    assert objective.count() == 3
+    assert repr(objective) == "Interpolation(Channel('a', 0), Channel('a', 1), weights=[0, 0.25, 1.5])"
 
 
 def test_the_target_tells_the_weight() -> None:
-    made = Interpolation("a:476", "b:460", count=6)
-    assert made.count() == 6
-    assert made.targets(6) == [f"a:476 to b:460 at {weight}" for weight in ("0", "0.2", "0.4", "0.6", "0.8", "1")]
+    objective = Interpolation("a:476", "b:460", count=6)
+    assert objective.count() == 6
+    assert objective.targets(6) == [f"a:476 to b:460 at {weight}" for weight in ("0", "0.2", "0.4", "0.6", "0.8", "1")]
     mixed = Interpolation("a:1", Channel("a", 2) + Channel("b", 3), count=2) + 0.1 * Alignment("a")
     assert mixed.targets(2) == ["a:1 to a:2 & b:3 at 0", "a:1 to a:2 & b:3 at 1"]
 
@@ -96,10 +96,10 @@ def test_interpolation_counts_its_pictures() -> None:
 
 
 def test_the_ends_are_checked_and_logged() -> None:
-    made = Interpolation("a:1", "b:9", count=2)
-    assert made.sources() == [Source("a"), Source("b")]
+    objective = Interpolation("a:1", "b:9", count=2)
+    assert objective.sources() == [Source("a"), Source("b")]
     with pytest.raises(ValueError, match="unit: 'b' has 4 units"):
-        made.check(setting((4, 3, 5), 2))
+        objective.check(setting((4, 3, 5), 2))
     observation = seen(a=values("vector", 2, 1), b=values("vector", 2, 1))
     Interpolation("a:1", "b:2")(observation)
     assert list(observation.terms) == ["Channel.a", "Channel.b"]
@@ -155,21 +155,21 @@ def test_alignment_sums_to_the_source_s(kind: str, pictures: int, views: int, di
     scores = Alignment(["a", "b"], distance, decay)(seen(a=first, b=second))
     assert scores.shape == (pictures, views)
     for view in range(views):
-        wanted = literal_alignment(first[:, view], distance, decay) + literal_alignment(
+        expected = literal_alignment(first[:, view], distance, decay) + literal_alignment(
             second[:, view], distance, decay
         )
-        assert scores[:, view].sum().item() == pytest.approx(wanted, rel=1e-12)
+        assert scores[:, view].sum().item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_half_of_each_pair_counts_for_either_picture() -> None:
     arr = values("map", 5, 1)
     scores = Alignment("a")(seen(a=arr))
-    for own in range(5):
-        wanted = 0.0
-        for other in range(5):
-            if other != own:
-                wanted -= ((arr[own] - arr[other]) ** 2).mean() / 2 ** abs(own - other) / 2
-        assert scores[own, 0].item() == pytest.approx(wanted, rel=1e-12)
+    for source in range(5):
+        expected = 0.0
+        for second in range(5):
+            if second != source:
+                expected -= ((arr[source] - arr[second]) ** 2).mean() / 2 ** abs(source - second) / 2
+        assert scores[source, 0].item() == pytest.approx(expected, rel=1e-12)
 
 
 # Diversity
@@ -178,8 +178,8 @@ def test_half_of_each_pair_counts_for_either_picture() -> None:
 def literal_diversity(layer: Array) -> float:
     """Add up all pairs as the source does, for one view: (pictures, positions, units)."""
     grams = []
-    for own in layer:
-        gram = own.T @ own
+    for source in layer:
+        gram = source.T @ source
         grams.append(gram / np.sqrt(max((gram**2).sum(), 1e-10)))
     total = sum((grams[i] * grams[j]).sum() for i in range(len(grams)) for j in range(len(grams)) if i != j)
     return float(total / len(grams))
@@ -212,18 +212,18 @@ JOINT: dict[str, Any] = {"Alignment": lambda: Alignment("a"), "Diversity": lambd
 
 @pytest.mark.parametrize("name", JOINT)
 def test_joint_objectives_say_so_and_stay_within_a_view(name: str) -> None:
-    made = JOINT[name]()
-    assert made.joint
-    assert not made.joint_views
+    objective = JOINT[name]()
+    assert objective.joint
+    assert not objective.joint_views
     first = values("map", 3, 3)
     second = first.copy()
     second[1, 2] += 1
-    changed = made(seen(a=first)) != made(seen(a=second))
+    changed = objective(seen(a=first)) != objective(seen(a=second))
     assert changed[:, :2].any().item() is False
     assert changed[:, 2].all().item() is True
-    assert made.named_targets(3) == []
-    assert (Channel("a", 7) + made).targets(3) == ["a:7"] * 3
-    assert made.targets(2) == [repr(made)] * 2
+    assert objective.named_targets(3) == []
+    assert (Channel("a", 7) + objective).targets(3) == ["a:7"] * 3
+    assert objective.targets(2) == [repr(objective)] * 2
 
 
 # Signs, on a network
@@ -241,7 +241,7 @@ def rendered(objective: Objective, count: int = 4) -> Tensor:
 
 
 def mean_cosine(features: Tensor) -> float:
-    grams = [own.flatten(1) @ own.flatten(1).T for own in features]
+    grams = [source.flatten(1) @ source.flatten(1).T for source in features]
     pairs = itertools.combinations([gram.flatten() / gram.norm() for gram in grams], 2)
     return float(np.mean([float(first @ second) for first, second in pairs]))
 

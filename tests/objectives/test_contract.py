@@ -181,14 +181,14 @@ def test_scores_are_single_precision_at_least(name: str, dtype: torch.dtype) -> 
 @pytest.mark.parametrize("name", [name for name in SCORED if name not in (*DETACHED, *WITHOUT_GRADIENT)])
 def test_gradients_are_those_of_differences(name: str) -> None:
     objective = example(name)
-    seen = observation(objective, views=1, dtype=torch.float64)
+    observed_step = observation(objective, views=1, dtype=torch.float64)
     sources = [source for source in objective.sources() if source.reference is None and source.gradient_of is None]
 
     def scores(images: Tensor, *activations: Tensor) -> Tensor:
-        read = dict(seen.activations) | dict(zip(sources, activations))
-        return objective(replace(seen, pictures=images, activations=read, terms={}))  # type: ignore[no-any-return]
+        read = dict(observed_step.activations) | dict(zip(sources, activations))
+        return objective(replace(observed_step, pictures=images, activations=read, terms={}))  # type: ignore[no-any-return]
 
-    inputs = [seen.pictures, *(seen.activations[source] for source in sources)]
+    inputs = [observed_step.pictures, *(observed_step.activations[source] for source in sources)]
     assert torch.autograd.gradcheck(scores, [value.clone().requires_grad_(True) for value in inputs])
 
 
@@ -196,13 +196,13 @@ def test_gradients_are_those_of_differences(name: str) -> None:
 def test_activations_of_zeros_have_finite_gradients(name: str) -> None:
     objective = example(name)
     for level in (0.0, 1.0):  # of references
-        seen = observation(objective)
-        for source, value in seen.activations.items():
+        observed_step = observation(objective)
+        for source, value in observed_step.activations.items():
             value.fill_(0.0 if source.reference is None else level).requires_grad_(True)
-        scores = objective(seen)
+        scores = objective(observed_step)
         assert torch.isfinite(scores).all()
         if scores.requires_grad:
-            gradients = torch.autograd.grad(scores.sum(), list(seen.activations.values()), allow_unused=True)
+            gradients = torch.autograd.grad(scores.sum(), list(observed_step.activations.values()), allow_unused=True)
             assert all(gradient is None or bool(torch.isfinite(gradient).all()) for gradient in gradients)
 
 
@@ -212,11 +212,11 @@ def test_pictures_and_views_are_coupled_only_where_it_is_said(name: str) -> None
     scores = []
     for change in (0.0, 0.5):
         objective = example(name)
-        seen = observation(objective)
-        for source, value in seen.activations.items():
+        observed_step = observation(objective)
+        for source, value in observed_step.activations.items():
             if source.reference is None:
                 value[1, 2] += change * torch.rand(value[1, 2].shape, generator=torch.Generator().manual_seed(1))
-        scores.append(objective(seen).expand(2, 3))
+        scores.append(objective(observed_step).expand(2, 3))
     changed = scores[0] != scores[1]
     assert objective.joint == (name in JOINT)
     assert not any(node.joint_views for node in objective.walk())

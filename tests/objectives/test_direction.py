@@ -37,8 +37,8 @@ def activation(kind: str, pictures: int, views: int) -> Array:
 
 
 def seen(values: Array | Tensor, layer: str = "layer") -> Observation:
-    given = torch.as_tensor(values)
-    return Observation(torch.zeros(len(given), 3, 4, 4, dtype=torch.float64), {Source(layer): given})
+    value = torch.as_tensor(values)
+    return Observation(torch.zeros(len(value), 3, 4, 4, dtype=torch.float64), {Source(layer): value})
 
 
 def positions(values: Array) -> Array:
@@ -66,11 +66,11 @@ def expected(values: Array, rows: Array, compare: str = "dot", power: float = 0.
     return result
 
 
-def require(objective: Objective, values: Array, wanted: Array) -> None:
+def require(objective: Objective, values: Array, reference: Array) -> None:
     scores = objective(seen(values))
     assert scores.dtype == torch.float64
-    assert scores.shape == wanted.shape
-    np.testing.assert_allclose(scores.numpy(), wanted, rtol=1e-11, atol=1e-13)
+    assert scores.shape == reference.shape
+    np.testing.assert_allclose(scores.numpy(), reference, rtol=1e-11, atol=1e-13)
 
 
 COMPARED: list[tuple[str, float, float]] = [
@@ -90,12 +90,12 @@ def test_direction_is_the_mean_over_positions(
 ) -> None:
     values = activation(kind, pictures, views)
     rows = np.random.default_rng(7).normal(size=(pictures, UNITS))
-    own = Direction("layer", torch.from_numpy(rows), compare=compare, power=power, floor=floor)
-    require(own, values, expected(values, rows, compare, power, floor))
-    assert own.count() == pictures
-    one = Direction("layer", torch.from_numpy(rows[0]), compare=compare, power=power, floor=floor)
-    require(one, values, expected(values, np.repeat(rows[:1], pictures, 0), compare, power, floor))
-    assert one.count() is None
+    source = Direction("layer", torch.from_numpy(rows), compare=compare, power=power, floor=floor)
+    require(source, values, expected(values, rows, compare, power, floor))
+    assert source.count() == pictures
+    single = Direction("layer", torch.from_numpy(rows[0]), compare=compare, power=power, floor=floor)
+    require(single, values, expected(values, np.repeat(rows[:1], pictures, 0), compare, power, floor))
+    assert single.count() is None
 
 
 def test_the_floor_holds_where_the_activation_points_away() -> None:
@@ -109,19 +109,19 @@ def test_whitening_is_applied_to_the_vector_from_the_right() -> None:
     vector = np.array([1.0, -2.0, 0.5, 3.0])
     whitened = np.array([sum(vector[i] * matrix[i, j] for i in range(4)) for j in range(4)])
     for power in (0, 4):
-        made = Direction("layer", torch.from_numpy(vector), power=power, whitening=torch.from_numpy(matrix))
-        require(made, values, expected(values, np.stack([whitened] * 2), power=power))
+        objective = Direction("layer", torch.from_numpy(vector), power=power, whitening=torch.from_numpy(matrix))
+        require(objective, values, expected(values, np.stack([whitened] * 2), power=power))
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_a_one_hot_direction_is_a_channel(kind: str) -> None:
     values = activation(kind, 3, 2)
-    for made in (
+    for objective in (
         Direction("layer", [0, 0, 1, 0]),
         WeightedChannels("layer", [0, 0, 1, 0]),
         WeightedChannels("layer", {2: 1}),
     ):
-        torch.testing.assert_close(made(seen(values)), Channel("layer", 2)(seen(values)), rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(objective(seen(values)), Channel("layer", 2)(seen(values)), rtol=1e-12, atol=1e-14)
     eye = torch.eye(4)[[3, 0, 3]]
     torch.testing.assert_close(
         Direction("layer", eye)(seen(values)), Channel("layer", [3, 0, 3])(seen(values)), rtol=1e-12, atol=1e-14
@@ -147,19 +147,21 @@ def test_neuron_direction_is_at_one_position(
     compare: Any, power: float, floor: float, kind: str, position: Any, index: int
 ) -> None:
     values, rows = activation(kind, 3, 2), np.random.default_rng(3).normal(size=(3, UNITS))
-    made = NeuronDirection("layer", torch.from_numpy(rows), position, compare=compare, power=power, floor=floor)
+    objective = NeuronDirection("layer", torch.from_numpy(rows), position, compare=compare, power=power, floor=floor)
     lined = positions(values)[:, :, index]
     require(
-        made, values, np.array([[at_one(a, row, compare, power, floor) for a in own] for own, row in zip(lined, rows)])
+        objective,
+        values,
+        np.array([[at_one(a, row, compare, power, floor) for a in source] for source, row in zip(lined, rows)]),
     )
 
 
 def test_a_one_hot_neuron_direction_is_a_neuron() -> None:
     values = activation("map", 2, 3)
     for position in (None, (3, 0)):
-        made = NeuronDirection("layer", [0, 1, 0, 0], position)
+        objective = NeuronDirection("layer", [0, 1, 0, 0], position)
         torch.testing.assert_close(
-            made(seen(values)), Neuron("layer", 1, position)(seen(values)), rtol=1e-12, atol=1e-14
+            objective(seen(values)), Neuron("layer", 1, position)(seen(values)), rtol=1e-12, atol=1e-14
         )
 
 
@@ -176,14 +178,14 @@ def test_tensor_direction_is_centred(height: int, width: int, top: int, left: in
     values = activation("map", 3, 2)
     blocks = np.random.default_rng(5).normal(size=(3, UNITS, height, width))
     blocks = np.repeat(blocks[:1], 3, 0) if single else blocks
-    wanted = np.zeros((3, 2))
+    reference = np.zeros((3, 2))
     for n, v, i, j in itertools.product(range(3), range(2), range(height), range(width)):
-        wanted[n, v] += at_one(values[n, v, :, top + i, left + j], blocks[n, :, i, j], "dot", power, 0.1) / (
+        reference[n, v] += at_one(values[n, v, :, top + i, left + j], blocks[n, :, i, j], "dot", power, 0.1) / (
             height * width
         )
-    made = TensorDirection("layer", torch.from_numpy(blocks[0] if single else blocks), power)
-    require(made, values, wanted)
-    assert made.count() == (None if single else 3)
+    objective = TensorDirection("layer", torch.from_numpy(blocks[0] if single else blocks), power)
+    require(objective, values, reference)
+    assert objective.count() == (None if single else 3)
 
 
 # Embeddings
@@ -194,11 +196,11 @@ def test_tensor_direction_is_centred(height: int, width: int, top: int, left: in
 def test_similarity_is_the_cosine_of_the_mean_over_positions(kind: str, pictures: int, views: int) -> None:
     values, rows = activation(kind, pictures, views), np.random.default_rng(9).normal(size=(pictures, UNITS))
     mean = positions(values).mean(2)
-    wanted = np.zeros((pictures, views))
+    reference = np.zeros((pictures, views))
     for n, v in itertools.product(range(pictures), range(views)):
-        wanted[n, v] = mean[n, v] @ rows[n] / math.sqrt((mean[n, v] @ mean[n, v]) * (rows[n] @ rows[n]))
-    require(Similarity("layer", torch.from_numpy(rows)), values, wanted)
-    assert np.abs(wanted).max() <= 1
+        reference[n, v] = mean[n, v] @ rows[n] / math.sqrt((mean[n, v] @ mean[n, v]) * (rows[n] @ rows[n]))
+    require(Similarity("layer", torch.from_numpy(rows)), values, reference)
+    assert np.abs(reference).max() <= 1
 
 
 @pytest.mark.parametrize(("scale", "cosine"), [(3.0, 1.0), (-0.01, -1.0), (1e6, 1.0)])
@@ -219,9 +221,9 @@ def test_weighted_channels_are_a_weighted_sum_of_means(kind: str, pictures: int,
     weights = [0.5, -1.0, 2.0, 0.25]
     require(WeightedChannels("layer", weights), values, sum(w * mean[..., unit] for unit, w in enumerate(weights)))
     rows = np.random.default_rng(2).normal(size=(pictures, UNITS))
-    own = WeightedChannels("layer", torch.from_numpy(rows))
-    require(own, values, np.stack([mean[n] @ rows[n] for n in range(pictures)]))
-    assert own.count() == pictures
+    source = WeightedChannels("layer", torch.from_numpy(rows))
+    require(source, values, np.stack([mean[n] @ rows[n] for n in range(pictures)]))
+    assert source.count() == pictures
 
 
 @pytest.mark.parametrize("patch", [(0, 0, 4, 5), (1, 2, 2, 3), (3, 4, 1, 1)])
@@ -255,25 +257,25 @@ def test_vectors_may_come_from_a_file(tmp_path: Path) -> None:
         vector.tolist(),
         tuple(vector),
     ]
-    for given in forms:
-        for made in (Direction("layer", given), Similarity("layer", given), WeightedChannels("layer", given)):
-            assert repr(made) == f"{type(made).__name__}('layer', [0.5, -1.0, 2.0, 0.25])"
+    for value in forms:
+        for objective in (Direction("layer", value), Similarity("layer", value), WeightedChannels("layer", value)):
+            assert repr(objective) == f"{type(objective).__name__}('layer', [0.5, -1.0, 2.0, 0.25])"
     torch.save(vector.view(4, 1, 1), tmp_path / "block.pt")
     assert TensorDirection("layer", str(tmp_path / "block.pt")).vectors.shape == (4, 1, 1)
 
 
 def test_the_vectors_are_private() -> None:
-    given = torch.ones(4)
-    made = Direction("layer", given)
-    given.zero_()
-    assert made.vectors.tolist() == [1, 1, 1, 1]
-    assert not list(made.parameters())
-    assert not made.state_dict()
+    value = torch.ones(4)
+    objective = Direction("layer", value)
+    value.zero_()
+    assert objective.vectors.tolist() == [1, 1, 1, 1]
+    assert not list(objective.parameters())
+    assert not objective.state_dict()
 
 
 def test_many_numbers_are_named_by_their_content() -> None:
     vector = torch.arange(512.0)
-    first, second, third = (repr(Direction("a", given)) for given in (vector, vector.double(), vector + 1e-3))
+    first, second, third = (repr(Direction("a", value)) for value in (vector, vector.double(), vector + 1e-3))
     assert first.startswith("Direction('a', <(512,) tensor ")
     assert first == second
     assert first != third

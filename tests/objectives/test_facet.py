@@ -38,12 +38,12 @@ def spread(weights: Tensor, shape: tuple[int, ...]) -> Any:
     return full
 
 
-@pytest.mark.parametrize("whole", [False, True], ids=["a weight for each unit", "a weight for each activation"])
+@pytest.mark.parametrize("full", [False, True], ids=["a weight for each unit", "a weight for each activation"])
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize(("count", "views"), [(1, 1), (3, 1), (3, 4)])
-def test_values_are_those_of_loops(count: int, views: int, kind: str, whole: bool) -> None:
+def test_values_are_those_of_loops(count: int, views: int, kind: str, full: bool) -> None:
     shapes = {"a": SHAPES[kind], "b": SHAPES["map"], "unit": (3,)}
-    layers = {"a": numbers(*SHAPES[kind], seed=3) if whole else numbers(4, seed=3), "b": numbers(4, seed=4)}
+    layers = {"a": numbers(*SHAPES[kind], seed=3) if full else numbers(4, seed=3), "b": numbers(4, seed=4)}
     for strength in (2.0, [0.5, 1, 3][:count]):
         unit = Channel("unit", 1)
         term = Facet(unit, layers, strength)
@@ -53,29 +53,29 @@ def test_values_are_those_of_loops(count: int, views: int, kind: str, whole: boo
             Source("b"),
             Source("b", gradient_of=unit),
         ]
-        seen = observed(term, shapes, count, views)
+        observation = observed(term, shapes, count, views)
         expected = np.zeros((count, views))
         for layer in ("a", "b"):
-            activation = seen.activations[Source(layer)].numpy()
-            helping = np.maximum(seen.activations[Source(layer, gradient_of=unit)].numpy(), 0)
+            activation = observation.activations[Source(layer)].numpy()
+            helping = np.maximum(observation.activations[Source(layer, gradient_of=unit)].numpy(), 0)
             weights = spread(layers[layer], shapes[layer])
             for n in range(count):
                 for v in range(views):
                     share = (weights * activation[n, v] * helping[n, v]).sum()
                     expected[n, v] += (strength if isinstance(strength, float) else strength[n]) * share / 2
-        np.testing.assert_allclose(term(seen).numpy(), expected, rtol=1e-11)
+        np.testing.assert_allclose(term(observation).numpy(), expected, rtol=1e-11)
 
 
 def test_the_gradient_is_the_probe_where_that_helps() -> None:
     term = Facet(Channel("unit", 0), {"a": [1.0, -2.0, 3.0]}, 4)
-    own, helping = term.term_sources()
+    source, helping = term.term_sources()
     activation, gradient = (
         numbers(1, 1, 3).requires_grad_(True),
         torch.tensor([[[0.5, 2.0, -1.0]]], dtype=torch.float64),
     )
-    scores = term(Observation(pictures(1), {own: activation, helping: gradient}))
-    (found,) = torch.autograd.grad(scores.sum(), activation)
-    assert found.flatten().tolist() == [4 * 0.5, 4 * -4.0, 0.0]
+    scores = term(Observation(pictures(1), {source: activation, helping: gradient}))
+    (actual,) = torch.autograd.grad(scores.sum(), activation)
+    assert actual.flatten().tolist() == [4 * 0.5, 4 * -4.0, 0.0]
 
 
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
@@ -83,21 +83,21 @@ def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
     units, strengths = [2, 0], [0.5, 3.0]
     unit = Channel("4", units) + 0.5 * Neuron("3", 1, (2, 2))
     probes = {"1": numbers(4, seed=2), "2": numbers(5, 4, 4, seed=3)}
-    made = bound(unit + Facet(unit, probes, strengths), pictures(2), None if seen_through is None else seen_through())
-    result = made.step(3, 10)
-    views = views_of(made, made.image(), 3, 10)
-    own = run_parts(small(), views.flatten(0, 1))
-    by_unit = own["4"].mean((2, 3)).view(2, -1, 3)
-    scores = torch.stack([by_unit[0, :, 2], by_unit[1, :, 0]]) + 0.5 * own["3"][:, 1, 2, 2].view(2, -1)
-    gradients = torch.autograd.grad(scores.sum(), [own["1"], own["2"]], retain_graph=True)
+    run = bound(unit + Facet(unit, probes, strengths), pictures(2), None if seen_through is None else seen_through())
+    result = run.step(3, 10)
+    views = views_of(run, run.image(), 3, 10)
+    source = run_parts(small(), views.flatten(0, 1))
+    by_unit = source["4"].mean((2, 3)).view(2, -1, 3)
+    scores = torch.stack([by_unit[0, :, 2], by_unit[1, :, 0]]) + 0.5 * source["3"][:, 1, 2, 2].view(2, -1)
+    gradients = torch.autograd.grad(scores.sum(), [source["1"], source["2"]], retain_graph=True)
     expected = scores
     for layer, weights, gradient in zip(("1", "2"), (probes["1"][:, None, None], probes["2"]), gradients):
-        share = (weights * own[layer] * gradient.relu()).sum((1, 2, 3)).view(2, -1)
+        share = (weights * source[layer] * gradient.relu()).sum((1, 2, 3)).view(2, -1)
         expected = expected + torch.tensor(strengths, dtype=torch.float64)[:, None] / 2 * share
     assert float((expected - scores).detach().abs().min()) > 1e-3
     torch.testing.assert_close(result.scores, expected.mean(1).detach(), rtol=0, atol=1e-10)
     torch.testing.assert_close(
-        weight_gradient(made, result.loss), weight_gradient(made, -expected.mean(1).sum()), rtol=0, atol=1e-10
+        weight_gradient(run, result.loss), weight_gradient(run, -expected.mean(1).sum()), rtol=0, atol=1e-10
     )
     assert list(result.terms) == ["Channel.4", "Neuron.3", "Facet.1.2"]
 
@@ -106,9 +106,9 @@ def test_the_probe_decides_what_is_shown() -> None:
     shares = []
     for probe in ([1.0, 0, 0, 0], [0, 0, 0, 1.0]):
         unit = Channel("4", 1)
-        made = bound(unit + Facet(unit, {"1": probe}, 30), pictures(1))
-        ascend(made, steps=10, optimizer=adam(0.05))
-        mean = run_parts(small(), made.image())["1"].detach().mean((0, 2, 3))
+        run = bound(unit + Facet(unit, {"1": probe}, 30), pictures(1))
+        ascend(run, steps=10, optimizer=adam(0.05))
+        mean = run_parts(small(), run.image())["1"].detach().mean((0, 2, 3))
         shares.append(float(mean[0] / mean.sum()))
     assert shares[0] > shares[1]
 

@@ -29,13 +29,13 @@ def values(kind: str, pictures: int = 2, views: int = 2) -> Array:
     return np.random.default_rng([pictures, views]).normal(size=(pictures, views, *SHAPES[kind]))
 
 
-def seen(given: Array | Tensor) -> Observation:
-    return Observation(torch.zeros(len(given), 3, 4, 4), {Source("layer"): torch.as_tensor(given)})
+def seen(value: Array | Tensor) -> Observation:
+    return Observation(torch.zeros(len(value), 3, 4, 4), {Source("layer"): torch.as_tensor(value)})
 
 
-def expected(given: Array, units: list[int], biases: Array | None = B_ENC, offset: Array | None = B_DEC) -> Array:
+def expected(value: Array, units: list[int], biases: Array | None = B_ENC, offset: Array | None = B_DEC) -> Array:
     """Encode position by position, and average."""
-    last = np.moveaxis(given, 2, -1) if given.ndim == 5 else given
+    last = np.moveaxis(value, 2, -1) if value.ndim == 5 else value
     lined = last.reshape(*last.shape[:2], -1, FEATURES)
     result = np.zeros(lined.shape[:2])
     for n, v, p in np.ndindex(*lined.shape[:3]):
@@ -78,11 +78,11 @@ class OfTwo(nn.Module):
 
 
 def linear() -> nn.Linear:
-    made = nn.Linear(FEATURES, LATENTS).double()
+    objective = nn.Linear(FEATURES, LATENTS).double()
     with torch.no_grad():
-        made.weight.copy_(torch.from_numpy(W_ENC).T)
-        made.bias.copy_(torch.from_numpy(B_ENC))
-    return made
+        objective.weight.copy_(torch.from_numpy(W_ENC).T)
+        objective.bias.copy_(torch.from_numpy(B_ENC))
+    return objective
 
 
 FORMS: dict[str, tuple[Any, Array | None, Array | None]] = {
@@ -119,29 +119,29 @@ FORMS: dict[str, tuple[Any, Array | None, Array | None]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_encoder_before_its_rectifier(form: str, kind: str) -> None:
     make, biases, offset = FORMS[form]
-    given = values(kind)
+    value = values(kind)
     tolerance = 1e-6 if form == "rows of numbers" else 1e-11
     for units in ([5, 0], [3, 3]):
-        wanted = expected(given, units, biases, offset)
-        made = Latent("layer", make(), units if units[0] != units[1] else units[0])
-        np.testing.assert_allclose(made(seen(given)).numpy(), wanted, rtol=tolerance, atol=tolerance)
-        made.check(Setting({Source("layer"): SHAPES[kind]}, 2, (3, 8, 8)))
+        reference = expected(value, units, biases, offset)
+        objective = Latent("layer", make(), units if units[0] != units[1] else units[0])
+        np.testing.assert_allclose(objective(seen(value)).numpy(), reference, rtol=tolerance, atol=tolerance)
+        objective.check(Setting({Source("layer"): SHAPES[kind]}, 2, (3, 8, 8)))
 
 
 @pytest.mark.parametrize(("pictures", "views"), [(1, 1), (1, 4), (3, 1), (3, 4)])
 def test_any_number_of_pictures_and_views(pictures: int, views: int) -> None:
-    given, units = values("map", pictures, views), [6, 1, 4][:pictures]
-    scores = Latent("layer", NAMED, units)(seen(given))
-    np.testing.assert_allclose(scores.numpy(), expected(given, units), rtol=1e-11)
+    value, units = values("map", pictures, views), [6, 1, 4][:pictures]
+    scores = Latent("layer", NAMED, units)(seen(value))
+    np.testing.assert_allclose(scores.numpy(), expected(value, units), rtol=1e-11)
     assert Latent("layer", NAMED, units).count() == pictures
     assert Latent("layer", NAMED, 3).count() is None
 
 
 def test_the_offset_may_stay() -> None:
-    given = values("map")
-    made = Latent("layer", NAMED, 2, subtract_offset=False)
-    np.testing.assert_allclose(made(seen(given)).numpy(), expected(given, [2, 2], B_ENC, None), rtol=1e-11)
-    assert repr(made).endswith(", 2, subtract_offset=False)")
+    value = values("map")
+    objective = Latent("layer", NAMED, 2, subtract_offset=False)
+    np.testing.assert_allclose(objective(seen(value)).numpy(), expected(value, [2, 2], B_ENC, None), rtol=1e-11)
+    assert repr(objective).endswith(", 2, subtract_offset=False)")
 
 
 @pytest.mark.parametrize("name", ["dictionary.pt", "matrix.pt", "matrix.npy"])
@@ -151,51 +151,51 @@ def test_dictionaries_come_from_files(name: str, tmp_path: Path) -> None:
         np.save(path, W_ENC.T)
     else:
         torch.save(NAMED if name == "dictionary.pt" else NAMED["W_enc"].T.contiguous(), path)
-    given = values("tokens")
-    wanted = expected(given, [5, 5]) if name == "dictionary.pt" else expected(given, [5, 5], None, None)
-    np.testing.assert_allclose(Latent("layer", str(path), 5)(seen(given)).numpy(), wanted, rtol=1e-11)
+    value = values("tokens")
+    reference = expected(value, [5, 5]) if name == "dictionary.pt" else expected(value, [5, 5], None, None)
+    np.testing.assert_allclose(Latent("layer", str(path), 5)(seen(value)).numpy(), reference, rtol=1e-11)
 
 
 # Guests
 
 
 def test_another_module_runs_as_it_is() -> None:
-    given, module = values("map"), Named(NAMED, extra=True)
-    last = torch.from_numpy(given).movedim(2, -1)
+    value, module = values("map"), Named(NAMED, extra=True)
+    last = torch.from_numpy(value).movedim(2, -1)
     with torch.no_grad():
         encoded = module.encode(last).flatten(2, 3).mean(2)
     torch.testing.assert_close(
-        Latent("layer", module, [5, 0])(seen(given)), torch.stack([encoded[0, :, 5], encoded[1, :, 0]])
+        Latent("layer", module, [5, 0])(seen(value)), torch.stack([encoded[0, :, 5], encoded[1, :, 0]])
     )
-    torch.testing.assert_close(Latent("layer", module, 3)(seen(given)), encoded[..., 3])
+    torch.testing.assert_close(Latent("layer", module, 3)(seen(value)), encoded[..., 3])
 
 
 @pytest.mark.parametrize("make", [linear, OfTwo, lambda: Named(NAMED, extra=True)])
 def test_the_module_is_left_alone_and_nothing_of_it_is_registered(make: Any) -> None:
     module = make().train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
-    made = Latent("layer", module, 2)
-    given = torch.from_numpy(values("map")).requires_grad_(True)
-    made(seen(given)).sum().backward()
-    assert given.grad is not None
-    assert float(given.grad.abs().max()) > 0
+    objective = Latent("layer", module, 2)
+    argument = torch.from_numpy(values("map")).requires_grad_(True)
+    objective(seen(argument)).sum().backward()
+    assert argument.grad is not None
+    assert float(argument.grad.abs().max()) > 0
     assert module.training
     assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert getattr(module, "calls", 0) == 0
-    assert not list(made.parameters())
-    assert not made.state_dict()
-    assert list(made.modules()) == [made]
+    assert not list(objective.parameters())
+    assert not objective.state_dict()
+    assert list(objective.modules()) == [objective]
 
 
 @pytest.mark.parametrize("make", [linear, OfTwo, lambda: NAMED])
 def test_copies_and_casts_score_alike(make: Any) -> None:
-    made, given = Latent("layer", make(), 2), values("map")
-    wanted = made(seen(given))
-    for twin in (copy.deepcopy(made), pickle.loads(pickle.dumps(made)), copy.deepcopy(made).half()):
-        assert torch.equal(twin(seen(given)), wanted)
-        assert repr(twin) == repr(made)
-        assert twin.targets(1) == made.targets(1) == ["layer:Latent-2"]
+    objective, value = Latent("layer", make(), 2), values("map")
+    reference = objective(seen(value))
+    for twin in (copy.deepcopy(objective), pickle.loads(pickle.dumps(objective)), copy.deepcopy(objective).half()):
+        assert torch.equal(twin(seen(value)), reference)
+        assert repr(twin) == repr(objective)
+        assert twin.targets(1) == objective.targets(1) == ["layer:Latent-2"]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -207,20 +207,20 @@ def test_dictionaries_follow_the_precision_of_the_activation(make: Any, dtype: t
 
 def test_only_the_rows_that_are_needed_are_kept() -> None:
     many = torch.zeros(100_000, 4)
-    made = Latent("layer", many, [7, 99_999])
-    assert made.rows is not None
-    assert made.rows.shape == (2, 4)
-    assert made.rows.untyped_storage().nbytes() == 2 * 4 * 4
-    assert len(pickle.dumps(made)) < 20_000
+    objective = Latent("layer", many, [7, 99_999])
+    assert objective.rows is not None
+    assert objective.rows.shape == (2, 4)
+    assert objective.rows.untyped_storage().nbytes() == 2 * 4 * 4
+    assert len(pickle.dumps(objective)) < 20_000
 
 
 def test_a_dictionary_made_without_gradients_serves_a_run() -> None:
     forms: list[Any] = [linear(), OfTwo(), NAMED]
     with torch.inference_mode():
-        made = [Latent("layer", form, 2) for form in forms]
-    for one in made:
-        given = torch.from_numpy(values("map")).requires_grad_(True)
-        one(seen(given)).sum().backward()
+        objective = [Latent("layer", form, 2) for form in forms]
+    for single in objective:
+        value = torch.from_numpy(values("map")).requires_grad_(True)
+        single(seen(value)).sum().backward()
 
 
 # How it is written
@@ -228,11 +228,11 @@ def test_a_dictionary_made_without_gradients_serves_a_run() -> None:
 
 def test_a_small_matrix_is_written_out_and_others_are_named_by_their_content() -> None:
     assert repr(Latent("a", [[1.0, 2], [0, 0.5]], [1, 0])) == "Latent('a', [[1.0, 2.0], [0.0, 0.5]], [1, 0])"
-    first, same, other = (
-        repr(Latent("a", given, 3)) for given in (NAMED, Named(NAMED), NAMED | {"b_enc": NAMED["b_enc"] + 1})
+    first, same, second = (
+        repr(Latent("a", value, 3)) for value in (NAMED, Named(NAMED), NAMED | {"b_enc": NAMED["b_enc"] + 1})
     )
     assert first.startswith("Latent('a', <(7, 4) dictionary ")
-    assert first == same != other
+    assert first == same != second
     assert repr(Latent("a", OfTwo(), 3)).startswith("Latent('a', <OfTwo ")
 
 

@@ -108,16 +108,16 @@ def test_values_are_those_of_loops(penalty: Any, value: Callable[[Array], float]
 
 @pytest.mark.parametrize("make", PENALTIES.values(), ids=PENALTIES)
 def test_single_precision_stays_and_views_do_not_count(make: Callable[[], Any]) -> None:
-    seen = Observation(torch.from_numpy(PIXELS).float(), {}, views=torch.zeros(3, 5, 3, 6, 6))
-    assert make()(seen).dtype == torch.float32
-    assert make()(seen).shape == (3, 1)
-    assert bool((make()(seen) > 0).all())
+    observation = Observation(torch.from_numpy(PIXELS).float(), {}, views=torch.zeros(3, 5, 3, 6, 6))
+    assert make()(observation).dtype == torch.float32
+    assert make()(observation).shape == (3, 1)
+    assert bool((make()(observation) > 0).all())
 
 
 def test_the_gradient_of_blur_is_the_difference_from_the_blurred_picture() -> None:
     picture = torch.from_numpy(PIXELS).clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad(BlurDistance()(Observation(picture, {})).sum(), picture)
-    expected = PIXELS - np.array([[blurred(plane, 3) for plane in one] for one in PIXELS])
+    expected = PIXELS - np.array([[blurred(plane, 3) for plane in single] for single in PIXELS])
     np.testing.assert_allclose(gradient.numpy(), expected, rtol=1e-10, atol=1e-14)
     (gradient,) = torch.autograd.grad(AlphaBlurDistance()(Observation(picture, {})).sum(), picture)
     np.testing.assert_allclose(gradient[:, -1].numpy(), expected[:, -1], rtol=1e-10, atol=1e-14)
@@ -153,12 +153,12 @@ def test_opacity_is_that_of_each_view_where_the_views_still_carry_it() -> None:
     np.testing.assert_allclose(
         AlphaMean()(Observation(transparent, {}, views=views)).numpy(), views[:, :, 3].numpy().mean((2, 3)), rtol=1e-12
     )
-    whole = PIXELS[:, 3].mean((1, 2))[:, None]
+    full = PIXELS[:, 3].mean((1, 2))[:, None]
     np.testing.assert_allclose(
-        AlphaMean()(Observation(transparent, {}, views=views[:, :, :3])).numpy(), whole, rtol=1e-12
+        AlphaMean()(Observation(transparent, {}, views=views[:, :, :3])).numpy(), full, rtol=1e-12
     )
     np.testing.assert_allclose(
-        AlphaMean(of_views=False)(Observation(transparent, {}, views=views)).numpy(), whole, rtol=1e-12
+        AlphaMean(of_views=False)(Observation(transparent, {}, views=views)).numpy(), full, rtol=1e-12
     )
 
 
@@ -166,11 +166,11 @@ def test_pictures_become_transparent_where_nothing_needs_them() -> None:
     from featviz_pl.images import AlphaImage, PixelImage
 
     network = FrozenNetwork(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)))
-    made = Ascent(AlphaImage(image=PixelImage(12)), network, -AlphaMean() - 0.01 * AlphaBlurDistance())
-    made.initialize()
-    made.prepare()
-    before = made.scores()
-    after = ascend(made, steps=5, optimizer=adam(0.1))
+    run = Ascent(AlphaImage(image=PixelImage(12)), network, -AlphaMean() - 0.01 * AlphaBlurDistance())
+    run.initialize()
+    run.prepare()
+    before = run.scores()
+    after = ascend(run, steps=5, optimizer=adam(0.1))
     assert float(after) > float(before)
     steered = Channel("0", 1) * (1 - AlphaMean())
     assert repr(steered) == "Channel('0', 1) * (1 - AlphaMean())"

@@ -48,21 +48,21 @@ def vectors_of(activation: Array) -> Array:
     return activation if activation.ndim == 2 else activation[None]
 
 
-def caricature(own: Array, wanted: Array, power: float) -> float:
+def caricature(source: Array, expected: Array, power: float) -> float:
     values: list[float] = []
-    for a, r in zip(vectors_of(own), vectors_of(wanted)):
+    for a, r in zip(vectors_of(source), vectors_of(expected)):
         dot = sum(x * y for x, y in zip(a, r))
         cosine = dot / (1e-4 + sum(x * x for x in a) ** 0.5) / (1e-4 + sum(y * y for y in r) ** 0.5)
         values.append(float(dot * max(0.1, cosine) ** power))
     return sum(values) / len(values)
 
 
-def pairs(term: Any, seen: Observation) -> list[list[tuple[Array, Array]]]:
+def pairs(term: Any, observation: Observation) -> list[list[tuple[Array, Array]]]:
     """Return own and wanted activation of each picture in each view."""
-    own, wanted = (seen.activations[source] for source in term.term_sources()[:2])
-    count, views = own.shape[:2]
-    wanted = wanted.expand(count, views, *wanted.shape[2:])
-    return [[(own[n, v].numpy(), wanted[n, v].numpy()) for v in range(views)] for n in range(count)]
+    activation, expected = (observation.activations[source] for source in term.term_sources()[:2])
+    count, views = activation.shape[:2]
+    expected = expected.expand(count, views, *expected.shape[2:])
+    return [[(activation[n, v].numpy(), expected[n, v].numpy()) for v in range(views)] for n in range(count)]
 
 
 @pytest.mark.parametrize("through_views", [True, False])
@@ -81,11 +81,11 @@ def test_values_are_those_of_loops(kind: str, count: int, views: int, references
         Content("a", image, through_views=through_views): lambda a, r: -float(np.abs(a - r).mean()),
     }
     for term, value in expected.items():
-        seen = observed(term, {"a": SHAPES[kind]}, count, views)
-        scores = term(seen)
+        observation = observed(term, {"a": SHAPES[kind]}, count, views)
+        scores = term(observation)
         assert scores.shape == (count, views)
         np.testing.assert_allclose(
-            scores.numpy(), [[value(a, r) for a, r in row] for row in pairs(term, seen)], rtol=1e-12
+            scores.numpy(), [[value(a, r) for a, r in row] for row in pairs(term, observation)], rtol=1e-12
         )
 
 
@@ -93,22 +93,22 @@ def test_values_are_those_of_loops(kind: str, count: int, views: int, references
 def test_an_attribution_weighs_the_reference(kind: str) -> None:
     term = Caricature("a", PICTURE, power=2, attribution=Channel("a", 1))
     assert [source.gradient_of for source in term.sources()] == [None, None, term.attribution]
-    seen = observed(term, {"a": SHAPES[kind]}, 2, 3)
-    own, wanted, gradient = (seen.activations[source].numpy() for source in term.term_sources())
-    expected = [[caricature(own[n, v], wanted[0, v] * gradient[0, v], 2) for v in range(3)] for n in range(2)]
-    np.testing.assert_allclose(term(seen).numpy(), expected, rtol=1e-12)
+    observation = observed(term, {"a": SHAPES[kind]}, 2, 3)
+    activation, reference, gradient = (observation.activations[source].numpy() for source in term.term_sources())
+    expected = [[caricature(activation[n, v], reference[0, v] * gradient[0, v], 2) for v in range(3)] for n in range(2)]
+    np.testing.assert_allclose(term(observation).numpy(), expected, rtol=1e-12)
 
 
 def test_the_reference_itself_is_the_best_inversion_and_content() -> None:
     for term in (Inversion("a", PICTURE), Inversion("a", PICTURE, 1), Content("a", PICTURE)):
-        own, wanted = term.term_sources()
+        source, expected = term.term_sources()
         reference = numbers(1, 1, 4, 3, 3)
-        assert term(Observation(pictures(1), {own: reference, wanted: reference})).item() == 0
-        assert term(Observation(pictures(1), {own: reference * 0.5, wanted: reference})).item() < 0
+        assert term(Observation(pictures(1), {source: reference, expected: reference})).item() == 0
+        assert term(Observation(pictures(1), {source: reference * 0.5, expected: reference})).item() < 0
     grey = Inversion("a", PICTURE)
-    own, wanted = grey.term_sources()
+    source, expected = grey.term_sources()
     assert grey(
-        Observation(pictures(1), {own: torch.zeros_like(reference), wanted: reference})
+        Observation(pictures(1), {source: torch.zeros_like(reference), expected: reference})
     ).item() == pytest.approx(-1)
 
 
@@ -116,25 +116,29 @@ def test_the_reference_itself_is_the_best_inversion_and_content() -> None:
 
 
 def by_hand(
-    made: Any, term: Any, image: Tensor, step: int, scores: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor]
+    objective: Any,
+    term: Any,
+    image: Tensor,
+    step: int,
+    scores: Callable[[dict[str, Tensor], dict[str, Tensor]], Tensor],
 ) -> None:
     """Compare a step with scores that are computed from all parts' results for the views of picture and reference."""
     network = small()
-    views = views_of(made, made.image(), step, 10)
+    views = views_of(objective, objective.image(), step, 10)
     count, number = views.shape[:2]
     moved = (
-        views_of(made, image.expand(count, -1, -1, -1), step, 10)
+        views_of(objective, image.expand(count, -1, -1, -1), step, 10)
         if term.through_views
         else image[:, None].expand(-1, number, -1, -1, -1)
     )
-    own = run_parts(network, views.flatten(0, 1))
+    source = run_parts(network, views.flatten(0, 1))
     reference = run_parts(network, moved.expand(count, -1, -1, -1, -1).flatten(0, 1))
-    expected = scores(own, reference).view(count, number)
-    made_step = made.step(step, 10)
+    expected = scores(source, reference).view(count, number)
+    made_step = objective.step(step, 10)
     torch.testing.assert_close(made_step.scores, expected.mean(1).detach(), rtol=0, atol=1e-10)
-    wanted = weight_gradient(made, -expected.mean(1).sum())
-    assert float(wanted.abs().max()) > 1e-6
-    torch.testing.assert_close(weight_gradient(made, made_step.loss), wanted, rtol=0, atol=1e-10)
+    target_values = weight_gradient(objective, -expected.mean(1).sum())
+    assert float(target_values.abs().max()) > 1e-6
+    torch.testing.assert_close(weight_gradient(objective, made_step.loss), target_values, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
@@ -143,12 +147,12 @@ def test_a_run_of_an_inversion_equals_plain_autograd(references: int, seen_throu
     image = pictures(references, seed=5)
     for through_views in (True, False):
         term = Inversion("2", image, through_views=through_views)
-        made = bound(term, pictures(2), None if seen_through is None else seen_through())
+        run = bound(term, pictures(2), None if seen_through is None else seen_through())
 
-        def scores(own: dict[str, Tensor], reference: dict[str, Tensor]) -> Tensor:
-            return -(own["2"] - reference["2"]).square().sum((1, 2, 3)) / reference["2"].square().sum((1, 2, 3))
+        def scores(source: dict[str, Tensor], reference: dict[str, Tensor]) -> Tensor:
+            return -(source["2"] - reference["2"]).square().sum((1, 2, 3)) / reference["2"].square().sum((1, 2, 3))
 
-        by_hand(made, term, image, 3, scores)
+        by_hand(run, term, image, 3, scores)
 
 
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
@@ -162,11 +166,11 @@ def test_a_run_of_an_attributed_caricature_equals_plain_autograd(
     term = Caricature(
         layer, image, power=1, attribution=Channel("4", units) + 0.5 * Channel("3", 1), through_views=through_views
     )
-    made = bound(term, pictures(2), None if seen_through is None else seen_through())
+    run = bound(term, pictures(2), None if seen_through is None else seen_through())
     assert term.count() == 2
 
-    def scores(own: dict[str, Tensor], reference: dict[str, Tensor]) -> Tensor:
-        number = len(own[layer]) // 2
+    def scores(source: dict[str, Tensor], reference: dict[str, Tensor]) -> Tensor:
+        number = len(source[layer]) // 2
         of_each = reference["4"].mean((2, 3)).view(2, number, -1)
         attribution = (
             of_each[0, :, units[0]].sum()
@@ -174,14 +178,14 @@ def test_a_run_of_an_attributed_caricature_equals_plain_autograd(
             + 0.5 * reference["3"][:, 1].mean((1, 2)).sum()
         )
         (gradient,) = torch.autograd.grad(attribution, reference[layer])
-        wanted = (reference[layer] * gradient).detach()
-        dot = (own[layer] * wanted).sum(1)
-        cosine = dot / (1e-4 + own[layer].norm(dim=1)) / (1e-4 + wanted.norm(dim=1))
+        expected = (reference[layer] * gradient).detach()
+        dot = (source[layer] * expected).sum(1)
+        cosine = dot / (1e-4 + source[layer].norm(dim=1)) / (1e-4 + expected.norm(dim=1))
         floored: Tensor = dot * cosine.clamp(min=0.1)
         return floored.mean((1, 2))
 
     reference = pictures(1, seed=5).requires_grad_(True)  # the loop above differentiates what it gives
-    by_hand(made, term, reference, 3, scores)
+    by_hand(run, term, reference, 3, scores)
 
 
 # What is asked for and refused
@@ -222,7 +226,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_pictures_come_from_files_folders_and_lists(folder: Path) -> None:
     grey, black = torch.full((3, 12, 12), 128 / 255), torch.zeros(3, 12, 12)
-    for given, expected in [
+    for value, expected in [
         ("photos/a.png", [grey]),
         (Path("photos") / "b.png", [black]),
         ("photos", [grey, black]),  # in the order of their names
@@ -231,7 +235,7 @@ def test_pictures_come_from_files_folders_and_lists(folder: Path) -> None:
         (torch.stack([grey, black]), [grey, black]),
         ((black[None], grey), [black, grey]),
     ]:
-        image = Content("a", given).reference.image  # type: ignore[arg-type]
+        image = Content("a", value).reference.image  # type: ignore[arg-type]
         torch.testing.assert_close(image, torch.stack(expected), rtol=0, atol=1e-6)
     with pytest.raises(ValueError, match=r"image: the folder 'empty' holds no pictures \(\.png, "):
         Content("a", "empty")
@@ -240,10 +244,10 @@ def test_pictures_come_from_files_folders_and_lists(folder: Path) -> None:
 
 
 def test_formulas_tell_tensors_apart_by_their_content() -> None:
-    one, other = Content("a", PICTURE), Content("a", PICTURE * 0.99)
-    assert repr(one) != repr(other)
-    assert repr(one) == repr(Content("a", PICTURE.double()))
-    assert re.fullmatch(r"Content\('a', <picture 3 x 12 x 12 [0-9a-f]{8}>\)", repr(one))
+    single, second = Content("a", PICTURE), Content("a", PICTURE * 0.99)
+    assert repr(single) != repr(second)
+    assert repr(single) == repr(Content("a", PICTURE.double()))
+    assert re.fullmatch(r"Content\('a', <picture 3 x 12 x 12 [0-9a-f]{8}>\)", repr(single))
     two = Content("a", torch.stack([PICTURE, PICTURE * 0.99]))
     assert re.fullmatch(r"Content\('a', <2 pictures 3 x 12 x 12 [0-9a-f]{8}>\)", repr(two))
 
@@ -267,8 +271,8 @@ def test_rounding_beyond_black_and_white_is_forgiven() -> None:
 def test_an_objective_that_was_made_in_inference_mode_serves_a_training() -> None:
     with torch.inference_mode():
         term = Inversion("2", pictures(1, seed=5).clone())
-    made = bound(term, pictures(1), moving())
-    assert float(weight_gradient(made, made.step(0, 10).loss).abs().max()) > 0
+    run = bound(term, pictures(1), moving())
+    assert float(weight_gradient(run, run.step(0, 10).loss).abs().max()) > 0
 
 
 def test_a_class_as_attribution_joins_the_count_of_pictures() -> None:

@@ -35,12 +35,16 @@ from featviz_pl.objectives import (
     ids=["Facet", "Caricature", "Inversion", "Style", "SortMatching", "StayNear"],
 )
 def test_several_networks_give_the_mean_of_each_alone(make: Callable[[], Objective]) -> None:
-    here, there = small(), FrozenNetwork(small(seed=9))
+    first_network, second_network = small(), FrozenNetwork(small(seed=9))
     gradients = []
-    for objective, network in ((Across(make(), [None, there]), here), (make(), here), (make(), there.module)):
-        made = bound(objective, pictures(2), moving(), network)
-        made.view_keys = [1, 2]  # what a run with other targets draws
-        made.step(0, 10)
-        gradients.append(weight_gradient(made, made.step(1, 10).loss))
+    for objective, network in (
+        (Across(make(), [None, second_network]), first_network),
+        (make(), first_network),
+        (make(), second_network.module),
+    ):
+        run = bound(objective, pictures(2), moving(), network)
+        run.view_keys = [1, 2]  # what a run with other targets draws
+        run.step(0, 10)
+        gradients.append(weight_gradient(run, run.step(1, 10).loss))
     assert float((gradients[1] - gradients[2]).abs().max()) > 1e-6
     torch.testing.assert_close(gradients[0], (gradients[1] + gradients[2]) / 2, rtol=0, atol=1e-10)

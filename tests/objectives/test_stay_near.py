@@ -39,11 +39,13 @@ SHAPES: dict[str, tuple[int, ...]] = {"map": (4, 3, 5), "tokens": (6, 4), "vecto
 @pytest.mark.parametrize("references", [1, 3])
 def test_the_distance_of_pixels_is_a_mean_over_the_picture(references: int) -> None:
     near = pictures(references, seed=3)
-    seen = Observation(pictures(3), {}, views=numbers(3, 4, 3, 5, 5))
-    difference = seen.pictures.numpy() - near.numpy()
-    np.testing.assert_allclose(StayNear(near)(seen).numpy(), -(difference**2).mean((1, 2, 3))[:, None], rtol=1e-12)
+    observation = Observation(pictures(3), {}, views=numbers(3, 4, 3, 5, 5))
+    difference = observation.pictures.numpy() - near.numpy()
     np.testing.assert_allclose(
-        StayNear(near, norm=1)(seen).numpy(), -np.abs(difference).mean((1, 2, 3))[:, None], rtol=1e-12
+        StayNear(near)(observation).numpy(), -(difference**2).mean((1, 2, 3))[:, None], rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        StayNear(near, norm=1)(observation).numpy(), -np.abs(difference).mean((1, 2, 3))[:, None], rtol=1e-12
     )
     assert StayNear(near).sources() == []
     assert not StayNear(near).joint_views
@@ -55,24 +57,24 @@ def test_the_distance_in_a_layer_is_over_the_whole_layer(count: int, views: int,
     for through_views in (True, False):
         for norm in (1, 2):
             term = StayNear(PICTURE.expand(references, -1, -1, -1), "a", norm=norm, through_views=through_views)
-            seen = observed(term, {"a": SHAPES[kind]}, count, views)
-            own, wanted = (seen.activations[source].numpy() for source in term.sources())
-            difference = np.abs(own - wanted).reshape(count, views, -1)
+            observation = observed(term, {"a": SHAPES[kind]}, count, views)
+            activation, reference = (observation.activations[source].numpy() for source in term.sources())
+            difference = np.abs(activation - reference).reshape(count, views, -1)
             expected = -((difference**norm).sum(2) ** (1 / norm))
-            np.testing.assert_allclose(term(seen).numpy(), expected, rtol=1e-12)
+            np.testing.assert_allclose(term(observation).numpy(), expected, rtol=1e-12)
 
 
 def test_gradients_are_those_of_differences_and_nothing_where_there_is_no_difference() -> None:
     term = StayNear(PICTURE, "a")
-    own, wanted = term.term_sources()
+    source, expected = term.term_sources()
     reference = numbers(1, 1, 4, 3, 3)
 
     def scores(activation: Tensor) -> Tensor:
-        return torch.as_tensor(term(Observation(pictures(1), {own: activation, wanted: reference})))
+        return torch.as_tensor(term(Observation(pictures(1), {source: activation, expected: reference})))
 
     assert torch.autograd.gradcheck(scores, numbers(1, 1, 4, 3, 3, seed=1).requires_grad_(True))
-    there = reference.clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad(scores(there).sum(), there)
+    second_network = reference.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(scores(second_network).sum(), second_network)
     assert not gradient.any()
     picture = pictures(1).requires_grad_(True)
     assert torch.autograd.gradcheck(lambda x: StayNear(PICTURE)(Observation(x, {})), picture)
@@ -91,14 +93,14 @@ class Scene:
     def read(self, shift: Tensor | float, step: int | None) -> Observation:
         """Show pictures that differ from the reference by `shift`."""
         base = pictures(self.count, size=2).flatten(1)[:, None].expand(-1, self.views, -1)
-        shown = (base + shift).requires_grad_(True)
+        views_shown = (base + shift).requires_grad_(True)
         read: dict[Source, Tensor] = {}
         for source in self.term.sources():
-            x = base if source.reference is not None else shown
+            x = base if source.reference is not None else views_shown
             read[source] = (
                 x @ self.maps[source.layer] if source.layer == "a" else (x @ self.maps[source.layer]).square()
             )
-        views = shown.view(self.count, self.views, 3, 2, 2)
+        views = views_shown.view(self.count, self.views, 3, 2, 2)
         # The graph goes through `views`, as it does in a run.
         read = {
             source: (views.flatten(2) @ self.maps[source.layer]) ** (1 if source.layer == "a" else 2)
@@ -134,19 +136,19 @@ def test_beta_is_measured_in_the_first_step_with_both_gradients_and_kept(count: 
     assert term.beta.tolist() == [0] * count
     beta = scene.ratio(shift)
     for step, factor in ((1, 1.0), (2, 3.0)):
-        seen = scene.read(factor * shift, step)
+        observation = scene.read(factor * shift, step)
         distance = (factor * shift @ scene.maps["a"]).norm(dim=2)
-        torch.testing.assert_close(term(seen), -beta[:, None] * distance, rtol=1e-10, atol=0)
+        torch.testing.assert_close(term(observation), -beta[:, None] * distance, rtol=1e-10, atol=0)
         torch.testing.assert_close(term.beta, beta, rtol=1e-10, atol=0)
 
 
 def test_with_beta_the_pull_back_is_as_strong_as_the_pull() -> None:
     term = balanced()
     scene = Scene(term, 2, 3)
-    seen = scene.read(numbers(2, 3, 12, seed=8), step=0)
+    observation = scene.read(numbers(2, 3, 12, seed=8), step=0)
     strengths = []
-    for scores in (Layer("b")(seen), term(seen)):
-        (gradient,) = torch.autograd.grad(scores.sum(), seen.network_input(), retain_graph=True)
+    for scores in (Layer("b")(observation), term(observation)):
+        (gradient,) = torch.autograd.grad(scores.sum(), observation.network_input(), retain_graph=True)
         strengths.append(gradient.flatten(1).abs().sum(1))
     torch.testing.assert_close(strengths[0], strengths[1], rtol=1e-10, atol=0)
 
@@ -192,12 +194,12 @@ def test_a_new_run_forgets_the_last_one() -> None:
     term = balanced()
     scene = Scene(term, 2, 2)
     term(scene.read(numbers(2, 2, 12, seed=8), step=0))
-    other = numbers(2, 2, 12, seed=9)
-    term(scene.read(other, step=0))
-    torch.testing.assert_close(term.beta, scene.ratio(other), rtol=1e-10, atol=0)
+    second = numbers(2, 2, 12, seed=9)
+    term(scene.read(second, step=0))
+    torch.testing.assert_close(term.beta, scene.ratio(second), rtol=1e-10, atol=0)
     fewer = Scene(term, 1, 2)
-    term(fewer.read(other[:1], step=0))
-    torch.testing.assert_close(term.beta, fewer.ratio(other[:1]), rtol=1e-10, atol=0)
+    term(fewer.read(second[:1], step=0))
+    torch.testing.assert_close(term.beta, fewer.ratio(second[:1]), rtol=1e-10, atol=0)
 
 
 def test_a_fresh_objective_goes_on_from_a_checkpoint_and_a_used_one_too(tmp_path: Path) -> None:
@@ -207,12 +209,12 @@ def test_a_fresh_objective_goes_on_from_a_checkpoint_and_a_used_one_too(tmp_path
     late = shift * torch.tensor([0.0, 1.0], dtype=torch.float64)[:, None, None]
     term(scene.read(late, step=0))
     torch.save((Channel("b", 1) + term).state_dict(), tmp_path / "objective.pt")
-    read = {one: Scene(one, 2, 2) for one in (term, fresh, used)}
+    read = {single: Scene(single, 2, 2) for single in (term, fresh, used)}
     read[used].term(read[used].read(shift, step=0))  # has measured all, unlike the checkpoint
-    for one in (fresh, used):
-        (Channel("b", 1) + one).load_state_dict(torch.load(tmp_path / "objective.pt", weights_only=True))
-    for one, scenery in read.items():
-        one(scenery.read(3 * shift, step=1))
+    for single in (fresh, used):
+        (Channel("b", 1) + single).load_state_dict(torch.load(tmp_path / "objective.pt", weights_only=True))
+    for single, scenery in read.items():
+        single(scenery.read(3 * shift, step=1))
     assert float(term.beta.min()) > 0
     assert torch.equal(fresh.beta, term.beta)
     assert torch.equal(used.beta, term.beta)
@@ -230,21 +232,21 @@ def test_nothing_is_kept_in_checkpoints_without_a_balance() -> None:
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
 def test_a_balanced_run_equals_plain_autograd(seen_through: Any) -> None:
     start, pull = pictures(2), Channel("4", [1, 2])
-    made = bound(
+    run = bound(
         pull + 0.5 * StayNear(start, "2", balance=pull), start, None if seen_through is None else seen_through()
     )
-    weight = next(made.image.parameters())
+    weight = next(run.image.parameters())
     moves = numbers(*weight.shape, seed=4) * 0.01
 
     def parts(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        views = views_of(made, made.image(), step, 10)
-        own = run_parts(small(), views.flatten(0, 1))
-        seed = run_parts(small(), views_of(made, start, step, 10).flatten(0, 1))["2"].detach()
-        own_units = own["4"].mean((2, 3)).view(2, -1, 3)
+        views = views_of(run, run.image(), step, 10)
+        source = run_parts(small(), views.flatten(0, 1))
+        seed = run_parts(small(), views_of(run, start, step, 10).flatten(0, 1))["2"].detach()
+        own_units = source["4"].mean((2, 3)).view(2, -1, 3)
         return (
             views,
             torch.stack([own_units[0, :, 1], own_units[1, :, 2]]),
-            (own["2"] - seed).flatten(1).norm(dim=1).view(2, -1),
+            (source["2"] - seed).flatten(1).norm(dim=1).view(2, -1),
         )
 
     beta = torch.zeros(2, dtype=torch.float64)
@@ -257,11 +259,11 @@ def test_a_balanced_run_equals_plain_autograd(seen_through: Any) -> None:
             ]
             beta = sizes[0] / sizes[1]
         expected = scores - 0.5 * beta[:, None] * distance
-        result = made.step(step, 10)
+        result = run.step(step, 10)
         torch.testing.assert_close(result.scores, expected.mean(1).detach(), rtol=0, atol=1e-10)
         if step:
-            wanted = weight_gradient(made, -expected.mean(1).sum())
-            torch.testing.assert_close(weight_gradient(made, result.loss), wanted, rtol=0, atol=1e-10)
+            reference = weight_gradient(run, -expected.mean(1).sum())
+            torch.testing.assert_close(weight_gradient(run, result.loss), reference, rtol=0, atol=1e-10)
         with torch.no_grad():
             weight.add_(moves)
     assert float(beta.min()) > 0
@@ -270,9 +272,9 @@ def test_a_balanced_run_equals_plain_autograd(seen_through: Any) -> None:
 def test_a_stronger_pull_back_leaves_the_picture_nearer() -> None:
     start, distances = pictures(1), []
     for weight in (0.0, 1.0, 20.0):
-        made = bound(Channel("4", 1) + weight * StayNear(start, "1", balance=Channel("4", 1)), start, moving(4))
-        ascend(made, steps=12, optimizer=adam(0.03))
-        final = run_parts(small(), made.image())["1"] - run_parts(small(), start)["1"]
+        run = bound(Channel("4", 1) + weight * StayNear(start, "1", balance=Channel("4", 1)), start, moving(4))
+        ascend(run, steps=12, optimizer=adam(0.03))
+        final = run_parts(small(), run.image())["1"] - run_parts(small(), start)["1"]
         distances.append(float(final.detach().norm()))
     assert distances[0] > distances[1] > distances[2]
 
@@ -291,14 +293,14 @@ def test_a_run_resumes_exactly(tmp_path: Path) -> None:
         fit(model, 6, [saving], enable_checkpointing=True, **arguments)
         return model
 
-    whole, resumed = run(), run(ckpt_path=str(tmp_path / "step=3.ckpt"))
+    full, resumed = run(), run(ckpt_path=str(tmp_path / "step=3.ckpt"))
     early = run(ckpt_path=str(tmp_path / "step=1.ckpt"))
-    for again in (resumed, early):
-        assert torch.equal(again.images, whole.images)
+    for repeated in (resumed, early):
+        assert torch.equal(repeated.images, full.images)
         assert torch.equal(
-            again.objective.state_dict()["operands.1.beta"], whole.objective.state_dict()["operands.1.beta"]
+            repeated.objective.state_dict()["operands.1.beta"], full.objective.state_dict()["operands.1.beta"]
         )
-    assert float(whole.objective.state_dict()["operands.1.beta"].min()) > 0
+    assert float(full.objective.state_dict()["operands.1.beta"].min()) > 0
 
 
 # What is asked for and refused

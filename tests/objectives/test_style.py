@@ -36,10 +36,10 @@ def gram(activation: Array) -> Array:
     return total / len(vectors)
 
 
-def distance(own: Array, references: Array) -> float:
+def distance(source: Array, references: Array) -> float:
     """Compare an activation with the mean over references (R, …)."""
-    wanted = np.mean([gram(reference) for reference in references], axis=0)
-    return float(np.abs(gram(own) - wanted).mean())
+    expected = np.mean([gram(reference) for reference in references], axis=0)
+    return float(np.abs(gram(source) - expected).mean())
 
 
 @pytest.mark.parametrize("references", [1, 3])
@@ -50,37 +50,37 @@ def test_values_are_those_of_loops(count: int, views: int, references: int) -> N
         assert [source.layer for source in term.sources()] == ["a", "a", "b", "b"]
         assert all(source.reference is None or source.reference.together for source in term.sources())
         assert not term.joint_views
-        seen = observed(term, SHAPES, count, views)
-        a, a_ref, b, b_ref = (seen.activations[source].numpy() for source in term.sources())
+        observation = observed(term, SHAPES, count, views)
+        a, a_ref, b, b_ref = (observation.activations[source].numpy() for source in term.sources())
         expected = [
             [-weights[0] * distance(a[n, v], a_ref[0]) - weights[1] * distance(b[n, v], b_ref[0]) for v in range(views)]
             for n in range(count)
         ]
-        np.testing.assert_allclose(term(seen).numpy(), expected, rtol=1e-12)
+        np.testing.assert_allclose(term(observation).numpy(), expected, rtol=1e-12)
 
 
 def test_style_pictures_of_several_sizes_count_alike() -> None:
     term = Style("a", [PICTURE, PICTURE[:, :5], PICTURE])
-    own, square, flat = term.sources()
+    activation, square, flat = term.sources()
     assert (len(square.reference.image), len(flat.reference.image)) == (2, 1)  # type: ignore[union-attr]
     generator = torch.Generator().manual_seed(0)
     read = {source: torch.rand(shape, generator=generator, dtype=torch.float64) for source, shape in [
-        (own, (1, 1, 4, 6, 6)), (square, (1, 2, 4, 6, 6)), (flat, (1, 1, 4, 3, 6)),
+        (activation, (1, 1, 4, 6, 6)), (square, (1, 2, 4, 6, 6)), (flat, (1, 1, 4, 3, 6)),
     ]}  # fmt: skip
-    wanted = np.mean(
+    reference = np.mean(
         [gram(value.numpy()) for value in (read[square][0, 0], read[square][0, 1], read[flat][0, 0])], axis=0
     )
-    expected = -np.abs(gram(read[own][0, 0].numpy()) - wanted).mean()
+    expected = -np.abs(gram(read[activation][0, 0].numpy()) - reference).mean()
     assert term(Observation(pictures(1), read)).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_activations_that_change_are_not_taken_for_the_old_ones() -> None:
     term = Style("a", PICTURE)
-    own, wanted = term.term_sources()
-    ones = torch.ones(1, 1, 2, 3, 3)
+    source, expected = term.term_sources()
+    items = torch.ones(1, 1, 2, 3, 3)
     for level in (2.0, 3.0):
         assert term(
-            Observation(torch.zeros(1, 3, 8, 8), {own: 0 * ones, wanted: level * ones})
+            Observation(torch.zeros(1, 3, 8, 8), {source: 0 * items, expected: level * items})
         ).item() == pytest.approx(-(level**2))
 
 
@@ -100,30 +100,32 @@ def test_the_average_runs_over_steps_and_views(count: int, views: int) -> None:
     assert term.joint_views
     averages: dict[tuple[str, int], Array] = {}
     for step in range(4):
-        seen = observed(term, SHAPES, count, views, seed=100 * step, step=step)
+        observation = observed(term, SHAPES, count, views, seed=100 * step, step=step)
         expected = np.zeros((count, 1))
         for layer, weight in (("a", 2), ("b", 1)):
-            (wanted,) = (
-                value for source, value in seen.activations.items() if source.layer == layer and source.reference
+            (reference,) = (
+                value for source, value in observation.activations.items() if source.layer == layer and source.reference
             )
             for n in range(count):
-                new = np.mean([gram(own.numpy()) for own in seen.activations[Source(layer)][n]], axis=0)
+                new = np.mean(
+                    [gram(activation.numpy()) for activation in observation.activations[Source(layer)][n]], axis=0
+                )
                 averages[layer, n] = new if step == 0 else 0.75 * averages[layer, n] + 0.25 * new
-                expected[n] -= weight * np.abs(averages[layer, n] - gram(wanted[0, 0].numpy())).mean()
-        np.testing.assert_allclose(term(seen).numpy(), expected, rtol=1e-12)
+                expected[n] -= weight * np.abs(averages[layer, n] - gram(reference[0, 0].numpy())).mean()
+        np.testing.assert_allclose(term(observation).numpy(), expected, rtol=1e-12)
 
 
 def test_the_gradient_goes_through_the_new_matrix_unscaled() -> None:
     term = Style("a", PICTURE, average=0.9)
     term(observed(term, SHAPES, 2, 3, seed=50, step=0))
     old = term.get_buffer("gram_0").clone()
-    seen = observed(term, SHAPES, 2, 3, step=1)
-    own, wanted = term.term_sources()
-    activation = seen.activations[own].requires_grad_(True)
-    (gradient,) = torch.autograd.grad(term(seen).sum(), activation)
+    observation = observed(term, SHAPES, 2, 3, step=1)
+    source, target_values = term.term_sources()
+    activation = observation.activations[source].requires_grad_(True)
+    (gradient,) = torch.autograd.grad(term(observation).sum(), activation)
     flat = activation.flatten(3)
     new = (flat @ flat.transpose(2, 3) / 15).mean(1, keepdim=True)
-    reference = seen.activations[wanted].flatten(3)
+    reference = observation.activations[target_values].flatten(3)
     wanted_gram = reference @ reference.transpose(2, 3) / 15
     signs = torch.sign(
         0.9 * old + 0.1 * new.detach() - wanted_gram
@@ -157,8 +159,8 @@ def test_a_fresh_objective_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
             for step in range(first, last)
         ]
 
-    whole, first, second = make(), make(), make()
-    expected = scores(whole, 0, 5)
+    full, first, second = make(), make(), make()
+    expected = scores(full, 0, 5)
     scores(first, 0, 2)
     torch.save(first.state_dict(), tmp_path / "objective.pt")
     assert sorted(first.state_dict()) == ["operands.1.right.gram_0", "operands.1.right.gram_1"]
@@ -176,9 +178,9 @@ def test_a_run_resumes_exactly(tmp_path: Path) -> None:
         fit(model, 6, [saving], enable_checkpointing=True, **arguments)
         return model
 
-    whole, resumed = run(), run(ckpt_path=str(tmp_path / "step=3.ckpt"))
-    assert torch.equal(resumed.images, whole.images)
-    assert torch.equal(resumed.objective.state_dict()["gram_1"], whole.objective.state_dict()["gram_1"])
+    full, resumed = run(), run(ckpt_path=str(tmp_path / "step=3.ckpt"))
+    assert torch.equal(resumed.images, full.images)
+    assert torch.equal(resumed.objective.state_dict()["gram_1"], full.objective.state_dict()["gram_1"])
 
 
 def test_a_cast_leaves_the_average_in_single_precision() -> None:
@@ -193,20 +195,22 @@ def test_a_cast_leaves_the_average_in_single_precision() -> None:
 @pytest.mark.parametrize("seen_through", [None, moving], ids=["as it is", "views"])
 def test_a_run_equals_plain_autograd(seen_through: Any) -> None:
     images = pictures(2, size=17, seed=5)
-    made = bound(
+    run = bound(
         Style(["1", "2"], images, weights=[1, 2]), pictures(2), None if seen_through is None else seen_through()
     )
-    step = made.step(3, 10)
-    views = views_of(made, made.image(), 3, 10)
-    own, wanted = run_parts(small(), views.flatten(0, 1)), run_parts(small(), images)
+    step = run.step(3, 10)
+    views = views_of(run, run.image(), 3, 10)
+    source, reference = run_parts(small(), views.flatten(0, 1)), run_parts(small(), images)
     expected: Any = 0
     for layer, weight in (("1", 1), ("2", 2)):
-        grams = [torch.einsum("nchw,ndhw->ncd", x, x) / x.shape[2] / x.shape[3] for x in (own[layer], wanted[layer])]
+        grams = [
+            torch.einsum("nchw,ndhw->ncd", x, x) / x.shape[2] / x.shape[3] for x in (source[layer], reference[layer])
+        ]
         expected = expected - weight * (grams[0] - grams[1].detach().mean(0)).abs().mean((1, 2))
     by_view: Tensor = expected.view(2, -1)
     torch.testing.assert_close(step.scores, by_view.mean(1).detach(), rtol=0, atol=1e-10)
     torch.testing.assert_close(
-        weight_gradient(made, step.loss), weight_gradient(made, -by_view.mean(1).sum()), rtol=0, atol=1e-10
+        weight_gradient(run, step.loss), weight_gradient(run, -by_view.mean(1).sum()), rtol=0, atol=1e-10
     )
 
 

@@ -62,12 +62,12 @@ def setting(*shape: int, count: int = 2) -> Setting:
 @pytest.mark.parametrize("name", TERMS)
 def test_only_the_chosen_tokens_count(name: str, choice: str) -> None:
     tokens, part = CHOICES[choice]
-    chosen = TERMS[name](tokens=tokens)
-    assert torch.equal(chosen(seen()), TERMS[name]()(seen(VALUES[:, :, part])))
-    chosen.check(setting(TOKENS, UNITS))
+    selected = TERMS[name](tokens=tokens)
+    assert torch.equal(selected(seen()), TERMS[name]()(seen(VALUES[:, :, part])))
+    selected.check(setting(TOKENS, UNITS))
     without = VALUES.copy()
     without[:, :, part] = 0
-    assert bool((chosen(seen(without)) != chosen(seen())).any())
+    assert bool((selected(seen(without)) != selected(seen())).any())
 
 
 @pytest.mark.parametrize("name", TERMS)
@@ -104,12 +104,12 @@ def test_targets_in_words() -> None:
     ],
 )
 def test_a_neuron_is_counted_within_the_chosen_tokens(tokens: Any, position: Any, index: int) -> None:
-    for made, wanted in (
+    for objective, expected in (
         (Neuron("layer", 2, position, tokens=tokens), VALUES[:, :, index, 2]),
         (NeuronDirection("layer", [0, 0, 2, 0], position, tokens=tokens), 2 * VALUES[:, :, index, 2]),
     ):
-        made.check(setting(TOKENS, UNITS))
-        np.testing.assert_allclose(made(seen()).numpy(), wanted, rtol=1e-12)
+        objective.check(setting(TOKENS, UNITS))
+        np.testing.assert_allclose(objective(seen()).numpy(), expected, rtol=1e-12)
 
 
 def test_the_centre_of_even_patches_is_where_it_is_on_maps() -> None:
@@ -125,7 +125,7 @@ def test_the_centre_of_even_patches_is_where_it_is_on_maps() -> None:
 
 
 def test_similarity_of_the_class_token_is_a_cosine() -> None:
-    own = VALUES[0, 0, 0]
+    source = VALUES[0, 0, 0]
     vector = [1.0, -2.0, 3.0, 0.5]
-    wanted = float(own @ np.array(vector)) / math.sqrt(float(own @ own) * (1 + 4 + 9 + 0.25))
-    assert Similarity("layer", vector, tokens="class")(seen())[0, 0].item() == pytest.approx(wanted, rel=1e-12)
+    expected = float(source @ np.array(vector)) / math.sqrt(float(source @ source) * (1 + 4 + 9 + 0.25))
+    assert Similarity("layer", vector, tokens="class")(seen())[0, 0].item() == pytest.approx(expected, rel=1e-12)

@@ -77,8 +77,8 @@ def test_deep_dream_is_the_mean_square(kind: str) -> None:
 @pytest.mark.parametrize("unit", range(UNITS))
 @pytest.mark.parametrize("kind", SHAPES)
 def test_channel_is_the_mean_of_one_unit_over_positions(kind: str, unit: int) -> None:
-    own = units_last(VALUES[kind])[..., unit]
-    require(Channel("layer", unit), seen(VALUES[kind]), own.reshape(PICTURES, VIEWS, -1).mean(2))
+    source = units_last(VALUES[kind])[..., unit]
+    require(Channel("layer", unit), seen(VALUES[kind]), source.reshape(PICTURES, VIEWS, -1).mean(2))
 
 
 @pytest.mark.parametrize(
@@ -91,8 +91,8 @@ def test_channel_is_the_mean_of_one_unit_over_positions(kind: str, unit: int) ->
     ],  # length // 2: lower right of the middle four
 )
 def test_neuron_is_at_the_centre(kind: str, centre: tuple[int, ...]) -> None:
-    own = units_last(VALUES[kind])[..., 1]
-    require(Neuron("layer", 1), seen(VALUES[kind]), at(own, centre))
+    source = units_last(VALUES[kind])[..., 1]
+    require(Neuron("layer", 1), seen(VALUES[kind]), at(source, centre))
 
 
 @pytest.mark.parametrize(
@@ -106,19 +106,19 @@ def test_neuron_is_at_the_centre(kind: str, centre: tuple[int, ...]) -> None:
     ],
 )
 def test_neuron_is_at_row_and_column(kind: str, position: int | Sequence[int], index: tuple[int, ...]) -> None:
-    own = units_last(VALUES[kind])[..., 2]
-    require(Neuron("layer", 2, position), seen(VALUES[kind]), at(own, index))
+    source = units_last(VALUES[kind])[..., 2]
+    require(Neuron("layer", 2, position), seen(VALUES[kind]), at(source, index))
 
 
-@pytest.mark.parametrize(("chosen", "index"), [(0, 0), (3, 3), ("cat", 0), ("fox", 3)])
-def test_class_logit_is_one_entry_of_the_output(chosen: int | str, index: int) -> None:
-    require(ClassLogit(chosen), seen(VALUES["vector"], "output"), VALUES["vector"][:, :, index])
+@pytest.mark.parametrize(("selected", "index"), [(0, 0), (3, 3), ("cat", 0), ("fox", 3)])
+def test_class_logit_is_one_entry_of_the_output(selected: int | str, index: int) -> None:
+    require(ClassLogit(selected), seen(VALUES["vector"], "output"), VALUES["vector"][:, :, index])
 
 
-@pytest.mark.parametrize(("chosen", "index"), [(0, 0), ("hen", 2)])
-def test_class_probability_is_one_entry_of_the_softmax(chosen: int | str, index: int) -> None:
+@pytest.mark.parametrize(("selected", "index"), [(0, 0), ("hen", 2)])
+def test_class_probability_is_one_entry_of_the_softmax(selected: int | str, index: int) -> None:
     powers = np.exp(VALUES["vector"])
-    require(ClassProbability(chosen), seen(VALUES["vector"], "output"), powers[:, :, index] / powers.sum(2))
+    require(ClassProbability(selected), seen(VALUES["vector"], "output"), powers[:, :, index] / powers.sum(2))
 
 
 @pytest.mark.parametrize("power", [1, 2, 1.5])
@@ -172,8 +172,8 @@ def test_one_class_for_each_picture_equals_each_alone(make: type[ClassLogit]) ->
 
 @pytest.mark.parametrize("units", [[2], (2,), range(2, 3), torch.tensor([2])], ids=["list", "tuple", "range", "tensor"])
 def test_one_unit_in_a_sequence_is_that_unit(units: Sequence[int]) -> None:
-    one = seen(VALUES["map"][:1])
-    assert torch.equal(Channel("layer", units)(one), Channel("layer", 2)(one))
+    single = seen(VALUES["map"][:1])
+    assert torch.equal(Channel("layer", units)(single), Channel("layer", 2)(single))
 
 
 # Precision

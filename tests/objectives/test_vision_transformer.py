@@ -42,28 +42,28 @@ VECTOR = torch.randn(FEATURES, generator=torch.Generator().manual_seed(0))
 def vision_transformer() -> VisionTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        made = VisionTransformer(
+        objective = VisionTransformer(
             image_size=32, patch_size=8, num_layers=4, num_heads=2, hidden_dim=FEATURES, mlp_dim=32, num_classes=5
         )
-        nn.init.normal_(made.heads.head.weight, std=0.1)  # torchvision's are zeros
-        return made.eval()
+        nn.init.normal_(objective.heads.head.weight, std=0.1)  # torchvision's are zeros
+        return objective.eval()
 
 
 def problem(objective: Objective, count: int | None = None, views: Views | None = None, double: bool = False) -> Ascent:
     image = PixelImage(32, count=count, color="none", deviation=0.3)
-    made = Ascent(image, FrozenNetwork(vision_transformer(), mean=0.5, std=0.5), objective, seed=2, views=views)
+    run = Ascent(image, FrozenNetwork(vision_transformer(), mean=0.5, std=0.5), objective, seed=2, views=views)
     if double:
         image.double()
-    made.initialize()
-    made.prepare(dtype=torch.float64 if double else None)
-    return made
+    run.initialize()
+    run.prepare(dtype=torch.float64 if double else None)
+    return run
 
 
-def tokens(made: Ascent) -> Tensor:
+def tokens(objective: Ascent) -> Tensor:
     """Run the transformer's first two blocks by hand, and return what the second's MLP gives: (pictures, tokens, features)."""
     network = vision_transformer()
     with torch.no_grad():
-        x = network._process_input((made.image().detach() - 0.5) / 0.5)
+        x = network._process_input((objective.image().detach() - 0.5) / 0.5)
         x = torch.cat([network.class_token.expand(len(x), -1, -1), x], 1) + network.encoder.pos_embedding
         first, second = network.encoder.layers[0], network.encoder.layers[1]
         x = first(x)
@@ -100,24 +100,24 @@ VALUES: dict[str, tuple[Objective, Callable[[Tensor], Tensor]]] = {
 @pytest.mark.parametrize("name", VALUES)
 def test_scores_are_those_of_the_tokens(name: str) -> None:
     objective, by_hand = VALUES[name]
-    made = problem(objective)
-    torch.testing.assert_close(made.scores(), by_hand(tokens(made)), rtol=1e-4, atol=1e-5)
+    run = problem(objective)
+    torch.testing.assert_close(run.scores(), by_hand(tokens(run)), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_ascent_raises_them(name: str) -> None:
-    made = problem(VALUES[name][0], count=2)
-    before = made.scores()
-    assert bool((ascend(made, steps=4, optimizer=adam(0.02)) > before).all())
+    run = problem(VALUES[name][0], count=2)
+    before = run.scores()
+    assert bool((ascend(run, steps=4, optimizer=adam(0.02)) > before).all())
 
 
 @pytest.mark.parametrize(
     "objective", [Diversity(MLP, tokens="patches"), Alignment(["encoder.layers.encoder_layer_0", MLP])], ids=repr
 )
 def test_joint_objectives_rise(objective: Objective) -> None:
-    made = problem(objective, count=3)
-    before = made.scores().sum()
-    assert bool(ascend(made, steps=4, optimizer=adam(0.02)).sum() > before)
+    run = problem(objective, count=3)
+    before = run.scores().sum()
+    assert bool(ascend(run, steps=4, optimizer=adam(0.02)).sum() > before)
 
 
 OWN: dict[str, Callable[[list[int]], Objective]] = {
@@ -132,10 +132,10 @@ OWN: dict[str, Callable[[list[int]], Objective]] = {
 @pytest.mark.parametrize("name", OWN)
 def test_pictures_do_not_know_each_other(name: str) -> None:
     def gradient(units: list[int]) -> Tensor:
-        made = problem(OWN[name](units), views=Views(Compose([Jitter(2)]), count=2), double=True)
-        (weight,) = made.image.parameters()
-        (found,) = torch.autograd.grad(made.step(20, 100).loss, weight)
-        return found
+        run = problem(OWN[name](units), views=Views(Compose([Jitter(2)]), count=2), double=True)
+        (weight,) = run.image.parameters()
+        (actual,) = torch.autograd.grad(run.step(20, 100).loss, weight)
+        return actual
 
     together = gradient([4, 17, 9])
     for index, unit in enumerate([4, 17, 9]):

@@ -169,9 +169,9 @@ def built(text: str) -> Objective:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--objective", type=Objective)
     parsed = parser.parse_object({"objective": yaml.safe_load(text)})
-    made: Any = parser.instantiate_classes(parsed).objective
-    assert isinstance(made, Objective)
-    return made
+    objective: Any = parser.instantiate_classes(parsed).objective
+    assert isinstance(objective, Objective)
+    return objective
 
 
 # Formulas that evaluate to themselves; files of a fixture.
