@@ -125,7 +125,7 @@ class Objective(nn.Module, ABC):
         return Power(self, exponent)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Objective:
-        """Move or cast the tensors of the objective, but never below float32: scores are not reduced with the network."""
+        """Move or cast the tensors of the objective, but never below float32, unlike the network."""
 
         def at_least_float32(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -143,7 +143,7 @@ class Objective(nn.Module, ABC):
         return self.formula()
 
     def formula(self) -> str:
-        """Return the expression that builds this tree: the constructor with the arguments that differ from its defaults."""
+        """Return the expression that builds this tree, without arguments that have their defaults."""
         return self.formula_with()
 
     def formula_with(self, **texts: str) -> str:

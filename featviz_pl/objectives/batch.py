@@ -208,5 +208,5 @@ def require_several(objective: Objective, count: int) -> None:
     """Raise ValueError for a batch of one."""
     if count < 2:
         raise ValueError(
-            f"{objective!r} needs two pictures or more, got {count}; give the image a count, such as FourierImage(count=4)"
+            f"{objective!r} needs two pictures or more, got {count}; give the image a count: FourierImage(count=4)"
         )

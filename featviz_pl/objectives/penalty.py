@@ -1,4 +1,4 @@
-"""Penalties on the picture itself: positive, to be subtracted; sums over pixels and channels where nothing else is said."""
+"""Penalties on the picture itself: positive, to be subtracted; sums over pixels and channels unless stated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The protocol between objectives and the code that runs them: which activations are needed, and what one step observed."""
+"""The protocol between objectives and the code that runs them: sources, and what one step observed."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Observation:
 
     Args:
         pictures: (N, C, H, W) in [0, 1], without views.
-        activations: (N, V, …) for every source; a reference without views has V = 1, or V = R for a set of R pictures.
+        activations: (N, V, …) for every source; a reference without views has V = 1, a set of R pictures V = R.
         class_names: of the network's output.
         terms: filled during evaluation: the score (N, V) of every term by name, detached; with `PerPicture` of some
             pictures only.
@@ -134,7 +134,7 @@ class Observation:
         self.terms[unique] = score.detach()
 
     def without_logging(self) -> Observation:
-        """Return the same observation for an auxiliary evaluation: nothing is recorded, running states do not change."""
+        """Return the same observation for an auxiliary evaluation, which records nothing and changes no state."""
         return replace(self, terms={}, step=None)
 
     def for_network(self, network: object) -> Observation:

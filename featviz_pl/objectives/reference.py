@@ -69,7 +69,7 @@ class Caricature(ReferenceTerm):
         image: the reference, of the picture's size: a tensor (C, H, W) in [0, 1] or the path of a picture; several make
             one caricature each.
         power: of the cosine, 0 or more; higher weights the direction more. 0 is the field's.
-        attribution: an objective or a target, evaluated at the reference; None takes the reference's activations as they are.
+        attribution: an objective or a target, evaluated at the reference; None takes the activations themselves.
         through_views: read the reference through the same views as the picture, as the field does; otherwise once,
             without views.
 
@@ -108,7 +108,7 @@ class Caricature(ReferenceTerm):
         return {**({} if self.attribution is None else self.attribution.counts()), **super().counts()}
 
     def term_sources(self) -> Sequence[Source]:
-        """Return the layer for the picture and for the reference, and the gradient of the attribution at the reference."""
+        """Return the layer for picture and reference, and the gradient of the attribution at the reference."""
         sources = super().term_sources()
         if self.attribution is None:
             return sources

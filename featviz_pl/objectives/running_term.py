@@ -24,7 +24,7 @@ class RunningTerm(Term):
         self._states = (*getattr(self, "_states", ()), name)
 
     def state(self, name: str, step: int | None, count: int) -> Tensor | None:
-        """Return a running state of `count` pictures, None where there is none yet: step 0 ignores that of an earlier run."""
+        """Return a running state of `count` pictures, None where there is none yet or at step 0 of a new run."""
         state: Tensor = self.get_buffer(name)
         return None if step == 0 or len(state) != count else state
 

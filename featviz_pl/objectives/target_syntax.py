@@ -104,7 +104,9 @@ class Target:
         Raises:
             ValueError: for ``layer:all``, whose units are not known before `resolve`.
         """
-        return [self] if self.units is None else [replace(self, units=(unit,)) for unit in self._listed_units()]  # type: ignore[arg-type]
+        if self.units is None:
+            return [self]
+        return [replace(self, units=(unit,)) for unit in self._listed_units()]  # type: ignore[arg-type]
 
     def resolve(self, count: int) -> Target:
         """Return the target with the units of a layer that has `count` of them in place of ``all``."""
@@ -193,7 +195,8 @@ def parse_objective(
         return value
     if not isinstance(value, (str, Target)):
         raise TypeError(
-            f"{argument} must be an Objective or a target such as 'features.9:33', got {type(value).__name__} ({value!r})"
+            f"{argument} must be an Objective or a target such as 'features.9:33', got {type(value).__name__} "
+            f"({value!r})"
         )
     target = Target.parse(value) if isinstance(value, str) else value
     if target.units == ALL and count_units is not None:

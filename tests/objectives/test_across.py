@@ -120,7 +120,7 @@ def test_networks_within_networks() -> None:
 def test_formulas() -> None:
     assert repr(Across("a:1", ["resnet18", None])) == "Across(Channel('a', 1), ['resnet18', None])"
     assert repr(Across(["a:1", "b"], ["x", toy()])) == "Across([Channel('a', 1), DeepDream('b')], ['x', <ToyNet>])"
-    assert repr(Across("a:1", FrozenNetwork(toy(), name="mine"))) == "Across(Channel('a', 1), [<mine>])"  # type: ignore[arg-type]
+    assert repr(Across("a:1", [FrozenNetwork(toy(), name="mine")])) == "Across(Channel('a', 1), [<mine>])"
     assert repr(-(Across("a:1", "x") ** 2)) == "-Across(Channel('a', 1), ['x']) ** 2"
 
 

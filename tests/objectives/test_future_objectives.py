@@ -1,4 +1,4 @@
-"""The protocol for objectives to come: reference pictures, seen as they are or through the same views, and other networks."""
+"""The protocol for new objectives: reference pictures, with and without views, and other networks."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ class Elsewhere(Term):
         return (self.run_source, self.network_source)
 
     def score(self, observation: Observation) -> Tensor:
-        return observation.activation(self.run_source).flatten(2).sum(2) - 2 * observation.activation(self.network_source).flatten(
-            2
-        ).sum(2)
+        return observation.activation(self.run_source).flatten(2).sum(2) - 2 * observation.activation(
+            self.network_source
+        ).flatten(2).sum(2)
 
     def formula(self) -> str:
         return "Elsewhere()"
@@ -187,7 +187,12 @@ def test_both_networks_see_the_same_view() -> None:
 
     class Balanced(Elsewhere):
         def score(self, observation: Observation) -> Tensor:
-            return (observation.activation(self.run_source) - observation.activation(self.network_source)).flatten(2).abs().amax(2)
+            return (
+                (observation.activation(self.run_source) - observation.activation(self.network_source))
+                .flatten(2)
+                .abs()
+                .amax(2)
+            )
 
     second = FrozenNetwork(nn.Sequential(summing), mean=0.5, std=0.25)
     run = bound(Balanced("0", second, "0"), nn.Sequential(summing), moving())

@@ -1,4 +1,4 @@
-"""Caricature, Inversion and Content: values against loops, pictures as arguments, and whole runs against plain autograd."""
+"""Caricature, Inversion and Content: values against loops, pictures as arguments, runs against plain autograd."""
 
 from __future__ import annotations
 

@@ -105,7 +105,8 @@ ARGUMENTS: list[tuple[str, type[Exception], str]] = [
     ("Latent('a', W.T, [0, 7])", ValueError, "unit: the dictionary has 7 units, 0 to 6; there is no 7"),
     ("Latent('a', {'W_enc': W}, [0, 7])", ValueError, "unit: the dictionary has 7 units, 0 to 6; there is no 7"),
     ("Latent('a', nn.Linear(4, 7), 7)", ValueError, "unit: the dictionary has 7 units, 0 to 6; there is no 7"),
-    *((f"Latent('a', W.T, {units})", (ValueError, TypeError), "unit") for units in ("[]", "-1", "1.5", "True", "'3'")),  # type: ignore[list-item]
+    *((f"Latent('a', W.T, {units})", ValueError, "unit") for units in ("[]", "-1")),
+    *((f"Latent('a', W.T, {units})", TypeError, "unit") for units in ("1.5", "True", "'3'")),
     # Batches and networks
     ("Interpolation('a:0', 'a:1', count=1)", ValueError, "count must be at least 2"),
     ("Interpolation('a:0', 'a:1', count=3, weights=[0, 1])", ValueError, "weights: 2 weights do not fit 3 pictures"),

@@ -60,7 +60,7 @@ def problem(objective: Objective, count: int | None = None, views: Views | None 
 
 
 def tokens(objective: Ascent) -> Tensor:
-    """Run the transformer's first two blocks by hand, and return what the second's MLP gives: (pictures, tokens, features)."""
+    """Run the first two blocks, and return the output of the second's MLP (pictures, tokens, features)."""
     network = vision_transformer()
     with torch.no_grad():
         x = network._process_input((objective.image().detach() - 0.5) / 0.5)
