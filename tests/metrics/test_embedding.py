@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import copy
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +72,6 @@ def test_grey_pictures_are_shown_in_color() -> None:
     torch.testing.assert_close(embedding()(grey), embedding()(grey.repeat(1, 3, 1, 1)))
 
 
-def test_a_picture_s_vector_does_not_depend_on_its_companions() -> None:
-    together = embedding()(pictures(4).double())
-    np.testing.assert_allclose(together[3:], embedding()(pictures(4)[3:].double()), rtol=0, atol=1e-10)
-
-
 def test_pictures_of_inference_mode_and_autocast_are_embedded_the_same() -> None:
     expected = Embedding(size=32)(pictures(2))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
@@ -97,14 +90,6 @@ def test_embeddings_are_built_from_configurations() -> None:
     config = {"class_path": "featviz_pl.metrics.VendiScore", "init_args": {"embedding": arguments}}
     built = instantiate(parser.parse_object({"metric": config}))
     assert repr(built.metric) == "VendiScore(embedding=Embedding('embedded', layer='blocks.1', size=(32, 32)))"
-
-
-def test_embeddings_are_copied_and_pickled() -> None:
-    embedder = embedding()
-    expected = embedder(pictures(1))
-    for duplicate in (copy.deepcopy(embedder), pickle.loads(pickle.dumps(embedder))):
-        assert torch.equal(duplicate(pictures(1)), expected)
-        assert duplicate.identity() == embedder.identity()
 
 
 class Broken(nn.Module):
@@ -165,10 +150,6 @@ def test_unreadable_photos_are_left_out_and_small_and_odd_ones_converted(tmp_pat
 
 
 def test_folders_without_photos_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="folder: there is no folder"):
-        embed_photos(embedding(), tmp_path / "missing")
-    with pytest.raises(ValueError, match="holds no image files"):
-        embed_photos(embedding(), tmp_path)
     (tmp_path / "a.jpg").write_bytes(b"no photo")
     with pytest.raises(ValueError, match="folder: none of 1 files in"):
         embed_photos(embedding(), tmp_path)
@@ -176,19 +157,10 @@ def test_folders_without_photos_are_refused(tmp_path: Path) -> None:
         embed_photos(embedding(), [])
 
 
-def test_records_are_read_back_as_they_were_saved(tmp_path: Path) -> None:
-    record = embeddings()
-    result = load_embeddings(record.save(tmp_path / "new" / "photos.pt"))
-    assert torch.equal(result.values, record.values)
-    assert (result.paths, result.identity, repr(result)) == (record.paths, record.identity, repr(record))
-    result.check(embedding())
-    (tmp_path / "other.pt").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"cannot read .* photo embeddings"):
-        load_embeddings(tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="there is no file"):
-        load_embeddings(tmp_path / "missing.pt")
-
-
-def test_vectors_and_names_must_fit() -> None:
+def test_records_are_saved_and_vectors_and_names_must_fit(tmp_path: Path) -> None:
+    record = load_embeddings(embeddings().save(tmp_path / "new" / "photos.pt"))
+    assert torch.equal(record.values, embeddings().values)
+    assert (record.paths, record.identity) == (embeddings().paths, embeddings().identity)
+    record.check(embedding())
     with pytest.raises(ValueError, match=r"values must be \(photos, D\) for 3 photos, got shape \(2, 4\)"):
         PhotoEmbeddings(torch.ones(2, 4), ["a", "b", "c"], identity={})

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from metric_cases_transfer import COLORS, ColorJudge, color_judge, pictures
+from metric_cases_transfer import ColorJudge, color_judge, pictures
 from torch import Tensor, nn
 from toys import SHARED, needs_shared
 
@@ -112,19 +112,6 @@ def test_a_judge_of_equal_logits_ranks_every_class_in_the_middle() -> None:
         nn.init.zeros_(parameter)
     assert values(TransferRank(uniform), pictures(3), [0, 2, 4]) == 3.0
     assert values(TransferProbability(uniform), pictures(3), [0, 2, 4]) == pytest.approx(0.2)
-
-
-@pytest.mark.parametrize("size", [(6, 6), 14, (7, 18)])
-def test_pictures_are_resized_to_the_judge(size: int | tuple[int, int]) -> None:
-    sizes: set[tuple[int, ...]] = set()
-
-    class Recording(ColorJudge):
-        def forward(self, x: Tensor) -> Tensor:
-            sizes.add(tuple(x.shape[-2:]))
-            return super().forward(x)
-
-    values(TransferProbability(FrozenNetwork(Recording(), size=size, classes=COLORS)), pictures(2), "red")
-    assert sizes == {size if isinstance(size, tuple) else (size, size)}
 
 
 def test_wide_pictures_are_cropped_about_their_center() -> None:

@@ -56,3 +56,23 @@ def toy(channels: int = 3, classes: int = 5, seed: int = 0) -> ToyNet:
 def adam(lr: float = 0.05) -> Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]:
     """Return what makes an Adam of parameters."""
     return partial(torch.optim.Adam, lr=lr)
+
+
+class Passes(nn.Module):
+    """Two convolutions that record how many pictures every pass has, and how far it goes; copies share the list."""
+
+    class Shared(list[tuple[int, str]]):
+        def __deepcopy__(self, memo: dict[int, object]) -> Passes.Shared:
+            return self
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = Passes.Shared()
+        self.first, self.second = nn.Conv2d(3, 40, 1), nn.Conv2d(40, 5, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes.append((len(x), "first"))
+        x = self.first(x)
+        self.passes.append((len(x), "second"))
+        y: torch.Tensor = self.second(x)
+        return y
