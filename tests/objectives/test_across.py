@@ -90,9 +90,6 @@ class Average(Term):
         self.scored.append(float(observation.activation(Source("a")).mean()))
         return torch.full((1, 1), sum(self.scored) / len(self.scored))
 
-    def formula(self) -> str:
-        return "Average()"
-
 
 def test_running_states_are_not_mixed() -> None:
     value = Average()

@@ -1,4 +1,4 @@
-"""What objectives ask for, and what they refuse before the first step."""
+"""Numbers of pictures, sources and targets of objectives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from featviz_pl.objectives import (
         (Channel("map", [1, 2]) + Channel("map", 3) / Neuron("tokens", [5, 6]), 2),
     ],
 )
-def test_number_of_pictures_asked_for(objective: Objective, count: int | None) -> None:
+def test_number_of_pictures(objective: Objective, count: int | None) -> None:
     assert objective.count() == count
 
 

@@ -29,7 +29,7 @@ from featviz_pl.objectives import (
 Array = NDArray[np.float64]
 UNITS = 4
 SHAPES: dict[str, tuple[int, ...]] = {"map": (UNITS, 4, 5), "tokens": (6, UNITS), "vector": (UNITS,)}
-SIZES = [(1, 1), (1, 4), (3, 1), (3, 4)]  # pictures and views
+SIZES = [(1, 1), (3, 4)]  # pictures and views
 
 
 def activation(kind: str, pictures: int, views: int) -> Array:

@@ -60,9 +60,6 @@ class Elsewhere(Term):
             self.network_source
         ).flatten(2).sum(2)
 
-    def formula(self) -> str:
-        return "Elsewhere()"
-
 
 def bound(term: Term, network: nn.Module, views: Views | None = None, start: Tensor = START) -> Ascent:
     image = PixelImage(12, count=len(start), color="none")

@@ -21,6 +21,8 @@ from featviz_pl.objectives import (
     Style,
 )
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "make",

@@ -279,6 +279,7 @@ def test_a_stronger_pull_back_leaves_the_picture_nearer() -> None:
     assert distances[0] > distances[1] > distances[2]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_run_resumes_exactly(tmp_path: Path) -> None:
     def run(**arguments: Any) -> FeatureVisualization:

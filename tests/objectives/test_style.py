@@ -169,6 +169,7 @@ def test_a_fresh_objective_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
     assert not Style("a", PICTURE).state_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_run_resumes_exactly(tmp_path: Path) -> None:
     def run(**arguments: Any) -> FeatureVisualization:

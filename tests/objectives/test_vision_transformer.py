@@ -18,11 +18,8 @@ from featviz_pl.networks import FrozenNetwork
 from featviz_pl.objectives import (
     Alignment,
     Channel,
-    ClassLogit,
-    DeepDream,
     Direction,
     Diversity,
-    Interpolation,
     Latent,
     Layer,
     Neuron,
@@ -32,7 +29,9 @@ from featviz_pl.objectives import (
     WeightedChannels,
     parse_target,
 )
-from featviz_pl.transforms import Compose, Jitter, Views
+from featviz_pl.transforms import Views
+
+pytestmark = pytest.mark.slow
 
 SIDE, FEATURES = 4, 24  # patches on a side of the picture
 MLP = "encoder.layers.encoder_layer_1.mlp"
@@ -120,31 +119,6 @@ def test_joint_objectives_rise(objective: Objective) -> None:
     assert bool(ascend(run, steps=4, optimizer=adam(0.02)).sum() > before)
 
 
-OWN: dict[str, Callable[[list[int]], Objective]] = {
-    "channels": lambda units: Channel(MLP, units, tokens="patches"),
-    "tokens": lambda units: Neuron(MLP, units, (3, 1), tokens=1),
-    "directions": lambda units: Direction(MLP, torch.eye(FEATURES)[units] + 0.1, power=2, tokens="class"),
-    "classes": lambda units: ClassLogit([unit // 5 for unit in units]),
-    "ways": lambda units: Interpolation(DeepDream(MLP), f"{MLP}:3", weights=[unit / 20 for unit in units]),
-}
-
-
-@pytest.mark.parametrize("name", OWN)
-def test_pictures_do_not_know_each_other(name: str) -> None:
-    def gradient(units: list[int]) -> Tensor:
-        run = problem(OWN[name](units), views=Views(Compose([Jitter(2)]), count=2), double=True)
-        (weight,) = run.image.parameters()
-        (actual,) = torch.autograd.grad(run.step(20, 100).loss, weight)
-        return actual
-
-    together = gradient([4, 17, 9])
-    for index, unit in enumerate([4, 17, 9]):
-        alone = gradient([unit])
-        assert float(alone.abs().max()) > 1e-6
-        torch.testing.assert_close(together[index : index + 1], alone, rtol=0, atol=1e-10)
-
-
-@pytest.mark.slow
 def test_a_large_transformer_renders() -> None:
     network: Any = FrozenNetwork(vit_b_16(weights=None), mean=0.5, std=0.5, size=224)
     result = render(network, "encoder.layers.encoder_layer_3.mlp:5", steps=2)
