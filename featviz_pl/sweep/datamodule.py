@@ -111,8 +111,8 @@ class FeatureTargets(LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         if self.batch_size is None:
-            chosen = _sweep_of(trainer).automatic_batch_size(self, trainer) if trainer.is_global_zero else 0
-            self.batch_size = int(trainer.strategy.broadcast(chosen))
+            size = _sweep_of(trainer).automatic_batch_size(self, trainer) if trainer.is_global_zero else 0
+            self.batch_size = int(trainer.strategy.broadcast(size))
         return TargetBatches(self.batches(trainer.global_rank, trainer.world_size))
 
 

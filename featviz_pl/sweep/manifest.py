@@ -147,13 +147,13 @@ def rebuild_manifest(folder: str | os.PathLike[str]) -> Path | None:
         origin = read_origin(path)
         if origin is None or not _is_entry(folder, entry := picture_entry(folder, path, {"target": None, **origin})):
             continue
-        others = {key: value for key, value in origin.items() if key not in PER_PICTURE_KEYS}
-        settings = others if settings is None else settings
-        name = _difference(settings, others)
+        common = {key: value for key, value in origin.items() if key not in PER_PICTURE_KEYS}
+        settings = common if settings is None else settings
+        name = _difference(settings, common)
         if name is not None:
             raise ValueError(
                 f"output: {str(folder)!r} holds pictures of different sweeps, with {name} {settings.get(name)!r} and "
-                f"{others.get(name)!r}; give another folder, or --overwrite (overwrite=True in Python) to remove them"
+                f"{common.get(name)!r}; give another folder, or --overwrite (overwrite=True in Python) to remove them"
             )
         entries.append(entry)
     return None if settings is None else write_manifest(folder, settings, entries)

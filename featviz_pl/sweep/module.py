@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -29,7 +28,7 @@ from featviz_pl.statistics import Statistics
 from featviz_pl.statistics.arguments import as_statistics
 from featviz_pl.sweep.batch_size import automatic_batch_size
 from featviz_pl.sweep.datamodule import FeatureTargets
-from featviz_pl.sweep.plan import planned
+from featviz_pl.sweep.start import prepare_start
 from featviz_pl.sweep.targets import ListedNetwork, TargetBatch
 from featviz_pl.training.checkpoint import optimizer_description, sums, unsaved
 from featviz_pl.training.initial_image import initial_image, read_start, start_digest
@@ -105,6 +104,7 @@ class FeatureSweep(LightningModule):
         self,
         network: FrozenNetwork | nn.Module | str = "embedded",
         preset: str | Recipe = DEFAULT_PRESET,
+        *,
         image: Image | str | None = None,
         size: int | Sequence[int] | None = None,
         views: int | None = None,
@@ -122,15 +122,15 @@ class FeatureSweep(LightningModule):
         self.seed = whole_number("seed", seed, least=0)
         self.lr = self.recipe.lr if lr is None else learning_rate(lr)
         self.optimizer = optimizer
-        seen = self.recipe.make_views(self.network, views)
-        measured = None if stats is None else as_statistics(stats, self.network.channels)
+        statistics = None if stats is None else as_statistics(stats, self.network.channels)
         channels = image.channels if isinstance(image, Image) else self.network.channels
         pictures = None if start is None else read_start(start, channels)
-        self._plan = planned(initial_image(self.recipe, self.network, image, size, pictures, measured), seen, pictures)
-        self._stats = None if measured is None else measured.digest
-        self.on_render_step: Callable[[int], None] | None = None  # told of every step; set by a progress bar
+        first = initial_image(self.recipe, self.network, image, size, pictures, statistics)
+        self._start = prepare_start(first, self.recipe.make_views(self.network, views), pictures)
+        self._stats = None if statistics is None else statistics.digest
+        self.on_render_step: Callable[[int], None] | None = None  # called after every step; set by a progress bar
         self._network_dtype: torch.dtype | None = None
-        self._guest: FrozenNetwork | None = None
+        self._copy: FrozenNetwork | None = None  # of the network, on the device of the run
         self._listed: ListedNetwork | None = None
         self._weights_hash: str | None = None
         self._settings: dict[str, Any] = {}
@@ -139,12 +139,12 @@ class FeatureSweep(LightningModule):
     @property
     def image(self) -> Image:
         """The parameterization of which every batch gets a copy."""
-        return self._plan.image
+        return self._start.image
 
     @property
     def views(self) -> Views:
         """How the pictures are seen; those of outputs may be seen otherwise, see `views_of`."""
-        return self._plan.views
+        return self._start.views
 
     def views_of(self, layer: str) -> Views:
         """Return how the pictures of a layer's units are seen."""
@@ -178,22 +178,22 @@ class FeatureSweep(LightningModule):
                 "views_of_outputs": repr(self.views_of(OUTPUT)),
                 "optimizer_of_outputs": self._described_optimizer(OUTPUT),
             }
-        values |= {} if self._plan.begun is None else {"start": start_digest(self._plan.begun)}
+        values |= {} if self._start.decoded_start is None else {"start": start_digest(self._start.decoded_start)}
         values |= {} if self._stats is None else {"stats": self._stats}
         values |= {"compile": True} if self.network.compile else {}
         with torch.no_grad():
             values["constants"] = {
-                name: [f"{mean:.4g}" for mean in sums(held)] for name, held in unsaved(self.image).items()
+                name: [f"{mean:.4g}" for mean in sums(tensor)] for name, tensor in unsaved(self.image).items()
             }
         return provenance(values)
 
     def _described_optimizer(self, layer: str) -> dict[str, Any]:
         """Return what decides how the pictures of a layer's units are optimised."""
         with torch.inference_mode(False):
-            made = self._make_optimizer([nn.Parameter(torch.zeros(1))], layer)
-            scheduler = self.recipe.make_scheduler(made, self.steps)
-        described = {"lr": float(made.defaults.get("lr", self.lr)), "scheduler": scheduler and type(scheduler).__name__}
-        return {**optimizer_description(made), **described}
+            optimizer = self._make_optimizer([nn.Parameter(torch.zeros(1))], layer)
+            scheduler = self.recipe.make_scheduler(optimizer, self.steps)
+        lr = float(optimizer.defaults.get("lr", self.lr))
+        return {**optimizer_description(optimizer), "lr": lr, "scheduler": scheduler and type(scheduler).__name__}
 
     def origin(self, target: str) -> dict[str, Any]:
         """Return what the provenance of a target's picture says besides the settings, all but its score."""
@@ -206,7 +206,7 @@ class FeatureSweep(LightningModule):
             return objective
         if self._listed is None:
             self._listed = ListedNetwork(self.network)
-        return self.recipe.make_objective(objective, self._listed, self.views_size, self._plan.begun)
+        return self.recipe.make_objective(objective, self._listed, self.views_size, self._start.decoded_start)
 
     def _make_optimizer(self, parameters: Iterable[nn.Parameter], layer: str) -> torch.optim.Optimizer:
         if self.optimizer is None:
@@ -215,23 +215,15 @@ class FeatureSweep(LightningModule):
             self.optimizer(parameters, lr=self.lr) if isinstance(self.optimizer, type) else self.optimizer(parameters)
         )
 
-    def _begun_image(self, count: int) -> Image:
-        image = copy.deepcopy(self.image)
-        if self._plan.start is not None:
-            image.allocate(count)
-            image.start_from(self._plan.start)
-        return image
-
     def ascent(self, layer: str, units: Sequence[int], device: torch.device | str) -> Ascent:
-        """Make what one batch solves, on a device; outside of a run, where it is for measuring, nothing is compiled."""
-        held = self.network.compiled(False) if self._guest is None else self._guest
-        made = Ascent(
-            self._begun_image(len(units)), held, self._objective(layer, list(units)), self.seed, self.views_of(layer)
-        )
-        made.initialize()
-        made.image.to(device=device, dtype=self._network_dtype)
-        made.prepare(device, self._network_dtype)
-        return made
+        """Return the problem of one batch on a device; outside of a run, where it is measured, nothing is compiled."""
+        network = self.network.compiled(False) if self._copy is None else self._copy
+        image, objective = self._start.copy_image(len(units)), self._objective(layer, list(units))
+        ascent = Ascent(image, network, objective, self.seed, self.views_of(layer))
+        ascent.initialize()
+        ascent.image.to(device=device, dtype=self._network_dtype)
+        ascent.prepare(device, self._network_dtype)
+        return ascent
 
     def automatic_batch_size(self, targets: FeatureTargets, trainer: Trainer) -> int:
         """Return how many pictures a batch should hold on this device: see `FeatureTargets`."""
@@ -248,7 +240,7 @@ class FeatureSweep(LightningModule):
         """Bring the network to the device, once for all batches."""
         with torch.inference_mode(False):
             module = self.network.reader().module.to(device=self.device, dtype=self._network_dtype)
-        self._guest = self.network.replace(module=module)
+        self._copy = self.network.replace(module=module)
         self._parent = os.getppid()
         self._settings = self.settings(str(self.trainer.precision))
         processes = local_processes(self.trainer)
@@ -258,8 +250,8 @@ class FeatureSweep(LightningModule):
             )
 
     def on_predict_end(self) -> None:
-        """Let the copy of the network go."""
-        self._guest = None
+        """Drop the copy of the network."""
+        self._copy = None
 
     def predict_step(self, batch: TargetBatch, batch_idx: int = 0) -> RenderedBatch:
         """Render one batch."""
@@ -292,17 +284,17 @@ class FeatureSweep(LightningModule):
         )
 
     def _after_step(self, index: int) -> None:
-        """Tell the progress bar, and stop when this process has been asked to, or stands alone."""
+        """Call the progress bar; stop on SIGTERM, or when the process that started this one has ended."""
         if self.on_render_step is not None:
             self.on_render_step(index)
         if (trainer := self._trainer) is not None:
-            if trainer.received_sigterm:  # Lightning only notes it
+            if trainer.received_sigterm:  # Lightning only records it
                 raise SystemExit(TERMINATED)
             if trainer.local_rank > 0 and os.getppid() != self._parent:  # what started this process was killed
                 raise SystemExit(TERMINATED)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureSweep:
-        """Remember the precision asked for: it is meant for the network, the pictures keep float32 at least."""
+        """Remember the precision: it is that of the network; pictures keep float32 at least."""
         single, double = fn(torch.empty(0)).dtype, fn(torch.empty(0, dtype=torch.float64)).dtype
         if single == double:  # a cast, not a move
             self._network_dtype = single
@@ -311,4 +303,4 @@ class FeatureSweep(LightningModule):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the copy of the network behind: it is made anew where the module arrives."""
-        return {**super().__getstate__(), "_guest": None, "on_render_step": None}
+        return {**super().__getstate__(), "_copy": None, "on_render_step": None}

@@ -29,17 +29,17 @@ from featviz_pl.sweep.datamodule import FeatureTargets
 from featviz_pl.sweep.folder import PHOTO_RECORD, PHOTO_SHEET, SweepFolder
 from featviz_pl.sweep.manifest import Entry, picture_path, read_manifest, read_origin
 from featviz_pl.sweep.module import FeatureSweep
-from featviz_pl.sweep.photos import Found, PhotoSource, Progress, Shown
+from featviz_pl.sweep.photos import PhotosOfUnits, PhotoSource, Progress, UnitPhoto
 from featviz_pl.sweep.targets import by_layer
 
-LEAST, MOST = 160, 256  # pixels: heights between which a picture is shown in its own size
+MIN_HEIGHT, MAX_HEIGHT = 160, 256  # pixels, of a picture in its sheet
 GAP, MARGIN, CAPTION, LETTERS = 2, 10, 18, 12  # pixels
 INK = (90, 90, 90)
 
 
 @dataclass
 class PhotoSummary:
-    """Say what became of the sheets.
+    """The sheets of a sweep after a run.
 
     Args:
         sheets: that are there, of the units that were asked for.
@@ -76,8 +76,8 @@ def layer_sheet_path(folder: Path, layer: str) -> Path:
         >>> layer_sheet_path(Path("atlas"), "features.9").as_posix()
         'atlas/features.9-photos.png'
     """
-    place = layer_folder(folder, layer)
-    return place.with_name(f"{place.name}{PHOTO_SHEET}")
+    pictures = layer_folder(folder, layer)
+    return pictures.with_name(f"{pictures.name}{PHOTO_SHEET}")
 
 
 def save_photo_sheets(
@@ -106,28 +106,29 @@ def save_photo_sheets(
     try:
         entries = read_manifest(folder).entries
         settings = _settings(source, sweep)
-        found, unreadable = _found(folder, settings, source, sweep, targets, device, progress)
+        photos, unreadable = _photos_of_units(folder, settings, source, sweep, targets, device, progress)
         origins = {
-            target: _origin(swept, settings, entries.get(target, {}), target, shown) for target, shown in found.items()
+            target: _origin(swept, settings, entries.get(target, {}), target, of_unit)
+            for target, of_unit in photos.items()
         }
         new: set[str] = set()
         for target in targets.targets():
             path = sheet_path(folder, target, targets.layer_units[Target.parse(target).layer])
             if read_origin(path) != origins[target]:
                 _save_unit(
-                    path, folder, entries.get(target, {}), source, found[target], origins[target], sweep, settings
+                    path, folder, entries.get(target, {}), source, photos[target], origins[target], sweep, settings
                 )
                 new.add(target)
         of_layers = by_layer(origins)
         for layer, count in targets.layer_units.items():
-            own = {target: origins[target] for target in of_layers.get(layer, ())}
-            _save_layer(folder, layer, count, own, {**swept, "photos": settings})
+            of_layer = {target: origins[target] for target in of_layers.get(layer, ())}
+            _save_layer(folder, layer, count, of_layer, {**swept, "photos": settings})
     finally:
         files.close()
     return PhotoSummary(
         sheets=targets.count,
         new=len(new),
-        without=[target for target in targets.targets() if not found[target]],
+        without=[target for target in targets.targets() if not photos[target]],
         photos=settings["source"].get("photos"),
         unreadable=list(dict.fromkeys([*unreadable, *source.unreadable])),
         reason=source.reason,
@@ -147,7 +148,7 @@ def _settings(source: PhotoSource, sweep: FeatureSweep) -> dict[str, Any]:
     return as_plain(values)
 
 
-def _found(
+def _photos_of_units(
     folder: Path,
     settings: dict[str, Any],
     source: PhotoSource,
@@ -155,37 +156,39 @@ def _found(
     targets: FeatureTargets,
     device: torch.device,
     progress: Progress,
-) -> tuple[Found, list[str]]:
+) -> tuple[PhotosOfUnits, list[str]]:
     """Return the photos of each unit, and files that could not be read; only units of no earlier run are looked for."""
-    found, unreadable = _read_record(folder, settings)
-    missing = {layer: [unit for unit in own if f"{layer}:{unit}" not in found] for layer, own in targets.units.items()}
-    missing = {layer: own for layer, own in missing.items() if own}
+    photos, unreadable = _read_record(folder, settings)
+    missing = {
+        layer: [unit for unit in units if f"{layer}:{unit}" not in photos] for layer, units in targets.units.items()
+    }
+    missing = {layer: units for layer, units in missing.items() if units}
     if missing:
-        found |= source.find(sweep.network, tuple(settings["size"]), missing, device, progress)
+        photos |= source.find(sweep.network, tuple(settings["size"]), missing, device, progress)
         unreadable = list(source.unreadable)
-        text = json.dumps({"settings": settings, "unreadable": unreadable, "units": found})
+        text = json.dumps({"settings": settings, "unreadable": unreadable, "units": photos})
         write_whole(folder / PHOTO_RECORD, text + "\n")
-    return found, unreadable
+    return photos, unreadable
 
 
-def _read_record(folder: Path, settings: Mapping[str, Any]) -> tuple[Found, list[str]]:
+def _read_record(folder: Path, settings: Mapping[str, Any]) -> tuple[PhotosOfUnits, list[str]]:
     """Return what an earlier run has found, nothing where it had other settings."""
     try:
-        held = parse_object(read_regular(folder / PHOTO_RECORD), finite=False)
-        if held["settings"] == settings:
-            units = {target: [Shown(*one) for one in shown] for target, shown in held["units"].items()}
-            return units, list(held["unreadable"])
+        record = parse_object(read_regular(folder / PHOTO_RECORD), finite=False)
+        if record["settings"] == settings:
+            units = {target: [UnitPhoto(*photo) for photo in of_unit] for target, of_unit in record["units"].items()}
+            return units, list(record["unreadable"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     return {}, []
 
 
 def _origin(
-    swept: Mapping[str, Any], settings: Mapping[str, Any], entry: Entry, target: str, shown: Sequence[Shown]
+    swept: Mapping[str, Any], settings: Mapping[str, Any], entry: Entry, target: str, photos: Sequence[UnitPhoto]
 ) -> dict[str, Any]:
     """Return where a sheet comes from. It names no objective, as sheets of several pictures do not."""
-    own = {"target": target, "score": entry.get("score"), "failed": entry.get("failed"), "photos": settings}
-    values = {**swept, **own, "shown": [[one.photo, one.score, one.box] for one in shown]}
+    values = {"target": target, "score": entry.get("score"), "failed": entry.get("failed"), "photos": settings}
+    values = {**swept, **values, "shown": [[photo.photo, photo.score, photo.box] for photo in photos]}
     return as_plain(values)
 
 
@@ -194,22 +197,22 @@ def _save_unit(
     folder: Path,
     entry: Entry,
     source: PhotoSource,
-    shown: Sequence[Shown],
+    photos: Sequence[UnitPhoto],
     origin: Mapping[str, Any],
     sweep: FeatureSweep,
     settings: Mapping[str, Any],
 ) -> None:
     height, width = sweep.image.size
     channels, size = sweep.network.channels, tuple(settings["size"])
-    patches = [source.patch(one, channels, (size[0], size[1])) for one in shown]
+    patches = [source.patch(photo, channels, (size[0], size[1])) for photo in photos]
     picture: Pillow.Image | None = None
     if "path" in entry:
         picture = open_picture(folder / entry["path"])
-    sheet = unit_sheet(picture, (height, width), patches, source.count, _captions(entry, origin["target"], shown))
+    sheet = unit_sheet(picture, (height, width), patches, source.count, _captions(entry, origin["target"], photos))
     write_png(sheet, path, origin)
 
 
-def _captions(entry: Entry, target: str, shown: Sequence[Shown]) -> tuple[str, str]:
+def _captions(entry: Entry, target: str, photos: Sequence[UnitPhoto]) -> tuple[str, str]:
     """Return what stands above the picture and above the photos."""
     score = (
         f"   {entry['score']:.4g}"
@@ -218,9 +221,9 @@ def _captions(entry: Entry, target: str, shown: Sequence[Shown]) -> tuple[str, s
         if "failed" in entry
         else ""
     )
-    scores = [one.score for one in shown if math.isfinite(one.score)]
-    photos = f"photos   {scores[0]:.3g} to {scores[-1]:.3g}" if scores else "no photos"
-    return target + score, photos
+    scores = [photo.score for photo in photos if math.isfinite(photo.score)]
+    caption = f"photos   {scores[0]:.3g} to {scores[-1]:.3g}" if scores else "no photos"
+    return target + score, caption
 
 
 def unit_sheet(
@@ -239,7 +242,7 @@ def unit_sheet(
         count: places for photos.
         captions: above the picture, and above the photos.
     """
-    height = min(max(size[0], LEAST), MOST)
+    height = min(max(size[0], MIN_HEIGHT), MAX_HEIGHT)
     width = max(1, round(size[1] * height / size[0]))
     rows = max(1, math.isqrt(count))
     across = -(-count // rows)
@@ -252,11 +255,11 @@ def unit_sheet(
     for index, patch in enumerate(patches[:count]):
         if patch is not None:
             wide, high = (max(1, round(side * cell / longest)) for side in patch.size)
-            place = (
+            corner = (
                 left + index % across * (cell + GAP) + (cell - wide) // 2,
                 CAPTION + index // across * (cell + GAP) + (cell - high) // 2,
             )
-            sheet.paste(_opaque(patch).resize((wide, high), Pillow.Resampling.BICUBIC), place)
+            sheet.paste(_opaque(patch).resize((wide, high), Pillow.Resampling.BICUBIC), corner)
     _write_captions(sheet, left, captions)
     return sheet
 
@@ -285,9 +288,9 @@ def _save_layer(
 ) -> None:
     """Lay out the sheets of a layer, without those of an earlier sweep, unless that has been done."""
     paths = {target: sheet_path(folder, target, units) for target in origins}
-    own = [target for target, path in paths.items() if read_origin(path) == origins[target]]
-    sheets = digest([json.dumps([origins[target] for target in own], sort_keys=True)])
-    whole = as_plain({**origin, "target": layer, "sheets": sheets})
+    finished = [target for target, path in paths.items() if read_origin(path) == origins[target]]
+    sheets = digest([json.dumps([origins[target] for target in finished], sort_keys=True)])
+    provenance = as_plain({**origin, "target": layer, "sheets": sheets})
     path = layer_sheet_path(folder, layer)
-    if read_origin(path) != whole:
-        save_sheet([paths[target] for target in own], path, whole)
+    if read_origin(path) != provenance:
+        save_sheet([paths[target] for target in finished], path, provenance)

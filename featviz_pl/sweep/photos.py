@@ -27,16 +27,16 @@ from featviz_pl.numerics.digest import digest
 from featviz_pl.numerics.resampling import crop_and_resize
 from featviz_pl.objectives import Target
 
-USUAL = 6  # photos beside a feature
-_TOGETHER = 32  # photos in one pass
-_HELD = 64  # photos that are kept for the sheets of other units
+DEFAULT_COUNT = 6  # photos beside a feature
+_BATCH_SIZE = 32  # photos in one pass
+_CACHED = 64  # photos that stay decoded for the sheets of other units
 
 Units = Mapping[str, Sequence[int]]
 Progress = Callable[[int, int], object]
 
 
-class Shown(NamedTuple):
-    """Hold one photo of a unit.
+class UnitPhoto(NamedTuple):
+    """One photo of a unit.
 
     Args:
         photo: its file below the folder of the photos.
@@ -51,7 +51,7 @@ class Shown(NamedTuple):
 
 
 class PhotoSource(Protocol):
-    """Say which photos excite units, and show them."""
+    """Which photos excite units most, and their patches."""
 
     folder: Path
     count: int  # photos of each unit
@@ -66,14 +66,14 @@ class PhotoSource(Protocol):
 
     def find(
         self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress
-    ) -> Found:
+    ) -> PhotosOfUnits:
         """Return the photos of each unit, the highest score first."""
 
-    def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
+    def patch(self, photo: UnitPhoto, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
         """Return the part of a photo that the unit sees, or None where the file cannot be read."""
 
 
-Found = dict[str, list[Shown]]
+PhotosOfUnits = dict[str, list[UnitPhoto]]
 
 
 def photo_source(folder: str | os.PathLike[str], count: int | None = None) -> PhotoSource:
@@ -88,12 +88,12 @@ def photo_source(folder: str | os.PathLike[str], count: int | None = None) -> Ph
     """
     if count is not None and count < 1:
         raise ValueError(f"photo_count must be at least 1, got {count}")
-    place = Path(folder)
-    return PatchIndex(place, count) if (place / INDEX).is_file() else PhotoFolder(place, count)
+    path = Path(folder)
+    return PatchIndex(path, count) if (path / INDEX).is_file() else PhotoFolder(path, count)
 
 
 class PhotoFolder:
-    """Choose among the photos of a folder and its subfolders.
+    """The photos of a folder and its subfolders.
 
     Args:
         folder: of the photos.
@@ -107,19 +107,19 @@ class PhotoFolder:
             raise ValueError(f"photos: {str(error).partition(': ')[2]}") from error
         if count is not None and count > len(self.paths):
             raise ValueError(
-                f"photo_count: {count} photos are asked for beside each feature, and {str(folder)!r} holds {len(self.paths)}; "
+                f"photo_count: {count} photos of each feature, and {str(folder)!r} holds {len(self.paths)}; "
                 f"give --photo-count {len(self.paths)}, or a folder of more"
             )
-        self.folder, self.count = folder, min(USUAL, len(self.paths)) if count is None else count
+        self.folder, self.count = folder, min(DEFAULT_COUNT, len(self.paths)) if count is None else count
         self.unreadable: list[str] = []
         self.reason = ""
-        self._photo = functools.lru_cache(_HELD)(_fitted_photo)
+        self._photo = functools.lru_cache(_CACHED)(_fitted_photo)
 
     def _names(self) -> list[str]:
         return [Path(os.path.relpath(path, self.folder)).as_posix() for path in self.paths]
 
     def settings(self) -> dict[str, Any]:
-        """Return how many photos there are, and a digest of their names and lengths: files that are replaced are looked at again."""
+        """Return how many photos there are, and a digest of their names and lengths, which replaced files change."""
         lines = (f"{name} {_length(path)}" for name, path in zip(self._names(), self.paths))
         names = digest(["\n".join(lines).encode(errors="surrogateescape")])  # as names on disk may be
         return {"photos": len(self.paths), "names": names, "count": self.count}
@@ -133,19 +133,21 @@ class PhotoFolder:
 
     def find(
         self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress
-    ) -> Found:
+    ) -> PhotosOfUnits:
         """Show all photos to the network, once; only numbers are kept of them."""
         picture, names = (network.channels, *size), self._names()
         with torch.inference_mode(False), torch.autocast(device.type, enabled=False):
             activation_reader = network.reader()
-            activation_reader.apply_(lambda held: held.to(device))
-            readers = {layer: LayerReader(layer, list(own), "mean") for layer, own in units.items()}
+            activation_reader.apply_(lambda tensor: tensor.to(device))
+            readers = {layer: LayerReader(layer, list(numbers), "mean") for layer, numbers in units.items()}
             boxes = {layer: _boxes(activation_reader, layer, picture, device) for layer in units}
-            kept = {layer: TopPhotos(len(own), self.count) for layer, own in units.items()}
+            top = {layer: TopPhotos(len(numbers), self.count) for layer, numbers in units.items()}
             done = 0
-            for batch in photo_batches(self.paths, size, network.channels, _TOGETHER, useful_workers(len(self.paths))):
+            for batch in photo_batches(
+                self.paths, size, network.channels, _BATCH_SIZE, useful_workers(len(self.paths))
+            ):
                 if batch.indices:
-                    self._offer(batch.pictures, batch.indices, activation_reader, readers, boxes, kept, device)
+                    self._offer(batch.pictures, batch.indices, activation_reader, readers, boxes, top, device)
                 done += len(batch.indices) + len(batch.unreadable)
                 self.unreadable += [names[index] for index in batch.unreadable]
                 self.reason = self.reason or batch.reason
@@ -156,14 +158,14 @@ class PhotoFolder:
             )
         return {
             f"{layer}:{unit}": [
-                Shown(names[photo], float(score), box)
+                UnitPhoto(names[photo], float(score), box)
                 for photo, score, box in zip(
-                    kept[layer].photos[row].tolist(), kept[layer].scores[row].tolist(), kept[layer].crops[row]
+                    top[layer].photos[row].tolist(), top[layer].scores[row].tolist(), top[layer].crops[row]
                 )
                 if box is not None
             ]
-            for layer, own in units.items()
-            for row, unit in enumerate(own)
+            for layer, numbers in units.items()
+            for row, unit in enumerate(numbers)
         }
 
     def _offer(
@@ -173,7 +175,7 @@ class PhotoFolder:
         activation_reader: ActivationReader,
         readers: dict[str, LayerReader],
         boxes: dict[str, list[tuple[int, int, int, int]]],
-        kept: dict[str, TopPhotos],
+        top: dict[str, TopPhotos],
         device: torch.device,
     ) -> None:
         """Offer one batch of photos to all units."""
@@ -181,27 +183,26 @@ class PhotoFolder:
             values = activation_reader.activations(pictures.to(device), list(readers))
         for layer, reader in readers.items():
             reader(activation_reader.module, (), values[layer])
-            scores, peaks, places = reader.pop(len(pictures)).numpy()
+            scores, peaks, positions = reader.pop(len(pictures)).numpy()
             photos = torch.tensor(indices).expand(len(scores), -1).numpy()
-            seen = boxes[layer]
+            of_layer = boxes[layer]
 
-            def cut(row: int, column: int, places: Any = places, seen: Any = seen) -> tuple[int, int, int, int]:
-                box: tuple[int, int, int, int] = seen[int(places[row, column]) % len(seen)]
-                return box
+            def cut(row: int, column: int, positions: Any = positions, boxes: Any = of_layer) -> Any:
+                return boxes[int(positions[row, column]) % len(boxes)]
 
-            kept[layer].update(-scores.astype("float64"), photos, scores, peaks, cut)
+            top[layer].update(-scores.astype("float64"), photos, scores, peaks, cut)
 
-    def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
+    def patch(self, photo: UnitPhoto, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
         """Return a part of a photo as the network saw it."""
         try:
-            photo = self._photo(str(self.folder / shown.photo), channels, size)
+            picture = self._photo(str(self.folder / photo.photo), channels, size)
         except ValueError as error:  # it could be read a moment ago
-            self.unreadable.append(shown.photo)
+            self.unreadable.append(photo.photo)
             self.reason = self.reason or str(error)
             return None
-        assert shown.box is not None
-        top, left, bottom, right = shown.box
-        return photo.crop((left, top, right, bottom))
+        assert photo.box is not None
+        top, left, bottom, right = photo.box
+        return picture.crop((left, top, right, bottom))
 
 
 def _length(path: str) -> int:
@@ -218,26 +219,25 @@ def _fitted_photo(path: str, channels: int, size: tuple[int, int]) -> Pillow.Ima
 def _boxes(
     activation_reader: ActivationReader, layer: str, picture: tuple[int, int, int], device: torch.device
 ) -> list[tuple[int, int, int, int]]:
-    """Return the part of a photo that is shown for each position of a layer: what it sees, the whole photo where that is not known.
+    """Return the box of a photo for each position of a layer: its receptive field, or the whole photo if unknown.
 
-    What positions near a border see is cut there; the part that is shown is moved inwards, so that all parts have one
-    size.
+    Receptive fields are cut at the border; their boxes are moved inwards instead, so that all have one size.
     """
-    whole = whole_picture(picture[1:])
+    everything = whole_picture(picture[1:])
     try:
-        seen = receptive_boxes(activation_reader, layer, picture, device).reshape(-1, 4)
+        fields = receptive_boxes(activation_reader, layer, picture, device).reshape(-1, 4)
     except Exception:  # networks refuse to be probed in many ways
-        seen = whole[None]
-    empty = (seen[:, 2:] <= seen[:, :2]).any(1)  # such as a class token before any attention
-    seen = torch.where(empty[:, None], whole, seen)
-    sides = (seen[:, 2:] - seen[:, :2]).amax(0)
-    corners = torch.minimum(seen[:, :2], whole[2:] - sides)
-    listed: list[tuple[int, int, int, int]] = [tuple(box) for box in torch.cat([corners, corners + sides], 1).tolist()]
-    return listed
+        fields = everything[None]
+    empty = (fields[:, 2:] <= fields[:, :2]).any(1)  # such as a class token before any attention
+    fields = torch.where(empty[:, None], everything, fields)
+    sides = (fields[:, 2:] - fields[:, :2]).amax(0)
+    corners = torch.minimum(fields[:, :2], everything[2:] - sides)
+    boxes: list[tuple[int, int, int, int]] = [tuple(box) for box in torch.cat([corners, corners + sides], 1).tolist()]
+    return boxes
 
 
 class PatchIndex:
-    """Take the photos that a `TopActivations` has found, by their targets.
+    """The photos that a `TopActivations` has written, by their targets.
 
     Layers are named there as in somebody's LightningModule: ``net.features.9`` is ``features.9`` of the network.
 
@@ -249,21 +249,21 @@ class PatchIndex:
     def __init__(self, folder: Path, count: int | None) -> None:
         try:
             text = read_regular(folder / INDEX)
-            self._held: dict[str, list[dict[str, Any]]] = {
+            self._photos: dict[str, list[dict[str, Any]]] = {
                 name: list(unit["top"]) for name, unit in parse_object(text, finite=False)["units"].items()
             }
-            most = max((len(top) for top in self._held.values()), default=0)
-            self._layers = list(dict.fromkeys(Target.parse(target).layer for target in self._held))
+            most = max((len(top) for top in self._photos.values()), default=0)
+            self._layers = list(dict.fromkeys(Target.parse(target).layer for target in self._photos))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"photos: {str(folder / INDEX)!r} is no index of TopActivations ({error}); write it again"
             ) from error
         if most == 0 or (count is not None and count > most):
             raise ValueError(
-                f"photo_count: {count or 1} photos are asked for beside each feature, and the index in {str(folder)!r} has {most}; write "
-                "it again with a larger k, or give --photo-count with fewer"
+                f"photo_count: {count or 1} photos of each feature, and the index in {str(folder)!r} has {most}; "
+                "write it again with a larger k, or give --photo-count with fewer"
             )
-        self.folder, self.count = folder, min(USUAL, most) if count is None else count
+        self.folder, self.count = folder, min(DEFAULT_COUNT, most) if count is None else count
         self.unreadable: list[str] = []
         self.reason = ""
         self._digest = digest([text])
@@ -274,39 +274,39 @@ class PatchIndex:
 
     def check(self, units: Units, channels: int) -> None:
         """Refuse an index that knows none of the units."""
-        if not any(self._of(layer, unit) for layer, own in units.items() for unit in own):
+        if not any(self._of(layer, unit) for layer, numbers in units.items() for unit in numbers):
             raise ValueError(
                 f"photos: the index in {str(self.folder)!r} has photos for none of the units of {', '.join(units)}; "
                 f"{near(next(iter(units)), sorted(self._layers))}"
             )
 
     def _of(self, layer: str, unit: int) -> list[dict[str, Any]]:
-        names = [layer] if layer in self._layers else [other for other in self._layers if other.endswith(f".{layer}")]
+        names = [layer] if layer in self._layers else [name for name in self._layers if name.endswith(f".{layer}")]
         if len(names) > 1:
             raise ValueError(
-                f"photos: the index in {str(self.folder)!r} is of several layers that end in {layer!r} ({', '.join(names)}), and nobody "
-                "knows which is meant; write one for each network"
+                f"photos: the index in {str(self.folder)!r} is ambiguous: several of its layers end in {layer!r} "
+                f"({', '.join(names)}); write one for each network"
             )
-        return self._held.get(f"{names[0]}:{unit}", []) if names else []
+        return self._photos.get(f"{names[0]}:{unit}", []) if names else []
 
     def find(
         self, network: FrozenNetwork, size: tuple[int, int], units: Units, device: torch.device, progress: Progress
-    ) -> Found:
+    ) -> PhotosOfUnits:
         """Return what the index says."""
         return {
             f"{layer}:{unit}": [
-                Shown(one["file"], float("nan" if one["score"] is None else one["score"]), None)
-                for one in self._of(layer, unit)[: self.count]
+                UnitPhoto(patch["file"], float("nan" if patch["score"] is None else patch["score"]), None)
+                for patch in self._of(layer, unit)[: self.count]
             ]
-            for layer, own in units.items()
-            for unit in own
+            for layer, numbers in units.items()
+            for unit in numbers
         }
 
-    def patch(self, shown: Shown, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
+    def patch(self, photo: UnitPhoto, channels: int, size: tuple[int, int]) -> Pillow.Image | None:
         """Return a patch as it was written."""
         try:
-            return open_picture(path_inside(self.folder, shown.photo))
+            return open_picture(path_inside(self.folder, photo.photo))
         except ValueError as error:
-            self.unreadable.append(shown.photo)
-            self.reason = self.reason or f"{shown.photo}: {error}"
+            self.unreadable.append(photo.photo)
+            self.reason = self.reason or f"{photo.photo}: {error}"
             return None

@@ -113,21 +113,21 @@ def resolve_units(targets: Iterable[Target], layers: Sequence[LayerInfo]) -> dic
         {'a.0': (0, 1, 2, 3), 'a.1': (1,)}
     """
     counts = {layer.name: layer.units for layer in layers}
-    found: dict[str, set[int]] = {}
+    units_of: dict[str, set[int]] = {}
     for target in targets:
         name = target.layer
         pattern = name not in counts
-        names = [other for other in counts if fnmatchcase(other, name)] if pattern else [name]
+        names = [layer for layer in counts if fnmatchcase(layer, name)] if pattern else [name]
         if not names:
             raise unknown("layer", "layer or pattern of layers", name, counts)
-        most = max(counts[other] for other in names)
+        most = max(counts[layer] for layer in names)
         units = [single.unit for single in target.resolve(most).singles()]
         beyond = next((unit for unit in units if unit >= most), None)
         if beyond is not None:
             raise ValueError(f"unit: {name!r} has {most} units, 0 to {most - 1}; there is no {beyond}")
-        for other in names:
-            found.setdefault(other, set()).update(unit for unit in units if unit < counts[other])
-    return {name: tuple(sorted(found[name])) for name in counts if found.get(name)}
+        for layer in names:
+            units_of.setdefault(layer, set()).update(unit for unit in units if unit < counts[layer])
+    return {name: tuple(sorted(units_of[name])) for name in counts if units_of.get(name)}
 
 
 def batches_of(units: Mapping[str, Sequence[int]], size: int) -> list[TargetBatch]:
@@ -140,9 +140,9 @@ def batches_of(units: Mapping[str, Sequence[int]], size: int) -> list[TargetBatc
     batches = []
     for layer, listed in units.items():
         for first in range(0, len(listed), size):
-            own = tuple(listed[first : first + size])
-            filled = tuple(own[place % len(own)] for place in range(size))
-            batches.append(TargetBatch(layer, filled, size - len(own)))
+            batch = tuple(listed[first : first + size])
+            filled = tuple(batch[index % len(batch)] for index in range(size))
+            batches.append(TargetBatch(layer, filled, size - len(batch)))
     return batches
 
 

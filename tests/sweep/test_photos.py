@@ -306,11 +306,14 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "count alone": (["--photo-count", "3"], "photo_count: belongs to --photos DIR"),
     "too few in the index": (
         ["--photos", "written", "--photo-count", "5"],
-        "photo_count: 5 photos are asked for beside each feature, and the",
+        "photo_count: 5 photos of each feature, and the",
     ),
     "index of other layers": (["--photos", "other"], "has photos for none of the units of features.5; known: net.conv"),
     "no index": (["--photos", "bad"], "is no index of TopActivations"),
-    "two layers": (["--photos", "two"], "several layers that end in 'features.5' (a.features.5, b.features.5)"),
+    "two layers": (
+        ["--photos", "two"],
+        "ambiguous: several of its layers end in 'features.5' (a.features.5, b.features.5)",
+    ),
 }
 
 
@@ -334,6 +337,7 @@ def test_a_mistake_is_one_clear_line(
     assert not rendered or mistake == "nothing readable"  # all else is refused before anything is rendered
 
 
+@pytest.mark.slow
 def test_several_processes_leave_the_sheets_of_one(photos: Path, sweep: Any, tmp_path: Path) -> None:
     sweep("features.5:0-4", "--photos", str(photos))
     arguments = [

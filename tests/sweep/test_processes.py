@@ -17,6 +17,8 @@ import pytest
 from featviz_pl.cli.main import main
 from featviz_pl.io import read_picture
 
+pytestmark = pytest.mark.slow
+
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 QUICK = ["--steps", "3", "--size", "10", "--batch-size", "3", "--accelerator", "cpu"]
 UNITS = [
@@ -83,18 +85,8 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     code, out, err = program("sweep", "toys:toy", *UNITS, "-o", str(folder), *QUICK, "--json")
     assert (code, err, out.count("\n")) == (0, "", 1)
     report = json.loads(out)
-    assert set(report) == {
-        "path",
-        "network",
-        "target",
-        "steps",
-        "seed",
-        "score",
-        "seconds",
-        "done",
-        "skipped",
-        "failed",
-    }
+    keys = "path network target steps seed score seconds done skipped failed"
+    assert set(report) == set(keys.split())
     assert (report["path"], report["network"], report["target"]) == (str(folder), "toys:toy", UNITS)
     assert (report["steps"], report["seed"], report["done"], report["skipped"], report["failed"]) == (3, 0, 37, 0, 0)
     assert report["seconds"] > 0
@@ -108,7 +100,7 @@ def test_every_unit_is_there(alone: Path) -> None:
     assert all(read_picture(alone / name).shape == (3, 10, 10) for name in pictures)
 
 
-@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("devices", [2, 4])
 def test_several_processes_write_the_same_files_each_once(devices: int, alone: Path, tmp_path: Path) -> None:
     arguments = [
         "sweep",
@@ -141,7 +133,7 @@ def test_processes_that_torchrun_starts_write_the_same_files(alone: Path, tmp_pa
 
 @pytest.mark.parametrize(
     ("units", "steps", "moments"),
-    [(8, 4, ""), pytest.param(26, 64, "0.1,0.2,0.3,0.05,0.4,0.25,0.15", marks=pytest.mark.slow)],
+    [(8, 4, ""), (26, 64, "0.1,0.2,0.3,0.05,0.4,0.25,0.15")],
     ids=["short", "long"],
 )
 def test_a_sweep_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
@@ -178,7 +170,7 @@ def test_a_second_sweep_of_a_folder_is_refused_in_one_line(tmp_path: Path, capsy
     try:
         header = (folder / "manifest.jsonl").read_bytes()
         for more in ([], ["--overwrite"]):
-            assert run("sweep", "sweep_networks:wide", "0:all", "-o", str(folder), *QUICK, *more) == 2
+            assert main(["sweep", "sweep_networks:wide", "0:all", "-o", str(folder), *QUICK, *more]) == 2
             message = f"output: another sweep works in {str(folder)!r}; wait for it, or give another folder"
             assert capsys.readouterr() == ("", f"featviz sweep: error: {message}\n")
         assert first.poll() is None
@@ -193,8 +185,8 @@ def test_a_second_sweep_of_a_folder_is_refused_in_one_line(tmp_path: Path, capsy
     ("stop", "devices"),
     [
         (signal.SIGINT, 1),
-        pytest.param(signal.SIGINT, 2, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow),
+        (signal.SIGINT, 2),
+        (signal.SIGTERM, 1),
         (signal.SIGTERM, 2),
     ],
 )
@@ -208,7 +200,7 @@ def test_a_sweep_that_is_stopped_says_that_it_can_go_on(stop: signal.Signals, de
     assert err == f"featviz sweep: {word}; what is done is whole, and the same command goes on from there\n"
     assert all(read_picture(path).shape == (3, 10, 10) for path in folder.glob("0/*.png"))
     # No process of it is left, so the folder is free.
-    assert run("sweep", "sweep_networks:wide", "0:0-1", "-o", str(folder), *QUICK, "--overwrite") == 0
+    assert main(["sweep", "sweep_networks:wide", "0:0-1", "-o", str(folder), *QUICK, "--overwrite"]) == 0
 
 
 def test_other_processes_end_when_the_first_is_killed(tmp_path: Path) -> None:
@@ -218,148 +210,14 @@ def test_other_processes_end_when_the_first_is_killed(tmp_path: Path) -> None:
     running.wait()
     try:
         # What is left of it notices at its next step; the next sweep waits for that.
-        assert run("sweep", "sweep_networks:wide", "0:0-1", "-o", str(folder), *QUICK, "--overwrite") == 0
+        assert main(["sweep", "sweep_networks:wide", "0:0-1", "-o", str(folder), *QUICK, "--overwrite"]) == 0
     finally:
         finish(running, 60)
 
 
 def test_the_first_process_ends_when_another_fails(tmp_path: Path) -> None:
-    arguments = [
-        "sweep",
-        "sweep_networks:fails_elsewhere",
-        "1:0-3",
-        "-o",
-        str(tmp_path / "atlas"),
-        *QUICK,
-        "--devices",
-        "2",
-        "--batch-size",
-        "2",
-    ]
-    code, out, err = program(*arguments, seconds=90)
+    arguments = ["sweep_networks:fails_elsewhere", "1:0-3", "-o", str(tmp_path / "atlas"), *QUICK]
+    code, out, err = program("sweep", *arguments, "--devices", "2", "--batch-size", "2", seconds=90)
     assert code != 0
     assert out == ""
     assert "error: only the second process fails" in err
-
-
-# In this process.
-
-
-def run(*arguments: str) -> int:
-    """Run the command line in this process and return its exit code."""
-    try:
-        return main(list(arguments))
-    except SystemExit as stopped:
-        return int(stopped.code or 0)
-
-
-def test_units_that_fail_have_an_exit_code_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = ["--steps", "20", "--size", "8", "--accelerator", "cpu", "--json", "-o", str(tmp_path / "atlas")]
-    for new in (2, 0):
-        assert run("sweep", "sweep_networks:partly_dead", "1:all", *flags) == 3
-        out, err = capsys.readouterr()
-        report = json.loads(out)
-        assert (report["done"], report["skipped"], report["failed"]) == (new, 2 - new, 1)
-        assert err == "featviz sweep: 1 units failed: 1:1: no gradient reaches the picture: nothing turns the unit on\n"
-
-
-def test_a_sweep_says_what_it_did(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert run("sweep", "toys:toy", "features.5:0-2", "-o", "atlas", *QUICK) == 0
-    assert run("sweep", "toys:toy", "features.5:0-4", "-o", "atlas", *QUICK) == 0
-    out, err = capsys.readouterr()
-    first, second = out.splitlines()
-    assert first.startswith("atlas: 3 pictures of toys:toy, 3 of them new, in ")
-    assert second.startswith("atlas: 5 pictures of toys:toy, 2 of them new, in ")
-    assert err == ""
-
-
-MISTAKES: dict[str, tuple[list[str], str]] = {
-    "unknown layer": (
-        ["features.55:all"],
-        "unknown layer or pattern of layers 'features.55'; did you mean 'features.5'",
-    ),
-    "unit out of range": (["features.5:8"], "'features.5' has 8 units, 0 to 7; there is no 8"),
-    "bad line": (["units.txt"], "'units.txt', line 2: target: 'a:b:c' does not parse"),
-    "steps 0": (["features.5:all", "--steps", "0"], "steps must be at least 1"),
-    "batch size 0": (["features.5:all", "--batch-size", "0"], "batch_size must be at least 1"),
-    "batch size of words": (
-        ["features.5:all", "--batch-size", "many"],
-        "batch-size: invalid int value: 'many'",
-    ),
-    "unknown preset": (["features.5:all", "--preset", "lucit"], "unknown preset 'lucit'; did you mean 'lucid'"),
-    "unknown image": (["features.5:all", "--image", "furier"], "unknown parameterization 'furier'"),
-    "no folder": (["features.5:all", "-o", "units.txt/below"], "cannot write into 'units.txt/below'"),
-    "more devices than targets": (
-        ["features.5:0", "--devices", "2"],
-        "1 targets cannot be divided over 2 processes; give at most 1",
-    ),
-}
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_clear_line(
-    mistake: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("units.txt").write_text("features.5:1\na:b:c\n")
-    arguments, message = MISTAKES[mistake]
-    assert run("sweep", "toys:toy", "-o", "atlas", *QUICK, *arguments) == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1), err
-    assert message in err
-    assert [path.name for path in tmp_path.rglob("*.png")] == []
-
-
-def test_changed_settings_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = str(tmp_path / "atlas")
-    assert run("sweep", "toys:toy", "features.5:0-1", "-o", folder, *QUICK) == 0
-    capsys.readouterr()
-    assert run("sweep", "toys:toy", "features.5:0-1", "-o", folder, *QUICK, "--seed", "4") == 2
-    out, err = capsys.readouterr()
-    assert (out, err.count("\n")) == ("", 1)
-    assert "error: seed: the pictures in" in err
-    assert "were made with 0, and this asks for 4" in err
-    assert run("sweep", "toys:toy", "features.5:0-1", "-o", folder, *QUICK, "--seed", "4", "--overwrite") == 0
-
-
-def test_what_needs_no_network_is_refused_before_one_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def load(*args: object) -> None:
-        raise AssertionError("the network was loaded")
-
-    monkeypatch.setattr("featviz_pl.networks.load_network", load)
-    for arguments in (
-        ["a:1@2"],
-        ["a", "--preset", "lucit"],
-        ["a", "--image", "furier"],
-        ["a:all", "--steps", "0"],
-        ["missing.txt"],
-    ):
-        assert run("sweep", "toys:toy", "-o", "atlas", *arguments) == 2
-        assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_help_names_every_flag_of_the_design(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("sweep", "--help") == 0
-    text = capsys.readouterr().out
-    for flag in (
-        *(
-            "--weights",
-            "--mean",
-            "--std",
-            "--steps",
-            "--size",
-            "--views",
-            "--seed",
-            "--preset",
-            "--lr",
-            "--image",
-            "--batch-size",
-        ),
-        *("--accelerator", "--devices", "--num-nodes", "--precision", "--overwrite", "-o", "--json"),
-    ):
-        assert flag in text

@@ -17,13 +17,15 @@ from featviz_pl.cli.main import main
 from featviz_pl.io import read_picture
 from featviz_pl.sweep.manifest import read_manifest
 
+pytestmark = pytest.mark.slow
+
 FORKED = ("2:sweep", "4:sweep", "2:other version", "2:lost", "2:killed", "2:killed sweep", "2:no locks")
 STRATEGIES = {"ddp_fork": FORKED, "ddp_spawn": ("2:sweep",), "ddp": ("2:sweep",)}
 LAUNCHES = [
     ("ddp_fork", 2),
     ("ddp_fork", 4),
-    pytest.param("ddp_spawn", 2, marks=pytest.mark.slow),
-    pytest.param("ddp", 2, marks=pytest.mark.slow),
+    ("ddp_spawn", 2),
+    ("ddp", 2),
 ]
 
 
@@ -146,7 +148,6 @@ def test_a_file_system_without_locks_makes_the_same_files(done: dict[str, Done],
     assert files(done["ddp_fork"].folder / "no-locks") == files(alone)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "ddp_spawn"])
 @pytest.mark.parametrize("task", ["lost", "killed"])
 def test_a_process_that_dies_ends_the_others_however_they_were_started(
