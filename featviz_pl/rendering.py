@@ -1,4 +1,4 @@
-"""The one-call door: a network, a target, a picture."""
+"""Render pictures with one call."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from featviz_pl.callbacks import Augmentation, DistributedViews, StepProgressBar
 from featviz_pl.engine import Ascent
+from featviz_pl.engine.modes import default_modes
 from featviz_pl.engine.precision import AUTO, FULL, REDUCED, fastest_precision
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved, save_png, to_pillow
@@ -37,10 +38,11 @@ from featviz_pl.statistics.arguments import as_statistics
 from featviz_pl.training import FeatureVisualization
 from featviz_pl.training.device import device_to_measure
 from featviz_pl.training.initial_image import initial_image, read_start, start_digest
+from featviz_pl.training.quiet import quiet
 from featviz_pl.training.stopping import TERMINATED, run_until_stopped
 from featviz_pl_callbacks.render_checkpoint import RenderCheckpoint, checkpoint_to_resume
 
-# What a render shows that is asked for nothing: chosen by eye.
+# Defaults of render() without arguments, chosen by eye.
 FIRST_TARGET, FIRST_SIZE, FIRST_STEPS = "output:church", 128, 128
 
 
@@ -51,7 +53,7 @@ class RenderResult:
     Args:
         images: (N, C, H, W) in [0, 1], in the 256 levels of a file.
         scores: the objective on each picture, without views.
-        targets: what each picture looks for.
+        targets: of each picture.
         provenance: of each picture.
         seconds: that the run took.
         interrupted: whether it was stopped before its last step.
@@ -92,6 +94,8 @@ class RenderResult:
         return "".join(figures)
 
 
+@default_modes()
+@quiet()
 def render(
     network: str | nn.Module | FrozenNetwork = "embedded",
     target: str | Target | Objective | Sequence[str | Target | Objective] | None = None,
@@ -117,7 +121,7 @@ def render(
 ) -> RenderResult:
     """Render what a target of a network responds to, in one call.
 
-    The same as building a `FeatureVisualization` and an `Augmentation` by hand and fitting them with a `Trainer`.
+    The same as fitting a `FeatureVisualization` with a `Trainer` and an `Augmentation`, without what Lightning logs.
 
     Args:
         network: a name, ``"package.module:factory"``, an ``nn.Module`` or a `FrozenNetwork`.
@@ -185,16 +189,19 @@ def render(
     if statistics is not None:
         model.extra_provenance["stats"] = statistics.digest
     ckpt_path = None if resume is None else checkpoint_to_resume(resume)
-    own: list[Callback] = [StepProgressBar()] if progress else []
-    own += [] if resume is None else [RenderCheckpoint(resume)]
-    own += [DistributedViews()] if str(devices) != "1" or num_nodes > 1 else []
+    if not all(isinstance(callback, Callback) for callback in callbacks):
+        raise TypeError(f"callbacks must be Lightning callbacks, got {callbacks!r}")
+    default_callbacks: list[Callback] = [augmentation]
+    default_callbacks += [StepProgressBar()] if progress else []
+    default_callbacks += [] if resume is None else [RenderCheckpoint(resume)]
+    default_callbacks += [DistributedViews()] if str(devices) != "1" or num_nodes > 1 else []
     trainer = Trainer(
         max_steps=model.steps,
         accelerator=accelerator,
         devices=devices,
         num_nodes=num_nodes,
         precision=precision,
-        callbacks=[augmentation, *own, *callbacks],
+        callbacks=[*default_callbacks, *callbacks],
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -227,12 +234,12 @@ def _measured_precision(
             f"precision: 'auto' may choose otherwise than the run that goes on; give '{FULL}' or '{REDUCED}'"
         )
     image = copy.deepcopy(model.image).to(device)
-    found = fastest_precision(
+    fastest = fastest_precision(
         Ascent(image, model.network.compiled(False), model.objective, model.seed, augmentation.views_for(model)),
         model.steps,
     )
-    logging.getLogger(__name__).info("%s", found)
-    return found.name
+    logging.getLogger(__name__).info("%s", fastest)
+    return fastest.name
 
 
 def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, interrupted: bool) -> RenderResult:
@@ -240,7 +247,7 @@ def _result(model: FeatureVisualization, trainer: Trainer, seconds: float, inter
     images = as_saved(model.images)
     scores = [float(score) for score in model.scores()]
     provenance = [model.provenance(index, score=score, steps=model.steps_taken) for index, score in enumerate(scores)]
-    # A Trainer and its module hold one another, until Python looks for cycles: let go of what is large.
+    # A Trainer and its module refer to one another, and Python collects cycles late: free what is large.
     model._ascent.release()
     model.zero_grad()
     for optimizer in trainer.optimizers:

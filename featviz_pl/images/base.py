@@ -39,8 +39,7 @@ class Image(nn.Module, ABC):
         self.channels = whole_number("channels", channels)
         with torch.inference_mode(False):  # an image made during a validation must also serve a training
             self.register_buffer("initialized", torch.tensor(False))
-        # Of weights that are not allocated yet: float32 at least, also where the default type is less precise.
-        self._precision = torch.promote_types(torch.get_default_dtype(), torch.float32)
+        self._precision = torch.float32  # of weights that are not allocated yet, whatever the default type
 
     @property
     @abstractmethod

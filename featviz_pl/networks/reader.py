@@ -18,6 +18,7 @@ from featviz_pl.networks.layouts import Layout, find_layouts
 from featviz_pl.networks.strided_conv import speed_up_strided
 from featviz_pl.numerics.checks import near
 from featviz_pl.numerics.isolated_copy import frozen_copy
+from featviz_pl.numerics.jit_tracing import untraced
 from featviz_pl.numerics.private_randomness import PrivateRandomness
 from featviz_pl.numerics.resampling import resize
 
@@ -117,7 +118,8 @@ class ActivationReader:
         for layer in layers:
             self.check_layer(layer)
         inputs = self._preprocess(images)
-        shape = tuple(inputs.shape[1:])
+        with untraced():  # plain numbers
+            shape = tuple(int(length) for length in inputs.shape[1:])
         if any((layer, shape) not in self._layouts for layer in layers) or layers not in self._calls:
             self._probe(inputs, layers)
         activations = self._read_traced(inputs, layers) or self._read(inputs, layers)

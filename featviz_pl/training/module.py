@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
 from featviz_pl.engine import Ascent, Step
 from featviz_pl.engine.ascent import trained_parameters
 from featviz_pl.engine.distributed import all_over_ranks, max_over_ranks, mean_over_ranks
+from featviz_pl.engine.modes import trainer_autocast
 from featviz_pl.engine.step import non_finite, require_finite
 from featviz_pl.images import Image
 from featviz_pl.io import as_saved, save_png
@@ -36,13 +37,13 @@ from featviz_pl.training.checkpoint import (
     whole_steps,
 )
 from featviz_pl.training.initial_image import initial_image
-from featviz_pl.training.signals import HeldSignals
+from featviz_pl.training.signals import DeferredSignals, RestoreSignals
 from featviz_pl.training.steps import StepSource as StepSource
 from featviz_pl.transforms import Views
 
 OptimizerMaker = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
-AGREE_EVERY = 8  # steps between two times that several processes ask one another whether a signal came
+SIGNAL_CHECK_INTERVAL = 8  # steps between two exchanges of received signals by several processes
 LOG_EVERY = 25  # steps between values for a progress bar: each costs 0.2 ms, and on a GPU a synchronization
 
 
@@ -66,8 +67,8 @@ class FeatureVisualization(LightningModule):
 
     Args:
         network: a name, an ``nn.Module`` that takes pictures in [0, 1], or a `FrozenNetwork`.
-        objective: what is maximised, or the shorthand of a target such as ``"features.9:33"``.
-        image: what is trained, or the name of a parameterization; the preset's unless given.
+        objective: maximized, or the shorthand of a target such as ``"features.9:33"``.
+        image: trained, or the name of a parameterization; the preset's unless given.
         size: of the pictures in pixels, one number or (height, width); the preset's or the network's unless given.
         preset: a recipe, or its name, for all that is not given.
         steps: of a run whose Trainer sets no ``max_steps``, 1 or more; the preset's unless given.
@@ -137,17 +138,16 @@ class FeatureVisualization(LightningModule):
         self._ascent = self._new_ascent()
         self._network_dtype: torch.dtype | None = None
         self._first_bad_step: Tensor | None = None  # on an accelerator; -1 while there is none
-        self._signals: HeldSignals | None = None  # during a run
+        self._signals = DeferredSignals()
         self.example_input_array = ()  # lets summaries and graph loggers run `forward`
 
     def _with_recipe_terms(self, objective: Objective) -> Objective:
-        """Return what is optimized for an objective: some recipes add terms, also such that compare with the first picture."""
+        """Return an objective with the terms of the recipe, some of which compare with the first picture."""
         if self.recipe.make_objective is None:
             return objective
-        to_network_size = self.recipe.size_of_views == "network" and self.network.size is not None
-        size = self.network.size if to_network_size and self.network.size else self.image.size
-        started = bool(self.image.initialized)
-        start = self.images[:, : self.image.channels - self.image.alpha] if started else None
+        size = self.recipe.make_views(self.network).transforms.size or self.image.size
+        is_started = bool(self.image.initialized)
+        start = self.images[:, : self.image.channels - self.image.alpha] if is_started else None
         return self.recipe.make_objective(objective, self.network, size, start)
 
     def _new_ascent(self) -> Ascent:
@@ -162,7 +162,7 @@ class FeatureVisualization(LightningModule):
 
     @property
     def targets(self) -> list[str]:
-        """What each picture looks for."""
+        """The target of each picture."""
         return list(self._ascent.targets)
 
     @property
@@ -182,9 +182,9 @@ class FeatureVisualization(LightningModule):
 
     @property
     def steps_taken(self) -> int:
-        """Number of optimizer steps behind these pictures, also those taken in other processes or before a checkpoint."""
-        own = 0 if self._trainer is None else self._trainer.global_step
-        return int(own or self._run.get("steps", 0))
+        """Number of optimizer steps of these pictures, also those in other processes or before a checkpoint."""
+        steps = 0 if self._trainer is None else self._trainer.global_step
+        return int(steps or self._run.get("steps", 0))
 
     @property
     def views_of_this_rank(self) -> range:
@@ -193,17 +193,17 @@ class FeatureVisualization(LightningModule):
         return range(self.trainer.global_rank if ranks > 1 else 0, total, ranks)
 
     @property
-    def _share(self) -> float:
-        """The weight with which the mean over processes is the mean over all views, also where the shares are uneven."""
+    def _rank_weight(self) -> float:
+        """The factor with which a mean over processes is the mean over all views, also of uneven numbers of views."""
         views = self.views_of_this_rank
         return len(views) * views.step / views.stop
 
     def over_ranks(self, values: Tensor) -> Tensor:
-        """Return the mean over all views of what each process found for its own; every process must call it."""
-        return mean_over_ranks(values * self._share, self.trainer.world_size)
+        """Return the mean over all views of each process's mean over its views; every process must call it."""
+        return mean_over_ranks(values * self._rank_weight, self.trainer.world_size)
 
     def forward(self) -> Tensor:
-        """Decode the pictures: no views, no network."""
+        """Decode the pictures, without views and network."""
         with warnings.catch_warnings():
             if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
                 # For a graph logger: the graph is of these pictures, so what depends on their shape may be fixed.
@@ -212,14 +212,17 @@ class FeatureVisualization(LightningModule):
         return pictures
 
     def scores(self, pictures: Tensor | None = None) -> Tensor:
-        """Score the pictures (N,) as they are saved, in 256 levels and without views; the module's own unless given."""
-        ascent = self._ascent
-        if not ascent.prepared:
-            ascent.prepare(self.device, self._network_dtype)
-        return ascent.scores(as_saved(self.images if pictures is None else pictures))
+        """Score pictures (N,), those of the module unless given, as they are saved: in 256 levels, without views."""
+        with torch.autocast(self.device.type, enabled=False):
+            self._prepare()
+            return self._ascent.scores(as_saved(self.images if pictures is None else pictures))
+
+    def _prepare(self) -> None:
+        if not self._ascent.prepared:
+            self._ascent.prepare(self.device, self._network_dtype)
 
     def provenance(self, index: int = 0, **more: Any) -> dict[str, Any]:
-        """Return where picture `index` comes from: plain values, equal for equal runs."""
+        """Return the provenance of picture `index`: plain values, equal for equal runs."""
         values = {
             "network": self.network.name,
             "weights": self._ascent.weights_hash(),
@@ -234,12 +237,12 @@ class FeatureVisualization(LightningModule):
         return provenance({**values, **self.extra_provenance, **more})
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Save the picture, or a sheet of all of them, as PNG with its origin."""
+        """Save the picture, or a sheet of all of them, as PNG with its provenance."""
         steps = {"steps": self.steps_taken} if self._trainer is not None or self.steps_taken else {}
         return save_png(sheet(self.images), path, self.sheet_provenance(score=self.scores().tolist(), **steps))
 
     def sheet_provenance(self, **more: Any) -> dict[str, Any]:
-        """Return where the picture, or the sheet of all of them, comes from: for several, targets and scores are lists."""
+        """Return the provenance of the picture, or of a sheet of all of them: targets and scores are lists then."""
         if len(self.targets) > 1:
             return self.provenance(target=self.targets, **more)
         return self.provenance(**{name: value[0] if isinstance(value, list) else value for name, value in more.items()})
@@ -247,17 +250,17 @@ class FeatureVisualization(LightningModule):
     # What Lightning calls, in its order.
 
     def setup(self, stage: str) -> None:
-        """Bind the views and draw the pictures; a checkpoint that is loaded next replaces them."""
+        """Draw the pictures; a checkpoint that is loaded next replaces them."""
         self._ascent = self._new_ascent()
         self._ascent.initialize()
         self._run["steps"] = 0
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down what a run must share with this one to go on from here."""
+        """Add the description of the run, with which one that goes on is compared."""
         checkpoint[KEY] = description(self.image, self.objective, self.seed)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another run, in words, and go on between two optimizer steps."""
+        """Refuse a checkpoint of another run, and go on between two optimizer steps."""
         require_same(checkpoint, self.image, self.objective, self.seed)
         if self._trainer is None:  # the pictures are loaded, no run goes on
             return
@@ -268,14 +271,11 @@ class FeatureVisualization(LightningModule):
             reschedule(checkpoint, optimizer, self._make_scheduler(optimizer))
 
     def get_extra_state(self) -> Tensor:
-        """Return what the run did, so that it is known where its weights are loaded, also by the process that spawned it.
-
-        JSON in a tensor, because a state dict holds tensors.
-        """
+        """Return what the run did, as JSON in a tensor: processes that it was spawned from load it with the weights."""
         return torch.tensor(list(json.dumps({**self._run, "steps": self.steps_taken}).encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take over what another run did."""
+        """Load what a run did."""
         self._run = json.loads(bytes(state.tolist()))
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -308,8 +308,7 @@ class FeatureVisualization(LightningModule):
         self._run["scheduler"] = type(scheduler).__name__
         config: dict[str, Any] = {"scheduler": scheduler, "interval": "step"}
         if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            # Lightning steps those that want a value after it has saved checkpoints, and forgets the value:
-            # `lr_scheduler_step` has it.
+            # Lightning steps these after it has saved checkpoints, and without the value: see `lr_scheduler_step`.
             config |= {"reduce_on_plateau": False, "frequency": self._log_every() or LOG_EVERY}
         return {"optimizer": optimizer, "lr_scheduler": config}
 
@@ -324,17 +323,19 @@ class FeatureVisualization(LightningModule):
         """Return the steps of the run: one run is one epoch."""
         return StepSource(self.total_steps)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Return the number of the step as it is: there is nothing to move, and looking for it costs a share of a small step."""
-        return batch
+    def configure_callbacks(self) -> list[Callback]:
+        """Return a callback that restores signal handlers after a run that fails."""
+        return [RestoreSignals(self._signals)]
 
     def on_fit_start(self) -> None:
-        """Check everything that can be checked, once, where the run takes place."""
+        """Copy the networks to the device of the run, and check everything that can be checked before the first step."""
         self.last = self._first_bad_step = None
-        self._ascent.prepare(self.device, self._network_dtype)
+        with trainer_autocast("32-true", self.device.type):
+            self._prepare()
         if self.trainer.global_step >= self.trainer.max_steps > 0:
             warnings.warn(
-                f"this Trainer has already taken its {self.trainer.max_steps} steps and will take none; make a new Trainer for each run",
+                f"this Trainer has already taken its {self.trainer.max_steps} steps and will take none; make a new "
+                "Trainer for each run",
                 stacklevel=2,
             )
         ranks = self.trainer.world_size
@@ -345,8 +346,8 @@ class FeatureVisualization(LightningModule):
         find_unused = getattr(self.trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False)
         if ranks > 1 and self.image.has_idle_parameters and not find_unused:
             raise ValueError(
-                f"image: some parameters of {type(self.image).__name__} rest in some steps; on several processes use "
-                "Trainer(strategy='ddp_find_unused_parameters_true')"
+                f"image: some parameters of {type(self.image).__name__} get no gradient in some steps; on several "
+                "processes use Trainer(strategy='ddp_find_unused_parameters_true')"
             )
         if ranks > 1 and any(node.joint_views for node in self.objective.optimized()):
             raise ValueError(
@@ -354,23 +355,21 @@ class FeatureVisualization(LightningModule):
             )
 
     def on_train_start(self) -> None:
-        """Let Ctrl-C and a cluster's signals wait for the end of the step in which they come."""
-        self._signals = HeldSignals()
-        self._signals.hold()
+        """Defer Ctrl-C and the signals of a cluster to the end of the step in which they come."""
+        self._signals.install()
 
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        """Return the loss of one step over this process's share of the views."""
+        """Return the loss of one step over the views of this process."""
         views = self.views_of_this_rank
-        step = self._ascent.step(batch, self.total_steps, views, None if len(views) == views.stop else all_over_ranks)
+        over_ranks = None if len(views) == views.stop else all_over_ranks
+        with trainer_autocast(self.trainer.precision, self.device.type):
+            self._prepare()  # Lightning's learning rate finder runs before `on_fit_start`
+            step = self._ascent.step(batch, self.total_steps, views, over_ranks)
         self.last, loss = replace(step, loss=step.loss.detach()), step.loss
         if self.trainer.world_size > 1:
-            # A score that is not finite in one process must stop all of them: it does so through the gradient, which
-            # they share.
-            loss = (
-                loss
-                * self._share
-                * torch.ones_like(self.last.loss).masked_fill(~torch.isfinite(self.last.loss), torch.nan)
-            )
+            # A score that is not finite in one process must stop all of them: through the gradient, which they share.
+            is_finite = torch.isfinite(self.last.loss)
+            loss = loss * self._rank_weight * torch.ones_like(self.last.loss).masked_fill(~is_finite, torch.nan)
         every = self._log_every()
         if every and (batch_idx + 1) % every == 0:
             self._raise_non_finite()
@@ -378,32 +377,27 @@ class FeatureVisualization(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
-        """Let a signal act that came during the optimizer step which has just ended."""
-        between = 1 if self.trainer.world_size == 1 else AGREE_EVERY
-        if (batch_idx + 1) % (between * self.trainer.accumulate_grad_batches) == 0:
+        """Deliver a signal that came during the optimizer step that has just ended."""
+        interval = 1 if self.trainer.world_size == 1 else SIGNAL_CHECK_INTERVAL
+        if (batch_idx + 1) % (interval * self.trainer.accumulate_grad_batches) == 0:
             self._deliver_signal()
 
     def on_train_end(self) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         self._deliver_signal()
-        if self._signals is not None:
-            self._signals.release()
+        self._signals.restore()
 
     def _deliver_signal(self) -> None:
-        """Let a signal act, in all processes after the same step: what it starts, such as a checkpoint, needs all of them."""
-        own = 0 if self._signals is None else self._signals.waiting
-        waiting = max_over_ranks(own, self.trainer.world_size, self.device)
-        if waiting and self._signals is not None:
-            self._signals.deliver(waiting)
+        """Deliver a signal in all processes after the same step: the checkpoint that it may start needs all of them."""
+        if number := max_over_ranks(self._signals.first, self.trainer.world_size, self.device):
+            self._signals.deliver(number)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a non-finite step reaches the pictures: at once on a CPU, with the next logged step on a GPU."""
+        """Stop before a non-finite step changes the pictures: at once on a CPU, with the next logged step on a GPU."""
         if self.last is None:
             return
-        scaled = (
-            getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        )  # a scaler skips infinite steps by itself
-        gradients = [] if scaled else [p.grad for p in self.image.parameters() if p.grad is not None]
+        has_scaler = getattr(self.trainer.precision_plugin, "scaler", None) is not None  # it skips infinite steps
+        gradients = [] if has_scaler else [p.grad for p in self.image.parameters() if p.grad is not None]
         if self.device.type == "cpu":
             require_finite(self.trainer.global_step, self.last.loss, gradients)
         else:
@@ -415,21 +409,21 @@ class FeatureVisualization(LightningModule):
         self.trainer.should_stop = True
 
     def _log_every(self) -> int:
-        """Return the steps between two logged values, 0 where nothing is to be logged."""
+        """Return the number of steps between two logged values, 0 for no logging."""
         if self.trainer.barebones:
             return 0
         return int(getattr(self.trainer, "log_every_n_steps", LOG_EVERY)) if self.trainer.loggers else LOG_EVERY
 
     def _log(self, step: Step) -> None:
-        """Log means over the views of all processes: a scheduler or a callback that acts on them must do so in all."""
-        found = [step.loss.detach(), step.scores.mean(), *(scores.mean() for scores in step.terms.values())]
-        values = self.over_ranks(torch.stack([value.to(step.loss.dtype) for value in found])).cpu()
+        """Log means over the views of all processes: schedulers and callbacks must act in all of them alike."""
+        means = [step.loss.detach(), step.scores.mean(), *(scores.mean() for scores in step.terms.values())]
+        values = self.over_ranks(torch.stack([value.to(step.loss.dtype) for value in means])).cpu()
         for name, value in zip(("loss", "score", *(f"score/{name}" for name in step.terms)), values):
             self.log(name, value, prog_bar=name == "loss")
 
     @torch.no_grad()
     def _mask_non_finite(self, loss: Tensor, gradients: list[Tensor]) -> None:
-        """Keep a non-finite step out of the picture without waiting for the device; remember the first such step there."""
+        """Set the gradients of a non-finite step to zero, and record it on the device, without waiting for that."""
         finite = torch.isfinite(loss).all()
         for gradient in gradients:
             finite = finite & torch.isfinite(gradient).all()
@@ -440,14 +434,14 @@ class FeatureVisualization(LightningModule):
         self._first_bad_step = torch.where((first < 0) & ~finite, step, first)
 
     def _raise_non_finite(self) -> None:
-        """Raise for a step that `_mask_non_finite` kept out; this waits for the device."""
+        """Raise for a step that `_mask_non_finite` recorded; this waits for the device."""
         if self._first_bad_step is not None and (step := int(self._first_bad_step)) >= 0:
             raise non_finite(step, "score or the gradient")
 
-    # What must travel with the module, and what must not.
+    # Moves, casts and copies.
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FeatureVisualization:
-        """Remember the precision asked for: it is meant for the network, the image keeps float32 at least."""
+        """Record a cast, which is meant for the network: the image keeps float32 at least."""
         single, double = fn(torch.empty(0)).dtype, fn(torch.empty(0, dtype=torch.float64)).dtype
         if single == double:  # a cast, not a move
             self._network_dtype = single
@@ -456,10 +450,10 @@ class FeatureVisualization(LightningModule):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave readers behind: they are made anew where the module arrives."""
+        """Leave out copies of networks and signal handlers."""
         return {**super().__getstate__(), "_ascent": None, "last": None, "_first_bad_step": None, "_signals": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore, and bind image, network and objective again."""
+        """Restore the state, with a new `Ascent`."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        self._ascent = self._new_ascent()
+        self._ascent, self._signals = self._new_ascent(), DeferredSignals()

@@ -248,7 +248,7 @@ OTHERS: dict[str, tuple[dict[str, Any], str]] = {
         r"its image is FourierImage\(size=\(12, 12\), .* of this run is FourierImage\(size=\(10, 10\)",
     ),
     "class": ({"image": PixelImage(12)}, r"its image is FourierImage\(.* of this run is PixelImage\("),
-    "decay": ({"image": FourierImage(12, decay=0.5)}, r"its image is .*decay=1\), .* decay=0.5\)"),
+    "decay": ({"image": FourierImage(12, decay=0.5)}, r"its image is .*decay=1.3\), .* decay=0.5\)"),
     "color": ({"image": FourierImage(12, color="none")}, r"its image is .*color='auto'.* color='none'"),
     "objective": (
         {"objective": Channel("features.5", [1, 5])},

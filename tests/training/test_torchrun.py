@@ -255,5 +255,7 @@ def test_more_processes_than_work_are_refused_on_every_node(command: str, tmp_pa
 
 
 def test_a_number_of_nodes_below_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", "toys:toy", "head:all", "-o", "atlas", "--num-nodes", "0"]) == 2
+    with pytest.raises(SystemExit) as stopped:
+        main(["sweep", "toys:toy", "head:all", "-o", "atlas", "--num-nodes", "0"])
+    assert stopped.value.code == 2
     assert "num_nodes must be at least 1, got 0" in capsys.readouterr().err
