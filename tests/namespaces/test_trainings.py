@@ -152,7 +152,9 @@ def swept(package: str, folder: Path) -> Any:
     listed = [ours(package, "FeatureWriter", folder=folder), ours(package, "SweepProgressBar")]
     held = trainer(package, *listed, enable_progress_bar=True)
     held.predict(
-        sweep, ours(package, "FeatureTargets", targets=["features.5", "head:1"], batch_size=3), return_predictions=False
+        sweep,
+        ours(package, "FeatureTargets", targets=["features.5:all", "head:1"], batch_size=3),
+        return_predictions=False,
     )
     return listed[0].summary
 
@@ -193,7 +195,7 @@ def test_the_photos_that_excite_units_are_the_same(stage: str, usual_callback: b
     found = []
     for package in (LIGHTNING, PYTORCH_LIGHTNING):
         source = LIGHTNING if usual_callback else package
-        top = ours(source, "TopActivations", targets="net.0", k=2, folder=tmp_path / package)
+        top = ours(source, "TopActivations", targets="net.0:all", k=2, folder=tmp_path / package)
         held = trainer(package, top, max_epochs=1)
         if stage == "validate":
             held.validate(classifier(package), data(), verbose=False)

@@ -42,10 +42,21 @@ def trainer(package: str, *listed: Any, **arguments: Any) -> Any:
     return importlib.import_module(package).Trainer(**{**QUIET, "callbacks": list(listed), **arguments})
 
 
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    """Make an optimizer whose rate does not depend on the number of steps."""
+    return torch.optim.Adam(parameters, lr=0.05)
+
+
 def visualization(package: str) -> Any:
     """Make a run that renders two units."""
     return ours(
-        package, "FeatureVisualization", network=toy(), objective="features.5:1,4", image=FourierImage(48), seed=3
+        package,
+        "FeatureVisualization",
+        network=toy(),
+        objective="features.5:1,4",
+        image=FourierImage(48),
+        seed=3,
+        optimizer=adam,
     )
 
 
